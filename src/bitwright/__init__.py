@@ -1,0 +1,1 @@
+"""bitwright: from a trained network to a low-precision accelerator."""

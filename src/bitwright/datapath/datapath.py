@@ -1,0 +1,151 @@
+"""What the hardware computes: integer sums inside a block, times block scales, summed over blocks.
+
+Which scales sit inside the sum is derived: a level shared along all of K leaves it, a block level stays in it.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from bitwright.datapath.accumulator import WIDE, Accumulator, Overflow
+from bitwright.datapath.ranges import Certificate, certify, integers, tiles
+from bitwright.formats import FLOAT32, Bounds, Format, Int, Rounding
+from bitwright.quantize import QuantizedTensor, Quantizer
+from bitwright.quantize.scale import scale_product
+
+
+class Product(NamedTuple):
+    """A matrix product and what its accumulators went through."""
+
+    values: Float[np.ndarray, "m n"]
+    overflows: int  # accumulation steps whose sum did not fit
+    accumulations: int  # steps in all
+
+
+@dataclass(frozen=True)
+class Datapath:
+    """Arithmetic of one dot product.
+
+    inner         sums integer products over one tile of K
+    outer         sums tile results, times block scales, over all of K; a float or an integer register
+    tile          elements in one inner sum; divides the finest block; None is the whole block
+    scale_product format that the product of the operands' block scales is rounded to; None keeps it exact
+    """
+
+    inner: Accumulator = WIDE
+    outer: Accumulator = Accumulator(FLOAT32)
+    tile: int | None = None
+    scale_product: Format | None = None
+    scale_rounding: Rounding = Rounding.NEAREST_UP
+
+    def inner_elements(self, x: Quantizer, w: Quantizer, rows: int, k: int) -> int:
+        """Length of one inner sum for operands of these quantizers."""
+        block = min(x.block(rows, k), w.block(rows, k))
+        if max(x.block(rows, k), w.block(rows, k)) % block and block != k:
+            raise ValueError(
+                f"blocks of {x.block(rows, k)} and {w.block(rows, k)} elements meet in one product; one must divide the other"
+            )
+        if self.tile is None:
+            return block
+        if block % self.tile and block != k:
+            raise ValueError(f"a tile of {self.tile} elements does not divide the block of {block}; choose a divisor")
+        return min(self.tile, block)
+
+    def certify(self, w: QuantizedTensor, x: Quantizer, x_bounds: Bounds) -> Certificate:
+        """Extreme sums of these weights over all inputs that x can produce."""
+        tile = self.inner_elements(x, w.quantizer, *w.shape)
+        tile_count = -(-w.k // tile)
+        if not self.outer.is_integer or tile_count == 1:
+            return certify(w, x_bounds, tile)
+        largest = x.scales[-1].format.full_scale if x.block(1, w.k) < w.k else 1.0
+        inside, _ = _split_scales(w, tile_count, tile)
+        scales = [self._block_scale(np.asarray([largest]), column)[0][0] for column in inside.T]
+        return certify(w, x_bounds, tile, np.stack(scales, 1))
+
+    def require_fit(self, certificate: Certificate) -> None:
+        """ValueError if a register that forbids overflow is narrower than the certificate asks."""
+        needs = {"inner": (self.inner, certificate.inner_bits), "outer": (self.outer, certificate.outer_bits)}
+        for name, (accumulator, needed) in needs.items():
+            have = accumulator.bits if accumulator.range else None
+            if accumulator.overflow is Overflow.FORBID and have is not None and needed is not None and needed > have:
+                raise ValueError(
+                    f"these weights need a {needed}-bit {name} accumulator, the datapath has {have}; "
+                    "widen it, or choose Overflow.WRAP or Overflow.SATURATE"
+                )
+
+    def matmul(self, x: QuantizedTensor, w: QuantizedTensor) -> Product:
+        """x @ w.T as the hardware computes it: the definition that kernels and circuits equal bit for bit.
+
+        Block sums are exact integers in the inner accumulator. Each is multiplied by the (rounded) product of block
+        scales, rounded once to a float outer accumulator's format, and added there. Coarse scales multiply the total
+        in float64, input first.
+        """
+        assert x.k == w.k, "both operands have the same K"
+        tile = self.inner_elements(x.quantizer, w.quantizer, *w.shape)
+        a, b = tiles(integers(x), x.k, tile), tiles(integers(w), w.k, tile)
+        a_inside, a_outside = _split_scales(x, a.shape[1], tile)
+        b_inside, b_outside = _split_scales(w, b.shape[1], tile)
+        unit = x.quantizer.format.bounds().exponent.start + w.quantizer.format.bounds().exponent.start
+        m, n = len(a), len(b)
+        exact = object if a.dtype == object or b.dtype == object else np.int64
+        total: np.ndarray = np.zeros((m, n), np.int64 if self.outer.is_integer else np.float64)
+        overflows = accumulations = 0
+        for block in range(a.shape[1]):
+            partial, count = self._inner_sum(a[:, block].astype(exact), b[:, block].astype(exact))
+            scale, scale_unit = self._block_scale(a_inside[:, block], b_inside[:, block])
+            addend = self._scaled(partial, scale, unit)
+            total, outer_count = self.outer.add(total, addend)
+            overflows, accumulations = overflows + count + outer_count, accumulations + m * n * (a.shape[2] + 1)
+        exponent = unit + scale_unit if self.outer.is_integer else 0
+        values = np.ldexp(total.astype(np.float64), exponent) * a_outside * b_outside.T
+        return Product(values, overflows, accumulations)
+
+    def _inner_sum(self, a: Shaped[np.ndarray, "m k"], b: Shaped[np.ndarray, "n k"]) -> tuple[np.ndarray, int]:
+        """Exact sum, or one step for each element where the register's limits can matter on the way."""
+        total, overflows = np.zeros((len(a), len(b)), a.dtype if a.dtype == object else np.int64), 0
+        if self.inner.format is None:
+            return a @ b.T, 0
+        for i in range(a.shape[1]):
+            total, count = self.inner.add(total, a[:, i, None] * b[None, :, i])
+            overflows += count
+        return total, overflows
+
+    def _block_scale(self, a: Float[np.ndarray, " m"], b: Float[np.ndarray, " n"]) -> tuple[np.ndarray, int]:
+        """Product of block scales and the exponent of its unit in an integer accumulator."""
+        product = a[:, None] * b[None, :]
+        if self.scale_product is None:
+            return product, 0
+        rounded = self.scale_product.decode(self.scale_product.encode(product, self.scale_rounding))
+        unit = self.scale_product.exponent if isinstance(self.scale_product, Int) else 0
+        return np.ldexp(rounded, -unit) if self.outer.is_integer else rounded, unit if self.outer.is_integer else 0
+
+    def _scaled(self, partial: np.ndarray, scale: Float[np.ndarray, "m n"], unit: int) -> np.ndarray:
+        if self.outer.is_integer:
+            integer = scale.astype(np.int64)
+            if np.any(integer != scale):
+                raise ValueError(
+                    "an integer outer accumulator needs integer block scales; store them as Int, or use a float one"
+                )
+            return partial * integer
+        # float64 holds the product exactly as long as block sum and scale together have 53 significant bits
+        value = np.ldexp(partial.astype(np.float64), unit) * scale
+        return self.outer.round(value)
+
+
+def _split_scales(
+    t: QuantizedTensor, tiles: int, tile: int
+) -> tuple[Float[np.ndarray, "rows tiles"], Float[np.ndarray, "rows 1"]]:
+    """Scales that vary along K, one a tile, and the product of those that do not, one a row."""
+    rows, k = t.shape
+    scales = t.quantizer.scales
+    shared = [s.share.cell(rows, k)[1] >= k for s in scales]
+    coarse = shared.index(False) if False in shared else len(scales)  # coarse levels come first
+    inside = np.ones((rows, k))
+    for scale, codes in zip(scales[coarse:], t.scales[coarse:], strict=True):
+        inside = inside * scale.share.expand(scale.format.decode(codes), rows, k)
+    outside = scale_product(scales[:coarse], t.scales[:coarse], t.shape)
+    if coarse:
+        outside = scales[coarse - 1].share.expand(outside, rows, 1)
+    return inside[:, ::tile][:, :tiles], np.broadcast_to(outside, (rows, 1))

@@ -1,0 +1,157 @@
+"""A float model with its data and its metric: what a comparison starts from."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs of one forward call, and the targets of its samples."""
+
+    inputs: tuple[Tensor, ...]
+    targets: Tensor
+
+
+class Metric(ABC):
+    """A figure computed from per-sample statistics, so that two models can be compared sample by sample."""
+
+    name: str
+    unit: str
+    higher_is_better: bool
+
+    @abstractmethod
+    def measure(self, outputs: Tensor, targets: Tensor) -> np.ndarray:
+        """Statistics [samples, s] of one batch."""
+
+    @abstractmethod
+    def reduce(self, statistics: np.ndarray) -> float:
+        """The metric of all samples together, from their stacked statistics [samples, s]."""
+
+    @abstractmethod
+    def agreement(self, outputs: Tensor, reference: Tensor, targets: Tensor) -> np.ndarray:
+        """Per decision: how far the outputs decide as the reference does, in [0, 1]."""
+
+
+class Top1(Metric):
+    """Per cent of samples whose largest logit is the target's."""
+
+    name, unit, higher_is_better = "top-1 accuracy", "%", True
+
+    def measure(self, outputs: Tensor, targets: Tensor) -> np.ndarray:
+        return (outputs.argmax(-1) == targets).double().numpy()[:, None]
+
+    def reduce(self, statistics: np.ndarray) -> float:
+        return 100 * float(statistics[:, 0].mean())
+
+    def agreement(self, outputs: Tensor, reference: Tensor, targets: Tensor) -> np.ndarray:
+        return (outputs.argmax(-1) == reference.argmax(-1)).double().numpy()
+
+
+class Perplexity(Metric):
+    """exp of the mean negative log-likelihood. Outputs [samples, time, vocabulary]; targets below 0 are not scored."""
+
+    name, unit, higher_is_better = "perplexity", "", False
+
+    def measure(self, outputs: Tensor, targets: Tensor) -> np.ndarray:
+        scored = targets >= 0
+        loss = nn.functional.cross_entropy(
+            outputs.double().transpose(1, 2), targets.clamp(min=0).long(), reduction="none"
+        )
+        return np.stack([(loss * scored).sum(1).numpy(), scored.sum(1).double().numpy()], 1)
+
+    def reduce(self, statistics: np.ndarray) -> float:
+        nats, tokens = statistics.sum(0)
+        return float(np.exp(nats / tokens))
+
+    def agreement(self, outputs: Tensor, reference: Tensor, targets: Tensor) -> np.ndarray:
+        return (outputs.argmax(-1) == reference.argmax(-1))[targets >= 0].double().numpy()
+
+
+class Spearman(Metric):
+    """Rank correlation of outputs [samples] with targets, in per cent. Equal values share their mean rank."""
+
+    name, unit, higher_is_better = "Spearman correlation", "%", True
+
+    def measure(self, outputs: Tensor, targets: Tensor) -> np.ndarray:
+        return np.stack([outputs.double().numpy(), targets.double().numpy()], 1)
+
+    def reduce(self, statistics: np.ndarray) -> float:
+        return 100 * float(np.corrcoef(_mean_ranks(statistics[:, 0]), _mean_ranks(statistics[:, 1]))[0, 1])
+
+    def agreement(self, outputs: Tensor, reference: Tensor, targets: Tensor) -> np.ndarray:
+        """Per pair of samples in the batch: whether both models put it in the same order."""
+        first, second = torch.triu_indices(len(outputs), len(outputs), offset=1)
+        order, expected = (torch.sign(values[first] - values[second]) for values in (outputs, reference))
+        return (order == expected).double().numpy()
+
+
+@dataclass(frozen=True)
+class Psnr(Metric):
+    """Mean over images of the peak signal-to-noise ratio of 8-bit pixels, without `border` pixels at every edge.
+
+    Outputs [samples, 1, h, w] in [0, 1] are rounded to 8 bits; targets in [0, 255] are not, as luma is no integer.
+    """
+
+    border: int
+
+    name, unit, higher_is_better = "PSNR", "dB", True
+
+    def measure(self, outputs: Tensor, targets: Tensor) -> np.ndarray:
+        error = self._pixels(outputs) - self._inside(targets.double())
+        return (10 * torch.log10(255**2 / error.square().mean((1, 2, 3)))).numpy()[:, None]
+
+    def reduce(self, statistics: np.ndarray) -> float:
+        return float(statistics[:, 0].mean())
+
+    def agreement(self, outputs: Tensor, reference: Tensor, targets: Tensor) -> np.ndarray:
+        """Per pixel: whether both models give the same 8-bit value."""
+        return (self._pixels(outputs) == self._pixels(reference)).double().numpy().ravel()
+
+    def _pixels(self, image: Tensor) -> Tensor:
+        return self._inside((255 * image.double()).round().clamp(0, 255))
+
+    def _inside(self, image: Tensor) -> Tensor:
+        kept = slice(self.border, -self.border or None)
+        return image[..., kept, kept]
+
+
+def _mean_ranks(values: np.ndarray) -> np.ndarray:
+    """Position of each value in sorted order; equal values get the mean of theirs."""
+    _, group, size = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(size)
+    return (last - (size - 1) / 2)[group]
+
+
+class Task(ABC):
+    """A model, its calibration and test batches, and how its outputs are judged."""
+
+    name: str
+    source: str  # of the weights
+    data_source: str
+    metric: Metric
+    float_metric: float  # measured before any quantization; `compare` reproduces it
+
+    @abstractmethod
+    def load(self) -> nn.Module:
+        """The trained float model, in eval mode."""
+
+    @abstractmethod
+    def calibration(self) -> Iterator[Batch]:
+        """Batches for static ranges; never test samples."""
+
+    @abstractmethod
+    def test(self, limit: int | None = None) -> Iterator[Batch]:
+        """Test batches in a fixed order, at most `limit` samples."""
+
+    @abstractmethod
+    def files(self) -> dict[str, Callable[[], bytes]]:
+        """Weights and data by name, for hashing."""
+
+    def forward(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Outputs [samples, ...] that the metric judges."""
+        return model(*batch.inputs)

@@ -1,0 +1,211 @@
+"""How one operand is represented: a format, and who shares which scales."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import Enum
+
+import numpy as np
+from jaxtyping import Float
+
+from bitwright.formats import Format, Int, Rounding
+from bitwright.quantize.ranges import Statistics
+from bitwright.quantize.scale import Range, Scale, ScaleValue, set_scales
+from bitwright.quantize.tensor import QuantizedTensor
+
+Represent = Callable[["Quantizer", np.ndarray, tuple[Range | None, ...]], np.ndarray]
+"""Quantize and decode: the reference below, or a kernel equal to it."""
+
+
+class Zero(Enum):
+    """Where real zero lies among the codes."""
+
+    FIXED = "at code 0, or in the middle of a signed format"
+    FITTED = "at a zero point chosen with the scale (asymmetric quantization)"
+
+    def __repr__(self) -> str:
+        return f"Zero.{self.name}"
+
+
+@dataclass(frozen=True)
+class Quantizer:
+    """x ≈ element(codes) · product of scales. Arithmetic on x is in x's own float type, in the order written here."""
+
+    format: Format
+    scales: tuple[Scale, ...]  # coarse to fine
+    rounding: Rounding = Rounding.NEAREST_EVEN
+    divide_by: ScaleValue = ScaleValue.STORED
+    zero: Zero = Zero.FIXED
+
+    def __post_init__(self) -> None:
+        if not self.scales:
+            raise ValueError("Quantizer: no scale found; give at least one, such as Scale(PerTensor())")
+        for finer in self.scales[1:]:
+            if finer.room > 2**32:
+                raise ValueError(
+                    f"Quantizer: {finer.format} under a coarser scale has no useful largest value; set Scale(largest=...)"
+                )
+        if self.zero is Zero.FITTED and not (
+            isinstance(self.format, Int) and not self.format.signed and len(self.scales) == 1
+        ):
+            raise ValueError("Quantizer: a fitted zero point needs an unsigned Int format and exactly one scale")
+
+    def quantize(
+        self,
+        x: Float[np.ndarray, "rows k"],
+        ranges: tuple[Range | None, ...] = (),
+        generator: np.random.Generator | None = None,
+    ) -> QuantizedTensor:
+        """Set the scales, then encode. `ranges` are the calibrated ones, level by level; None or missing is dynamic.
+
+        NaN or infinity in x raises ValueError naming its index.
+        """
+        refuse_non_finite(x)
+        found = self.find_ranges(x, ranges)
+        spans = [self._span(r, x.dtype) for r in found]
+        candidates = [self._encode(x, spans, found[0], full_scale, generator) for full_scale in self._full_scales()]
+        if len(candidates) == 1:
+            return candidates[0]
+        return _least_error(x, candidates)
+
+    def find_ranges(self, x: Float[np.ndarray, "rows k"], ranges: tuple[Range | None, ...]) -> list[Range]:
+        """The range of each level: the given one, or the extremes of x."""
+        given = [*ranges, *[None] * (len(self.scales) - len(ranges))]
+        return [r or self._extremes(x, scale) for r, scale in zip(given, self.scales, strict=True)]
+
+    def fit(self, seen: Statistics, represent: Represent | None = None) -> "Quantizer":
+        """This quantizer: nothing to choose. See `BestOf` and `BySign`."""
+        return self
+
+    def estimate(self, seen: Statistics, represent: Represent | None = None) -> tuple[Range | None, ...]:
+        """Ranges of the levels that have an estimator, coarse to fine; None where the range is dynamic."""
+        ranges: list[Range | None] = []
+        for i, scale in enumerate(self.scales):
+            if scale.range is None:
+                ranges.append(None)
+                continue
+
+            def error(magnitude: np.ndarray, level: int = i, known: tuple[Range | None, ...] = tuple(ranges)) -> np.ndarray:
+                trial = (*known, self._range(seen, magnitude, self.scales[level]))
+                x = seen.sample
+                wrong = (represent or fake_quantize)(self, x, trial) - x
+                return self.scales[level].share.reduce(np.add, wrong.astype(np.float64) ** 2)
+
+            magnitude = scale.range.magnitude(seen, scale.share, self.format, error)
+            ranges.append(self._range(seen, magnitude, scale))
+        return tuple(ranges)
+
+    def bits_per_element(self, rows: int, k: int) -> float:
+        """Stored bits an element: the code, and its part of every scale and zero point. MXFP4: 4.25."""
+        cells = [float(np.prod(s.share.shape(rows, k))) for s in self.scales]
+        side = sum(count * s.format.bits for count, s in zip(cells, self.scales, strict=True))
+        if self.zero is Zero.FITTED:
+            side += cells[0] * self.format.bits
+        return self.format.bits + side / (rows * k)
+
+    def block(self, rows: int, k: int) -> int:
+        """Elements along K that share the finest scale."""
+        return self.scales[-1].share.cell(rows, k)[1]
+
+    def _full_scales(self) -> tuple[float, ...]:
+        value = self.scales[-1].full_scale
+        return value if isinstance(value, tuple) else (self.format.full_scale if value is None else value,)
+
+    def _extremes(self, x: np.ndarray, scale: Scale) -> Range:
+        if self.zero is Zero.FITTED:
+            return Range(scale.share.reduce(np.minimum, x), scale.share.reduce(np.maximum, x))
+        magnitude = scale.share.reduce(np.maximum, np.abs(x) if self._is_signed() else np.maximum(x, 0))
+        return Range(-magnitude, magnitude)
+
+    def _is_signed(self) -> bool:
+        return self.format.bounds().lowest < 0
+
+    def _range(self, seen: Statistics, magnitude: np.ndarray, scale: Scale) -> Range:
+        if self.zero is Zero.FIXED:
+            return Range(-magnitude, magnitude)
+        low, high = seen.extremes(scale.share)
+        return Range(np.maximum(low, -magnitude), np.minimum(high, magnitude))
+
+    def _span(self, range: Range, dtype: np.dtype) -> np.ndarray:
+        if self.zero is Zero.FIXED:
+            return range.magnitude.astype(dtype)
+        return (np.maximum(range.high, 0) - np.minimum(range.low, 0)).astype(dtype)
+
+    def _encode(
+        self, x: np.ndarray, spans: list[np.ndarray], coarsest: Range, full_scale: float,
+        generator: np.random.Generator | None,
+    ) -> QuantizedTensor:  # fmt: skip
+        codes, product = set_scales(self.scales, spans, full_scale, x.shape)
+        finest = self.scales[-1].share
+        divisor = product if self.divide_by is ScaleValue.STORED else spans[-1] / x.dtype.type(full_scale)
+        divisor = finest.expand(divisor, *x.shape)
+        level = np.divide(x, divisor, out=np.zeros_like(x), where=divisor > 0)
+        zero_points = None
+        if self.zero is Zero.FITTED:
+            low = np.minimum(coarsest.low, 0).astype(x.dtype)
+            offset = np.divide(-low, product, out=np.zeros_like(product), where=product > 0)
+            zero_points = self.format.encode(offset, Rounding.NEAREST_EVEN)
+            # rounded before the shift: real zero must land exactly on its code
+            level = np.rint(level) + finest.expand(zero_points, *x.shape)
+        block = self.block(*x.shape)
+        padding = -x.shape[1] % block
+        if padding:
+            fill = 0 if zero_points is None else zero_points[0, 0]
+            level = np.pad(level, ((0, 0), (0, padding)), constant_values=fill)
+            if zero_points is not None and zero_points.size > 1:
+                level[:, x.shape[1] :] = zero_points
+        level = level.reshape(x.shape[0], -1, block)
+        return QuantizedTensor(self.format.encode(level, self.rounding, generator), tuple(codes), zero_points, x.shape[1], self)  # noqa: E501
+
+
+@dataclass(frozen=True)
+class BestOf:
+    """Of several quantizers the one with the least squared error on the calibration sample; the first of equals (ANT)."""
+
+    quantizers: tuple["Quantizer", ...]
+
+    def fit(self, seen: Statistics, represent: Represent | None = None) -> Quantizer:
+        def error(quantizer: Quantizer) -> float:
+            found = quantizer.estimate(seen, represent)
+            wrong = (represent or fake_quantize)(quantizer, seen.sample, found) - seen.sample
+            return float(np.sum(wrong.astype(np.float64) ** 2))
+
+        return min(self.quantizers, key=error)
+
+
+@dataclass(frozen=True)
+class BySign:
+    """One choice for tensors without negative values, one for the others."""
+
+    unsigned: "Quantizer | BestOf"
+    signed: "Quantizer | BestOf"
+
+    def fit(self, seen: Statistics, represent: Represent | None = None) -> Quantizer:
+        chosen = self.signed if seen.low < 0 else self.unsigned
+        return chosen.fit(seen, represent)
+
+
+AnyQuantizer = Quantizer | BestOf | BySign
+
+
+def fake_quantize(quantizer: Quantizer, x: np.ndarray, ranges: tuple[Range | None, ...] = ()) -> np.ndarray:
+    """decode(quantize(x)) by the reference."""
+    return quantizer.quantize(x, ranges).decode()
+
+
+def refuse_non_finite(x: np.ndarray) -> None:
+    """ValueError for the first NaN or infinity of x, with its index."""
+    if not np.isfinite(x).all():
+        index = tuple(int(i) for i in np.argwhere(~np.isfinite(x))[0])
+        raise ValueError(f"the value at index {index} is {x[index]}; only finite numbers can be quantized")
+
+
+def _least_error(x: np.ndarray, candidates: list[QuantizedTensor]) -> QuantizedTensor:
+    """Per finest cell the candidate that decodes closest to x; the first of equals."""
+    quantizer = candidates[0].quantizer
+    finest = quantizer.scales[-1].share
+    errors = np.stack([finest.reduce(np.add, (c.decode() - x) ** 2) for c in candidates])
+    best = errors.argmin(0)
+    per_block = np.broadcast_to(best, candidates[0].codes.shape[:2])
+    codes = np.take_along_axis(np.stack([c.codes for c in candidates]), per_block[None, ..., None], 0)[0]
+    fine = np.take_along_axis(np.stack([c.scales[-1] for c in candidates]), best[None], 0)[0]
+    return replace(candidates[0], codes=codes, scales=(*candidates[0].scales[:-1], fine))

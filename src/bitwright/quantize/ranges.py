@@ -1,0 +1,258 @@
+"""Where a scale's range comes from: statistics of the data, and the estimators that read them.
+
+Statistics are gathered in bounded memory, so a calibration set of any size streams through.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from bitwright.formats import Format
+from bitwright.quantize.granularity import Granularity, PerTensor
+
+BINS = 2048
+"""Bins of |x|; as many as NVIDIA's calibrators use."""
+
+Error = Callable[[np.ndarray], np.ndarray]
+"""Squared error of each cell when the cells have these magnitudes."""
+
+
+class Statistics:
+    """What calibration keeps of a tensor: extremes, moments, a histogram of |x|, and whole rows as a sample."""
+
+    def __init__(self, sample_elements: int = 1 << 17, seed: int = 0) -> None:
+        self.low, self.high, self.count = np.inf, -np.inf, 0
+        self.total = self.total_magnitude = self.total_square = 0.0
+        self.batch_magnitudes: list[float] = []
+        self.counts = np.zeros(BINS, np.int64)
+        self.width = 0.0  # of a bin; grows by doubling, so old counts merge pairwise
+        self.sample = np.zeros((0, 0), np.float32)
+        self._sample_elements, self._rows_seen = sample_elements, 0
+        self._generator = np.random.default_rng(seed)
+
+    @staticmethod
+    def of(x: Float[np.ndarray, "rows k"]) -> "Statistics":
+        """Statistics of a tensor that is wholly at hand: the sample is the tensor."""
+        seen = Statistics(sample_elements=x.size)
+        seen.update(x)
+        return seen
+
+    def update(self, x: Float[np.ndarray, "rows k"]) -> None:
+        """Take in one batch. NaN or infinity raises ValueError."""
+        if not np.isfinite(x).all():
+            index = tuple(int(i) for i in np.argwhere(~np.isfinite(x))[0])
+            raise ValueError(f"the value at row, column {index} is {x[index]}; only finite numbers can be calibrated on")
+        if not x.size:
+            return
+        magnitude = np.abs(x)
+        self.low, self.high = min(self.low, float(x.min())), max(self.high, float(x.max()))
+        self.count += x.size
+        self.total += float(x.sum(dtype=np.float64))
+        self.total_magnitude += float(magnitude.sum(dtype=np.float64))
+        self.total_square += float(np.square(x, dtype=np.float64).sum())
+        self.batch_magnitudes.append(float(magnitude.max()))
+        self._fill_histogram(magnitude)
+        self._keep_rows(x)
+
+    @property
+    def magnitude(self) -> float:
+        return max(abs(self.low), abs(self.high)) if self.count else 0.0
+
+    @property
+    def mean(self) -> float:
+        return self.total / self.count
+
+    @property
+    def deviation(self) -> float:
+        return float(np.sqrt(max(self.total_square / self.count - self.mean**2, 0.0)))
+
+    def extremes(self, share: Granularity) -> tuple[np.ndarray, np.ndarray]:
+        """Lowest and highest value of each cell: of everything seen, or of the sample's own rows and blocks."""
+        if isinstance(share, PerTensor):
+            return np.full((1, 1), self.low), np.full((1, 1), self.high)
+        return share.reduce(np.minimum, self.sample), share.reduce(np.maximum, self.sample)
+
+    def magnitudes(self, share: Granularity) -> Float[np.ndarray, "down across"]:
+        low, high = self.extremes(share)
+        return np.maximum(np.abs(low), np.abs(high)).astype(np.float64)
+
+    def _fill_histogram(self, magnitude: np.ndarray) -> None:
+        largest = float(magnitude.max())
+        if self.width == 0.0 and largest > 0:
+            self.width = largest / BINS
+            self.counts[0] = self.count - magnitude.size  # all zeros so far
+        while largest > self.width * BINS:
+            self.counts = np.concatenate([self.counts.reshape(-1, 2).sum(1), np.zeros(BINS // 2, np.int64)])
+            self.width *= 2
+        edge = self.width * BINS if self.width else 1.0
+        self.counts += np.histogram(magnitude, BINS, (0.0, edge))[0]
+
+    def _keep_rows(self, x: np.ndarray) -> None:
+        """Reservoir sampling: every row seen has the same chance to be in the sample."""
+        capacity = max(self._sample_elements // x.shape[1], 1)
+        if self.sample.shape[1] != x.shape[1]:
+            self.sample = np.zeros((0, x.shape[1]), x.dtype)
+        free = capacity - len(self.sample)
+        self.sample = np.concatenate([self.sample, x[:free]])
+        late = x[max(free, 0) :]
+        if len(late):
+            position = self._rows_seen + max(free, 0) + np.arange(len(late))
+            slot = (self._generator.random(len(late)) * (position + 1)).astype(np.int64)
+            kept = slot < capacity
+            self.sample[slot[kept]] = late[kept]
+        self._rows_seen += len(x)
+
+
+class RangeEstimator(ABC):
+    """How a static range is found."""
+
+    @abstractmethod
+    def magnitude(
+        self, seen: Statistics, share: Granularity, format: Format, error: Error
+    ) -> Float[np.ndarray, "down across"]:
+        """Magnitude that the full scale stands for, one a cell."""
+
+
+@dataclass(frozen=True)
+class AbsMax(RangeEstimator):
+    """The largest magnitude seen."""
+
+    def magnitude(self, seen: Statistics, share: Granularity, format: Format, error: Error) -> np.ndarray:
+        return seen.magnitudes(share)
+
+
+@dataclass(frozen=True)
+class MovingAverage(RangeEstimator):
+    """Exponential average of each batch's largest magnitude (Jacob et al., CVPR 2018, sec. 3.1)."""
+
+    momentum: float = 0.9
+
+    def magnitude(self, seen: Statistics, share: Granularity, format: Format, error: Error) -> np.ndarray:
+        _require_per_tensor(self, share)
+        average = seen.batch_magnitudes[0]
+        for value in seen.batch_magnitudes[1:]:
+            average = self.momentum * average + (1 - self.momentum) * value
+        return np.full((1, 1), average)
+
+
+@dataclass(frozen=True)
+class Percentile(RangeEstimator):
+    """Magnitude below which `percent` of the values lie; from the histogram where one range serves the tensor."""
+
+    percent: float = 99.99
+
+    def __post_init__(self) -> None:
+        if not 0 < self.percent <= 100:
+            raise ValueError(f"Percentile: {self.percent} found; above 0 and up to 100 are possible")
+
+    def magnitude(self, seen: Statistics, share: Granularity, format: Format, error: Error) -> np.ndarray:
+        if not isinstance(share, PerTensor):
+            height, width = share.cell(*seen.sample.shape)
+            if height != 1 or width != seen.sample.shape[1]:
+                raise ValueError(f"Percentile: {share} found; only PerTensor and PerRow have enough values for a tail")
+            return np.percentile(np.abs(seen.sample), self.percent, axis=1, keepdims=True).astype(np.float64)
+        below = np.cumsum(seen.counts) / max(seen.count, 1)
+        bin = int(np.searchsorted(below, self.percent / 100))
+        return np.full((1, 1), min((bin + 1) * seen.width, seen.magnitude))
+
+
+@dataclass(frozen=True)
+class MinimumError(RangeEstimator):
+    """Least squared error over magnitudes (i/100)·largest, lowest ≤ i < highest; the first of equals.
+
+    The defaults are ANT's (ratios 0.75 to 1.49); ratios above 1 widen the range.
+    """
+
+    lowest: int = 75
+    highest: int = 150
+    step: int = 1
+
+    def magnitude(self, seen: Statistics, share: Granularity, format: Format, error: Error) -> np.ndarray:
+        largest = share.reduce(np.maximum, np.abs(seen.sample)).astype(np.float64)
+        best, least = largest, np.full(largest.shape, np.inf)
+        for percent in range(self.lowest, self.highest, self.step):
+            trial = largest * (percent / 100)
+            wrong = error(trial)
+            best, least = np.where(wrong < least, trial, best), np.minimum(wrong, least)
+        return best
+
+
+@dataclass(frozen=True)
+class Deviations(RangeEstimator):
+    """Mean + n standard deviations, with the n of least squared error among `counts` (OverQ's sweep)."""
+
+    counts: tuple[float, ...] = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0)
+
+    def magnitude(self, seen: Statistics, share: Granularity, format: Format, error: Error) -> np.ndarray:
+        _require_per_tensor(self, share)
+        trials = [np.full((1, 1), min(abs(seen.mean) + n * seen.deviation, seen.magnitude)) for n in self.counts]
+        return min(trials, key=lambda trial: float(error(trial).sum()))
+
+
+@dataclass(frozen=True)
+class Aciq(RangeEstimator):
+    """Clipping that is optimal for a Laplace distribution (Banner et al., NeurIPS 2019, arXiv:1810.05723, eq. 6).
+
+    For values without a sign the same step serves half the range, which is one bit more of resolution.
+    """
+
+    def magnitude(self, seen: Statistics, share: Granularity, format: Format, error: Error) -> np.ndarray:
+        _require_per_tensor(self, share)
+        bits = format.bits + (seen.low >= 0)
+        spread = seen.total_magnitude / max(seen.count, 1)  # the Laplace parameter b of |x| about zero
+        return np.full((1, 1), min(spread * _laplace_clip(bits), seen.magnitude))
+
+
+@dataclass(frozen=True)
+class Entropy(RangeEstimator):
+    """The clipping whose quantized histogram of |x| keeps most information: least KL divergence, from 128 bins up.
+
+    S. Migacz, "8-bit inference with TensorRT", GTC 2017; the last of equals, as NVIDIA's library does.
+    """
+
+    stride: int = 8
+
+    def magnitude(self, seen: Statistics, share: Granularity, format: Format, error: Error) -> np.ndarray:
+        _require_per_tensor(self, share)
+        levels = 2 ** (format.bits - (format.bounds().lowest < 0))
+        counts = seen.counts.astype(np.float64)
+        counts[0] = counts[1]  # the zeros of a ReLU would drown the rest
+        stops = [*range(128, BINS, self.stride), BINS]
+        divergence = [_clipping_divergence(counts, stop, levels) for stop in stops]
+        best = len(stops) - 1 - int(np.argmin(divergence[::-1]))
+        return np.full((1, 1), stops[best] * seen.width)
+
+
+def _clipping_divergence(counts: Float[np.ndarray, " bins"], stop: int, levels: int) -> float:
+    kept = counts[:stop].copy()
+    clipped = kept.copy()
+    clipped[-1] += counts[stop:].sum()
+    level: Int[np.ndarray, " stop"] = np.minimum(np.arange(stop) * levels // stop, levels - 1)
+    occupied = kept > 0
+    mass = np.bincount(level, kept, levels)
+    share = mass / np.maximum(np.bincount(level, occupied, levels), 1)
+    coarse = np.where(occupied, share[level], 0.0)
+    if clipped.sum() == 0 or coarse.sum() == 0:
+        return np.inf
+    p, q = clipped / clipped.sum(), coarse / coarse.sum()
+    if np.any((p > 0) & (q == 0)):
+        q = np.maximum(q, 1e-12)
+    inside = p > 0
+    return float(np.sum(p[inside] * np.log(p[inside] / q[inside])))
+
+
+def _laplace_clip(bits: int) -> float:
+    """α/b with 2·exp(-α/b) = (2/3)·(α/b)·4**-bits: clipping and rounding noise balance. By bisection."""
+    low, high = 0.0, 100.0
+    for _ in range(80):
+        middle = (low + high) / 2
+        low, high = (middle, high) if np.exp(-middle) > middle / 3 * 4.0**-bits else (low, middle)
+    return middle
+
+
+def _require_per_tensor(estimator: RangeEstimator, share: Granularity) -> None:
+    if not isinstance(share, PerTensor):
+        raise ValueError(f"{estimator}: {share} found; this estimator needs PerTensor, others take AbsMax or MinimumError")

@@ -1,0 +1,17 @@
+"""The catalogue: every scheme is a function that returns a `Scheme`, named as on the command line."""
+
+from collections.abc import Callable
+
+from bitwright.scheme import Scheme
+from bitwright.schemes.ant import ant, ant_type
+from bitwright.schemes.integer import integer
+from bitwright.schemes.minifloat import minifloat
+from bitwright.schemes.mx import mxfp4, mxfp6, mxfp8, mxint8
+from bitwright.schemes.nvfp4 import nvfp4
+from bitwright.schemes.vs_quant import vs_quant, vs_quant_chip
+
+CATALOGUE: tuple[Callable[..., Scheme], ...] = (
+    integer, vs_quant, vs_quant_chip, ant, ant_type, minifloat, mxfp4, mxfp6, mxfp8, mxint8, nvfp4,
+)  # fmt: skip
+
+__all__ = ["CATALOGUE", *(factory.__name__ for factory in CATALOGUE)]
