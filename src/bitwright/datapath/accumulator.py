@@ -41,25 +41,22 @@ class Accumulator:
         """Extreme integers that fit; None for a float register or an unlimited one."""
         return self.format.range if isinstance(self.format, Int) else None
 
-    def add(
-        self, total: Shaped[np.ndarray, "m n"], addend: Shaped[np.ndarray, "m n"]
-    ) -> tuple[Shaped[np.ndarray, "m n"], int]:
-        """The register after one step, and how many sums did not fit. FORBID raises OverflowError."""
+    def add(self, total: Shaped[np.ndarray, "m n"], addend: Shaped[np.ndarray, "m n"]) -> Shaped[np.ndarray, "m n"]:
+        """The register after one step. A sum that FORBID promised to fit and does not raises OverflowError."""
         total = total + addend
         if self.range is None:
-            return (total, 0) if self.format is None else (self.round(total), 0)
+            return total if self.format is None else self.round(total)
         low, high = self.range
-        outside = (total < low) | (total > high)
-        overflows = int(outside.sum())
-        if overflows and self.overflow is Overflow.FORBID:
-            worst = total.flat[int(np.abs(total).argmax())]
+        if self.overflow is Overflow.WRAP:
+            return (total - low) % (high - low + 1) + low
+        saturated = np.clip(total, low, high)
+        if self.overflow is Overflow.FORBID and np.any(saturated != total):
+            worst = total.flat[int(np.abs(total - saturated).argmax())]
             raise OverflowError(
                 f"a sum of {worst} does not fit the {self.bits}-bit accumulator; "
                 "widen it, or choose Overflow.WRAP or Overflow.SATURATE"
             )
-        if self.overflow is Overflow.WRAP:
-            return (total - low) % (high - low + 1) + low, overflows
-        return np.clip(total, low, high), overflows
+        return saturated
 
     def round(self, value: Shaped[np.ndarray, "m n"]) -> Shaped[np.ndarray, "m n"]:
         """A float register's nearest value, ties to even."""

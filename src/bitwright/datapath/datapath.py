@@ -20,8 +20,18 @@ class Product(NamedTuple):
     """A matrix product and what its accumulators went through."""
 
     values: Float[np.ndarray, "m n"]
-    overflows: int  # accumulation steps whose sum did not fit
-    accumulations: int  # steps in all
+    overflows: int  # register results that overflow made different from the exact sum
+    accumulations: int  # sums in all, inner and outer
+
+
+class Lanes(NamedTuple):
+    """What reaches the multipliers: rows of integers in tiles of K, with the scales inside and outside of the sum."""
+
+    integers: Shaped[np.ndarray, "rows tiles tile"]  # int64, or Python integers where products may not fit
+    inside: Float[np.ndarray, "rows tiles"]  # scales that vary along K; ones where there are none
+    outside: Float[np.ndarray, "rows 1"]  # product of the scales that do not
+    unit: int  # an integer counts 2**unit
+    is_scaled_inside: bool
 
 
 @dataclass(frozen=True)
@@ -42,14 +52,12 @@ class Datapath:
 
     def inner_elements(self, x: Quantizer, w: Quantizer, rows: int, k: int) -> int:
         """Length of one inner sum for operands of these quantizers."""
-        block = min(x.block(rows, k), w.block(rows, k))
-        if max(x.block(rows, k), w.block(rows, k)) % block and block != k:
-            raise ValueError(
-                f"blocks of {x.block(rows, k)} and {w.block(rows, k)} elements meet in one product; one must divide the other"
-            )
+        block, larger = sorted((x.block(rows, k), w.block(rows, k)))
+        if larger % block and larger < k:
+            raise ValueError(f"blocks of {larger} and {block} elements meet in one product; one must divide the other")
         if self.tile is None:
             return block
-        if block % self.tile and block != k:
+        if block % self.tile and block < k:
             raise ValueError(f"a tile of {self.tile} elements does not divide the block of {block}; choose a divisor")
         return min(self.tile, block)
 
@@ -57,9 +65,10 @@ class Datapath:
         """Extreme sums of these weights over all inputs that x can produce."""
         tile = self.inner_elements(x, w.quantizer, *w.shape)
         tile_count = -(-w.k // tile)
-        if not self.outer.is_integer or tile_count == 1:
+        x_splits, w_splits = x.scales[-1].share.splits_k, w.quantizer.scales[-1].share.splits_k
+        if not self.outer.is_integer or (tile_count == 1 and not x_splits and not w_splits):
             return certify(w, x_bounds, tile)
-        largest = x.scales[-1].format.full_scale if x.block(1, w.k) < w.k else 1.0
+        largest = x.scales[-1].format.full_scale if x_splits else 1.0
         inside, _ = _split_scales(w, tile_count, tile)
         scales = [self._block_scale(np.asarray([largest]), column)[0][0] for column in inside.T]
         return certify(w, x_bounds, tile, np.stack(scales, 1))
@@ -76,41 +85,48 @@ class Datapath:
                 )
 
     def matmul(self, x: QuantizedTensor, w: QuantizedTensor) -> Product:
-        """x @ w.T as the hardware computes it: the definition that kernels and circuits equal bit for bit.
+        """x @ w.T as the hardware computes it: the definition that kernels and circuits equal bit for bit."""
+        assert x.k == w.k, "both operands have the same K"
+        tile = self.inner_elements(x.quantizer, w.quantizer, *w.shape)
+        return self.multiply(lanes(x, tile), lanes(w, tile))
 
-        Block sums are exact integers in the inner accumulator. Each is multiplied by the (rounded) product of block
+    def multiply(self, x: Lanes, w: Lanes) -> Product:
+        """Products of two sets of rows.
+
+        Tile sums are exact integers in the inner accumulator. Each is multiplied by the (rounded) product of block
         scales, rounded once to a float outer accumulator's format, and added there. Coarse scales multiply the total
         in float64, input first.
         """
-        assert x.k == w.k, "both operands have the same K"
-        tile = self.inner_elements(x.quantizer, w.quantizer, *w.shape)
-        a, b = tiles(integers(x), x.k, tile), tiles(integers(w), w.k, tile)
-        a_inside, a_outside = _split_scales(x, a.shape[1], tile)
-        b_inside, b_outside = _split_scales(w, b.shape[1], tile)
-        unit = x.quantizer.format.bounds().exponent.start + w.quantizer.format.bounds().exponent.start
-        m, n = len(a), len(b)
-        exact = object if a.dtype == object or b.dtype == object else np.int64
-        total: np.ndarray = np.zeros((m, n), np.int64 if self.outer.is_integer else np.float64)
-        overflows = accumulations = 0
-        for block in range(a.shape[1]):
-            partial, count = self._inner_sum(a[:, block].astype(exact), b[:, block].astype(exact))
-            scale, scale_unit = self._block_scale(a_inside[:, block], b_inside[:, block])
+        m, n, tile_count = len(x.integers), len(w.integers), x.integers.shape[1]
+        unit = x.unit + w.unit
+        if tile_count == 1 and not x.is_scaled_inside and not w.is_scaled_inside:  # no outer register
+            total, overflows = self._inner_sum(x.integers[:, 0], w.integers[:, 0])
+            values = np.ldexp(total.astype(np.float64), unit) * x.outside * w.outside.T
+            return Product(values, overflows, m * n)
+        total = np.zeros((m, n), np.int64 if self.outer.is_integer else np.float64)
+        exact, overflows, scale_unit = total, 0, 0
+        for i in range(tile_count):
+            partial, count = self._inner_sum(x.integers[:, i], w.integers[:, i])
+            scale, scale_unit = self._block_scale(x.inside[:, i], w.inside[:, i])
             addend = self._scaled(partial, scale, unit)
-            total, outer_count = self.outer.add(total, addend)
-            overflows, accumulations = overflows + count + outer_count, accumulations + m * n * (a.shape[2] + 1)
+            total, exact, overflows = self.outer.add(total, addend), exact + addend, overflows + count
+        if self.outer.range is not None:
+            overflows += int((total != exact).sum())
         exponent = unit + scale_unit if self.outer.is_integer else 0
-        values = np.ldexp(total.astype(np.float64), exponent) * a_outside * b_outside.T
-        return Product(values, overflows, accumulations)
+        values = np.ldexp(total.astype(np.float64), exponent) * x.outside * w.outside.T
+        return Product(values, overflows, m * n * (tile_count + 1))
 
     def _inner_sum(self, a: Shaped[np.ndarray, "m k"], b: Shaped[np.ndarray, "n k"]) -> tuple[np.ndarray, int]:
-        """Exact sum, or one step for each element where the register's limits can matter on the way."""
-        total, overflows = np.zeros((len(a), len(b)), a.dtype if a.dtype == object else np.int64), 0
+        """The register after all steps, and how many sums it changed. Step by step only where its limits matter."""
+        wide = object if a.dtype == object or b.dtype == object else np.int64
+        a, b = a.astype(wide), b.astype(wide)
+        exact = a @ b.T
         if self.inner.format is None:
-            return a @ b.T, 0
+            return exact, 0
+        total = np.zeros_like(exact)
         for i in range(a.shape[1]):
-            total, count = self.inner.add(total, a[:, i, None] * b[None, :, i])
-            overflows += count
-        return total, overflows
+            total = self.inner.add(total, a[:, i, None] * b[None, :, i])
+        return total, int((total != exact).sum())
 
     def _block_scale(self, a: Float[np.ndarray, " m"], b: Float[np.ndarray, " n"]) -> tuple[np.ndarray, int]:
         """Product of block scales and the exponent of its unit in an integer accumulator."""
@@ -134,14 +150,20 @@ class Datapath:
         return self.outer.round(value)
 
 
+def lanes(t: QuantizedTensor, tile: int) -> Lanes:
+    """The rows of a quantized matrix in tiles of K."""
+    integer_tiles = tiles(integers(t), t.k, tile)
+    inside, outside = _split_scales(t, integer_tiles.shape[1], tile)
+    return Lanes(integer_tiles, inside, outside, t.quantizer.format.bounds().exponent.start, t.quantizer.scales[-1].share.splits_k)  # noqa: E501
+
+
 def _split_scales(
     t: QuantizedTensor, tiles: int, tile: int
 ) -> tuple[Float[np.ndarray, "rows tiles"], Float[np.ndarray, "rows 1"]]:
     """Scales that vary along K, one a tile, and the product of those that do not, one a row."""
     rows, k = t.shape
     scales = t.quantizer.scales
-    shared = [s.share.cell(rows, k)[1] >= k for s in scales]
-    coarse = shared.index(False) if False in shared else len(scales)  # coarse levels come first
+    coarse = sum(not s.share.splits_k for s in scales)  # they come first
     inside = np.ones((rows, k))
     for scale, codes in zip(scales[coarse:], t.scales[coarse:], strict=True):
         inside = inside * scale.share.expand(scale.format.decode(codes), rows, k)

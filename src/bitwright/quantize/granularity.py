@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float
@@ -9,6 +10,9 @@ from jaxtyping import Float
 
 class Granularity(ABC):
     """A grid over a matrix [rows, k], K last."""
+
+    splits_k: ClassVar[bool]
+    """Whether scales vary along K, and so stay inside a dot product's sum."""
 
     @abstractmethod
     def cell(self, rows: int, k: int) -> tuple[int, int]:
@@ -37,6 +41,8 @@ class Granularity(ABC):
 class PerTensor(Granularity):
     """One scale."""
 
+    splits_k: ClassVar[bool] = False
+
     def cell(self, rows: int, k: int) -> tuple[int, int]:
         return max(rows, 1), max(k, 1)
 
@@ -45,6 +51,8 @@ class PerTensor(Granularity):
 class PerRow(Granularity):
     """One scale a row: an output channel of a weight, a token of an activation."""
 
+    splits_k: ClassVar[bool] = False
+
     def cell(self, rows: int, k: int) -> tuple[int, int]:
         return 1, max(k, 1)
 
@@ -52,6 +60,8 @@ class PerRow(Granularity):
 @dataclass(frozen=True)
 class PerBlock(Granularity):
     """One scale for each `size` consecutive elements of a row."""
+
+    splits_k: ClassVar[bool] = True
 
     size: int
 
@@ -67,6 +77,8 @@ class PerBlock(Granularity):
 class PerTile(Granularity):
     """One scale for each rows × columns rectangle (DeepSeek-V3's 128 × 128 weights)."""
 
+    splits_k: ClassVar[bool] = True
+
     rows: int
     columns: int
 
@@ -81,6 +93,8 @@ class PerTile(Granularity):
 @dataclass(frozen=True)
 class PerColumns(Granularity):
     """One scale for each `size` consecutive columns, the same for all rows: static scales of an input's vectors."""
+
+    splits_k: ClassVar[bool] = True
 
     size: int
 

@@ -39,6 +39,9 @@ class Quantizer:
     def __post_init__(self) -> None:
         if not self.scales:
             raise ValueError("Quantizer: no scale found; give at least one, such as Scale(PerTensor())")
+        splits = [s.share.splits_k for s in self.scales]
+        if splits != sorted(splits):
+            raise ValueError("Quantizer: scales go from coarse to fine; levels that vary along K come last")
         for finer in self.scales[1:]:
             if finer.room > 2**32:
                 raise ValueError(

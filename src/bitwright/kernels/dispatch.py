@@ -1,0 +1,83 @@
+"""Which implementation does a job: torch, or the reference where torch does not take the case.
+
+`with only("reference"):` forces one, as tests do. Falling back to the reference is said once a case.
+"""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bitwright.datapath import Datapath
+from bitwright.kernels import matmul as torch_matmul
+from bitwright.kernels import quantize as torch_quantize
+from bitwright.kernels.matmul import Stationary
+from bitwright.kernels.operand import Operand
+from bitwright.kernels.rounding import Unsupported
+from bitwright.quantize import Quantizer, Range
+
+IMPLEMENTATIONS = ("torch", "reference")
+
+_allowed: ContextVar[tuple[str, ...]] = ContextVar("implementations", default=IMPLEMENTATIONS)
+
+
+class SlowKernel(UserWarning):
+    """The reference is doing work that no kernel takes."""
+
+
+@contextmanager
+def only(*names: str) -> Iterator[None]:
+    """Use these implementations alone."""
+    unknown = [name for name in names if name not in IMPLEMENTATIONS]
+    if unknown:
+        raise ValueError(f"kernels.only: {unknown} found; choose from {IMPLEMENTATIONS}")
+    token = _allowed.set(names)
+    try:
+        yield
+    finally:
+        _allowed.reset(token)
+
+
+def quantize(quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...] = ()) -> Operand:
+    """x [rows, k] float32 under a quantizer. NaN or infinity raises ValueError naming its index."""
+    if x.numel() and not bool(torch.isfinite(x.sum(dtype=torch.float64))):
+        index = tuple(torch.nonzero(~torch.isfinite(x))[0].tolist())
+        raise ValueError(f"the value at row, column {index} is {float(x[index])}; only finite numbers can be quantized")
+    if "torch" in _allowed.get():
+        try:
+            return torch_quantize.quantize(quantizer, x, ranges)
+        except Unsupported as reason:
+            _say_slow("quantize", reason)
+    return Operand.of(quantizer.quantize(x.numpy(), ranges))
+
+
+def matmul(datapath: Datapath, x: Operand, w: Stationary) -> tuple[Tensor, int, int]:
+    """x @ w.T in float64 with overflowed sums and sums in all, as `Datapath.multiply` defines it."""
+    if "torch" in _allowed.get():
+        try:
+            return torch_matmul.matmul(datapath, x, w)
+        except Unsupported as reason:
+            _say_slow("matmul", reason)
+    tile = min(x.elements.shape[2], w.operand.elements.shape[2], datapath.tile or x.k)
+    product = datapath.multiply(x.lanes(tile), w.operand.lanes(tile))
+    return torch.from_numpy(product.values), product.overflows, product.accumulations
+
+
+def fake_quantize(quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...] = ()) -> Tensor:
+    """decode(quantize(x)) in float32."""
+    return quantize(quantizer, x, ranges).decode()
+
+
+def represent(quantizer: Quantizer, x: np.ndarray, ranges: tuple[Range | None, ...]) -> np.ndarray:
+    """`fake_quantize` on NumPy arrays: what range estimators search with."""
+    return fake_quantize(quantizer, torch.from_numpy(np.ascontiguousarray(x, np.float32)), ranges).numpy()
+
+
+def _say_slow(job: str, reason: Unsupported) -> None:
+    if "reference" not in _allowed.get():
+        raise NotImplementedError(f"{job}: no kernel takes {reason}, and the reference is switched off") from reason
+    warnings.warn(f"{job}: the slow reference takes {reason}", SlowKernel, stacklevel=3)

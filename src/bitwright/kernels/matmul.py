@@ -1,0 +1,270 @@
+"""Exact products of quantized matrices in torch, equal to `Datapath.multiply` bit for bit.
+
+Integer sums are done by float GEMMs wherever a bound proves that every partial sum is exact: below 2**24 units in
+float32, below 2**53 in float64. Only registers that can really saturate are stepped along K.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from bitwright.datapath import Accumulator, Datapath, Overflow
+from bitwright.formats import FLOAT32, Format, Int, Minifloat
+from bitwright.kernels.operand import Operand
+from bitwright.kernels.rounding import Unsupported, round_to
+
+CHUNK = 1 << 18
+"""Accumulators worked on at a time."""
+
+
+@dataclass(frozen=True)
+class Stationary:
+    """The operand that stays: a weight with the bounds that every product with it needs."""
+
+    operand: Operand
+    kernel: tuple[int, int] = (1, 1)  # taps of a convolution, in K before the channels
+
+    @cached_property
+    def scaled(self) -> Tensor:
+        """Elements times integer scales, [n, padded K]; integers of fewer than 24 bits, so exact."""
+        return self.operand.scaled().flatten(1)
+
+    @cached_property
+    def norm(self) -> float:
+        """Largest Σ|element| of a row, in units."""
+        return _units(self.operand.flat().double().abs().sum(1).max(), self.operand.unit)
+
+    @cached_property
+    def block_norm(self) -> float:
+        """Largest Σ|element| of a block, in units."""
+        return _units(self.operand.elements.double().abs().sum(2).max(), self.operand.unit)
+
+    @cached_property
+    def scaled_norm(self) -> float:
+        """Largest Σ|element · scale| of a row, in units."""
+        return _units(self.scaled.double().abs().sum(1).max(), self.operand.unit)
+
+
+def matmul(datapath: Datapath, x: Operand, w: Stationary) -> tuple[Tensor, int, int]:
+    """Products [m, n] in float64, overflowed sums, and sums in all."""
+    if datapath.tile is not None:
+        raise Unsupported("tiles smaller than a block")
+    operand = w.operand
+    m, n = x.rows, operand.rows
+    if x.inside is None and operand.inside is not None:
+        x = x.reblocked(operand.elements.shape[2])
+    elif x.inside is not None and operand.inside is None:
+        w = Stationary(operand.reblocked(x.elements.shape[2]))
+        operand = w.operand
+    if x.inside is None and operand.inside is None:
+        total, overflows = _one_sum(datapath.inner, x, w)
+        return total.mul_(x.outside).mul_(operand.outside.T), overflows, m * n
+    if x.elements.shape[1:] != operand.elements.shape[1:]:
+        raise Unsupported("blocks of different sizes")
+    blocks = x.elements.shape[1]
+    separate = is_one_integer_sum(datapath, x, w)
+    total = _integer_sum(x, w) if separate else None
+    overflows = 0
+    if total is None:
+        total, overflows = _sum_over_blocks(datapath, x, operand)
+    return total.mul_(x.outside).mul_(operand.outside.T), overflows, m * n * (blocks + 1)
+
+
+def matmul_bound(x: Operand, w: Stationary) -> float:
+    """Bound on every partial sum over all of K, block scales multiplied in, in units."""
+    if x.inside is None and w.operand.inside is None:
+        return largest_units(x) * w.norm
+    return _scaled_bound(x, w)
+
+
+def largest_units(x: Operand) -> float:
+    """Largest |element| of an operand, in units."""
+    if x.elements.numel() == 0:
+        return 0.0
+    low, high = x.elements.aminmax()
+    return _units(max(-float(low), float(high)), x.unit)
+
+
+def _one_sum(inner: Accumulator, x: Operand, w: Stationary) -> tuple[Tensor, int]:
+    """One integer sum over all of K: no scale varies inside."""
+    bound = largest_units(x) * w.norm
+    unit = x.unit + w.operand.unit
+    if inner.range is not None and inner.overflow is Overflow.SATURATE and bound > min(-inner.range[0], inner.range[1]):
+        return _saturating(inner, x.flat(), w.operand.flat(), unit)
+    total = exact_product(x.flat(), w.operand.flat(), bound)
+    return settle(inner, total, bound, unit)
+
+
+def exact_product(x: Tensor, w: Tensor, bound: float) -> Tensor:
+    """x @ w.T in float64, exact for integers (in any common unit) whose sums stay below `bound`."""
+    k = min(x.shape[1], w.shape[1])  # one may be padded further
+    x, w = x[:, :k], w[:, :k]
+    if bound < 2**24:
+        return (x @ w.T).double()
+    if bound < 2**53:
+        return x.double() @ w.double().T
+    raise Unsupported("sums of more than 53 bits")
+
+
+def settle(inner: Accumulator, total: Tensor, bound: float, unit: int) -> tuple[Tensor, int]:
+    """An exact total as the inner register holds it, where only the end result matters; and what it changed."""
+    if inner.range is None and inner.format is not None:
+        raise Unsupported("a float inner accumulator")
+    if inner.range is None or bound <= min(-inner.range[0], inner.range[1]):
+        return total, 0
+    low, high = inner.range
+    integer = torch.ldexp(total, torch.tensor(-unit))
+    outside = int(((integer < low) | (integer > high)).sum())
+    if not outside:
+        return total, 0
+    if inner.overflow is Overflow.WRAP:
+        wrapped = torch.remainder(integer - low, float(high - low + 1)) + low
+        return torch.ldexp(wrapped, torch.tensor(unit)), outside
+    if inner.overflow is Overflow.FORBID:
+        raise OverflowError(
+            f"{outside} sums do not fit the {inner.bits}-bit accumulator; "
+            "widen it, or choose Overflow.WRAP or Overflow.SATURATE"
+        )
+    raise Unsupported("a saturating register must be stepped")
+
+
+def _saturating(inner: Accumulator, x: Tensor, w: Tensor, unit: int) -> tuple[Tensor, int]:
+    assert inner.range is not None
+    low, high = inner.range
+    k = min(x.shape[1], w.shape[1])
+    a = x[:, :k].double().mul_(2.0**-unit).T.contiguous()
+    b = w[:, :k].double().T.contiguous()
+    total = torch.zeros(len(x), len(w), dtype=torch.float64)
+    for i in range(k):
+        total.addcmul_(a[i][:, None], b[i][None, :]).clamp_(low, high)
+    exact = (x[:, :k].double() @ w[:, :k].double().T).mul_(2.0**-unit)
+    return total.mul(2.0**unit), int((total != exact).sum())
+
+
+def is_one_integer_sum(datapath: Datapath, x: Operand, w: Stationary) -> bool:
+    """Block sums and the outer sum never leave their registers, so scales can be multiplied in beforehand."""
+    if not datapath.outer.is_integer or datapath.scale_product is not None:
+        return False
+    inner, outer = datapath.inner.range, datapath.outer.range
+    largest = largest_units(x)
+    if inner is not None and largest * w.block_norm > min(-inner[0], inner[1]):
+        return False
+    return outer is None or _scaled_bound(x, w) <= min(-outer[0], outer[1])
+
+
+def _scaled_bound(x: Operand, w: Stationary) -> float:
+    return _units(x.scaled().abs().max(), x.unit) * w.scaled_norm if x.elements.numel() else 0.0
+
+
+def _integer_sum(x: Operand, w: Stationary) -> Tensor:
+    return exact_product(x.scaled().flatten(1), w.scaled, _scaled_bound(x, w))
+
+
+def _sum_over_blocks(datapath: Datapath, x: Operand, w: Operand) -> tuple[Tensor, int]:
+    """Block by block: exact inner sum, scale product, outer register."""
+    bound = largest_units(x) * _units(w.elements.double().abs().sum(2).max(), w.unit)
+    total = torch.empty(x.rows, w.rows, dtype=torch.float64)
+    overflows = 0
+    step = max(CHUNK // max(w.rows, 1), 16)
+    fast = _is_exact_in_float32(datapath, x, w, bound)
+    w_scaled = w.scaled() if fast else w.elements
+    for start in range(0, x.rows, step):
+        part = x.take(slice(start, start + step))
+        if fast:
+            total[start : start + step] = _float32_blocks(part.scaled(), w_scaled)
+        else:
+            total[start : start + step], count = accumulate(datapath, _block_steps(datapath, part, w, bound), x.unit + w.unit)
+            overflows += count
+    return total, overflows
+
+
+def _block_steps(datapath: Datapath, x: Operand, w: Operand, bound: float) -> Iterator[tuple[Tensor, Tensor]]:
+    """Exact sum and exact scale product of each block."""
+    for i in range(x.elements.shape[1]):
+        partial = block_sum(datapath.inner, x.elements[:, i], w.elements[:, i], bound)
+        yield partial, _column(x.inside, i, x.rows)[:, None] * _column(w.inside, i, w.rows)[None, :]
+
+
+def _is_exact_in_float32(datapath: Datapath, x: Operand, w: Operand, bound: float) -> bool:
+    """Scaled block sums need no rounding in float32, so one GEMM a block gives what the datapath adds."""
+    if datapath.outer.format != FLOAT32 or datapath.scale_product is not None or datapath.inner.format is not None:
+        return False
+    bits = sum(_significant_bits(o.quantizer.scales[-1].format) for o in (x, w) if o.inside is not None)
+    smallest = 1.0
+    for operand in (x, w):
+        if operand.inside is not None:
+            positive = operand.inside[operand.inside > 0]
+            smallest *= float(positive.min()) if len(positive) else 1.0
+    return bound * 2**bits < 2**24 and smallest > 2.0**-90  # far from float32's subnormals
+
+
+def _significant_bits(format: Format) -> int:
+    if isinstance(format, Minifloat):
+        return format.mantissa_bits + (format.mantissa_bits > 0)  # a bare power of two costs none
+    return format.bits
+
+
+def _float32_blocks(x: Tensor, w: Tensor) -> Tensor:
+    total = torch.zeros(len(x), len(w))
+    product = torch.empty_like(total)
+    for i in range(x.shape[1]):
+        torch.mm(x[:, i], w[:, i].T, out=product)
+        total.add_(product)
+    return total.double()
+
+
+def accumulate(datapath: Datapath, steps: Iterable[tuple[Tensor, Tensor]], unit: int) -> tuple[Tensor, int]:
+    """The outer register over pairs of an exact inner sum and a scale product; and the sums that overflow changed."""
+    outer, scale_format = datapath.outer, datapath.scale_product
+    if not outer.is_integer and outer.format != FLOAT32:
+        raise Unsupported(f"an outer accumulator of {outer.format}")
+    scale_unit = scale_format.exponent if isinstance(scale_format, Int) else 0
+    total = exact = torch.zeros(())
+    for partial, scale in steps:
+        addend = partial * (scale if scale_format is None else _round_scale(datapath, scale))
+        if not outer.is_integer:
+            total = (total + addend.float()).float()
+            continue
+        total, exact = total + addend, exact + addend
+        if outer.range is not None:
+            low, high = (limit * 2.0 ** (unit + scale_unit) for limit in outer.range)
+            if outer.overflow is Overflow.SATURATE:
+                total = total.clamp(low, high)
+            elif bool(((total < low) | (total > high)).any()):
+                raise Unsupported("an outer register that wraps, or forbids and overflows")
+    overflows = int((total != exact).sum()) if outer.is_integer and outer.range is not None else 0
+    return total.double(), overflows
+
+
+def block_sum(
+    inner: Accumulator, x: Tensor, w: Tensor, bound: float, multiply: Callable[[Tensor, Tensor], Tensor] | None = None
+) -> Tensor:
+    """Exact sums of one block, where the inner register cannot overflow: all pairs of rows, or by `multiply`."""
+    if inner.range is None and inner.format is not None:
+        raise Unsupported("a float inner accumulator")
+    if inner.range is not None and bound > min(-inner.range[0], inner.range[1]):
+        raise Unsupported("an inner register that block sums may leave")
+    if multiply is not None:
+        return multiply(x.double(), w.double())
+    return exact_product(x, w, bound)
+
+
+def _column(inside: Tensor | None, i: int, rows: int) -> Tensor:
+    return torch.ones(rows, dtype=torch.float64) if inside is None else inside[:, i].double()
+
+
+def _round_scale(datapath: Datapath, scale: Tensor) -> Tensor:
+    format = datapath.scale_product
+    assert format is not None
+    if format == FLOAT32:
+        return scale.float().double()
+    if isinstance(format, Int) and format.bits <= 24:
+        return round_to(format, scale.float(), datapath.scale_rounding).double()
+    raise Unsupported(f"scale products rounded to {format}")
+
+
+def _units(value: Tensor | float, unit: int) -> float:
+    return float(value) * 2.0**-unit

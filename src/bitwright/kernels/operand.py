@@ -1,0 +1,86 @@
+"""A quantized matrix as the matrix kernels take it: elements and scales in torch, no codes."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bitwright.datapath import Lanes
+from bitwright.quantize import QuantizedTensor, Quantizer
+
+
+@dataclass(frozen=True)
+class Operand:
+    """x[row, i] = elements[row, i // block, i % block] · inside[row, i // block] · outside[row]."""
+
+    elements: Tensor  # float32 [rows, blocks, block], exact
+    inside: Tensor | None  # float32 [rows, blocks]: the scale that varies along K; None where there is none
+    outside: Tensor  # float64 [rows, 1]: product of the scales that do not
+    k: int
+    quantizer: Quantizer
+
+    @staticmethod
+    def of(t: QuantizedTensor) -> "Operand":
+        """The same matrix from its codes."""
+        rows, k = t.shape
+        scales = t.quantizer.scales
+        # one level only may lie inside: its stored value is exact in float32
+        coarse = sum(not s.share.splits_k for s in scales)
+        assert coarse >= len(scales) - 1, "at most one level of scales varies along K"
+        outside = np.ones((rows, 1))
+        for scale, codes in zip(scales[:coarse], t.scales[:coarse], strict=True):
+            outside = scale.share.expand(scale.format.decode(codes), rows, 1) * outside
+        inside = None
+        if coarse < len(scales):
+            fine = scales[-1].format.decode(t.scales[-1])
+            height, _ = scales[-1].share.cell(rows, k)
+            inside = torch.from_numpy(fine[np.arange(rows) // height if len(fine) > 1 else np.zeros(rows, int)]).float()
+        elements = torch.from_numpy(t.elements()).float()
+        return Operand(elements, inside, torch.from_numpy(np.ascontiguousarray(outside)), k, t.quantizer)
+
+    @property
+    def rows(self) -> int:
+        return len(self.elements)
+
+    @property
+    def unit(self) -> int:
+        """Every element is a multiple of 2**unit."""
+        return self.quantizer.format.bounds().exponent.start
+
+    def flat(self) -> Tensor:
+        """Elements [rows, padded K]."""
+        return self.elements.flatten(1)
+
+    def scaled(self) -> Tensor:
+        """Elements times the scale inside; exact in float32 where their significant bits allow."""
+        return self.elements if self.inside is None else self.elements * self.inside[..., None]
+
+    def decode(self) -> Tensor:
+        """The matrix in float32 [rows, k]."""
+        scaled = self.elements if self.inside is None else self.elements * self.inside[..., None]
+        return (scaled.flatten(1)[:, : self.k] * self.outside).float()
+
+    def take(self, rows: slice) -> "Operand":
+        """Some of its rows."""
+        inside = None if self.inside is None else self.inside[rows]
+        return replace(self, elements=self.elements[rows], inside=inside, outside=self.outside[rows])
+
+    def reblocked(self, block: int) -> "Operand":
+        """The same rows in blocks of another size, where no scale varies inside."""
+        assert self.inside is None, "blocks are fixed by the scales inside"
+        flat = self.flat()[:, : self.k]
+        flat = torch.nn.functional.pad(flat, (0, -self.k % block))
+        return replace(self, elements=flat.unflatten(1, (-1, block)))
+
+    def lanes(self, tile: int) -> Lanes:
+        """The same rows for the reference datapath."""
+        units = np.ldexp(self.flat().double().numpy(), -self.unit)
+        largest = float(np.abs(units).max(initial=0))
+        integers = units.astype(np.int64) if largest < 2**24 else np.vectorize(int, otypes=[object])(units)
+        padding = np.zeros((self.rows, -integers.shape[1] % tile), integers.dtype)
+        integers = np.concatenate([integers, padding], 1).reshape(self.rows, -1, tile)
+        inside = np.ones(integers.shape[:2])
+        if self.inside is not None:
+            inside = np.repeat(self.inside.double().numpy(), self.elements.shape[2] // tile, 1)[:, : integers.shape[1]]
+        return Lanes(integers, inside, self.outside.numpy(), self.unit, self.inside is not None)

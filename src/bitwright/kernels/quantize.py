@@ -1,0 +1,141 @@
+"""Quantization of float32 matrices in torch: the scale loop and the rounding, equal to the reference bit for bit."""
+
+import torch
+from torch import Tensor
+
+from bitwright.formats import FLOAT32, Rounding
+from bitwright.kernels.operand import Operand
+from bitwright.kernels.rounding import Unsupported, round_to
+from bitwright.quantize import Granularity, Quantizer, Range, Scale, ScaleValue, Zero
+
+CHUNK = 1 << 18
+"""Elements worked on at a time, so that temporaries stay in cache and are recycled."""
+
+
+def quantize(quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...] = ()) -> Operand:
+    """Quantize float32 x [rows, k]. Raises `Unsupported` for what this kernel does not take."""
+    rows, k = x.shape
+    scales = quantizer.scales
+    if sum(s.share.splits_k for s in scales) > 1:
+        raise Unsupported("more than one level of scales varies along K")
+    block = quantizer.block(rows, k)
+    padded = torch.nn.functional.pad(x, (0, -k % block)) if k % block else x
+    given = [*ranges, *[None] * (len(scales) - len(ranges))]
+    spans = [_span(quantizer, x, padded, s, r) for s, r in zip(scales, given, strict=True)]
+    full_scales = scales[-1].full_scale
+    if isinstance(full_scales, tuple):
+        candidates = [_encode(quantizer, padded, k, spans, given[0], value) for value in full_scales]
+        return _least_error(x, candidates)
+    return _encode(
+        quantizer, padded, k, spans, given[0], quantizer.format.full_scale if full_scales is None else full_scales
+    )
+
+
+def _span(quantizer: Quantizer, x: Tensor, padded: Tensor, scale: Scale, given: Range | None) -> Tensor:
+    if given is not None:
+        if quantizer.zero is Zero.FIXED:
+            return torch.from_numpy(given.magnitude).float()
+        return torch.from_numpy(given.high.clip(min=0) - given.low.clip(max=0)).float()
+    if quantizer.zero is Zero.FITTED:
+        raise Unsupported("a zero point from the input at hand")
+    is_signed = quantizer.format.bounds().lowest < 0
+    return _reduce(padded, x.shape, scale.share, is_signed)
+
+
+def _reduce(padded: Tensor, shape: torch.Size, share: Granularity, is_signed: bool) -> Tensor:
+    """Largest magnitude of each cell; for unsigned formats the largest positive value."""
+    rows, k = shape
+    height, width = share.cell(rows, k)
+    if width < k and padded.shape[1] % width == 0:
+        columns = padded.view(rows, -1, width)
+    elif width >= k:
+        columns = padded.view(rows, 1, -1)
+    else:
+        raise Unsupported("a block that does not divide the finest one")
+    largest = columns.amax(2)
+    if is_signed:
+        largest = torch.maximum(largest, columns.amin(2).neg_())
+    largest = largest.clamp_(min=0)
+    if height == 1:
+        return largest
+    if height >= rows:
+        return largest.amax(0, keepdim=True)
+    raise Unsupported("tiles of several rows")
+
+
+def _encode(
+    quantizer: Quantizer, padded: Tensor, k: int, spans: list[Tensor], coarsest: Range | None, full_scale: float
+) -> Operand:
+    rows, block = len(padded), quantizer.block(len(padded), k)
+    values, product = _set_scales(quantizer.scales, spans, full_scale)
+    divisor = product if quantizer.divide_by is ScaleValue.STORED else spans[-1] / full_scale
+    offset = None
+    if quantizer.zero is Zero.FITTED:
+        assert coarsest is not None, "dynamic zero points are refused before"
+        low = torch.from_numpy(coarsest.low.clip(max=0)).float()
+        offset = round_to(quantizer.format, torch.where(product > 0, -low / product, 0.0), Rounding.NEAREST_EVEN)
+    blocks = padded.view(rows, -1, block)
+    elements = torch.empty_like(blocks)
+    step = max(CHUNK // max(padded.shape[1], 1), 1)
+    for start in range(0, rows, step):
+        part = slice(start, min(start + step, rows))
+        by = divisor[part] if len(divisor) > 1 else divisor
+        level = blocks[part] / by[..., None]
+        if not bool((by > 0).all()):
+            level = torch.where(by[..., None] > 0, level, 0.0)
+        if offset is None:
+            elements[part] = round_to(quantizer.format, level, quantizer.rounding)
+        else:
+            zero = offset[part, :, None] if len(offset) > 1 else offset[..., None]
+            elements[part] = round_to(quantizer.format, level.round_().add_(zero), quantizer.rounding).sub_(zero)
+    inside = None
+    outside = torch.ones(1, 1, dtype=torch.float64)
+    for scale, value in zip(quantizer.scales, values, strict=True):
+        if scale.share.splits_k:
+            inside = value.expand(rows, -1) if len(value) == 1 else value
+        else:
+            outside = value.double() * outside
+    return Operand(elements, inside, outside.expand(rows, 1), k, quantizer)
+
+
+def _set_scales(scales: tuple[Scale, ...], spans: list[Tensor], full_scale: float) -> tuple[list[Tensor], Tensor]:
+    """Stored scale values of each level, and their product; see bitwright.quantize.scale.set_scales."""
+    values: list[Tensor] = []
+    taken = torch.ones(1, 1)
+    for i, (scale, span) in enumerate(zip(scales, spans, strict=True)):
+        room = 1.0
+        for finer in scales[i + 1 :]:
+            room *= finer.room
+        if scale.magnitude_format is not None:
+            span = _round_magnitude(span, scale.magnitude_format.mantissa_bits)  # type: ignore[attr-defined]
+        divisor = taken * torch.tensor(full_scale * room, dtype=torch.float32)
+        ideal = torch.where(divisor > 0, span / divisor, 0.0)
+        if scale.smallest:
+            ideal = torch.where(ideal > 0, ideal.clamp(min=scale.smallest), ideal)
+        value = ideal if scale.format == FLOAT32 else round_to(scale.format, ideal, scale.rounding)
+        if scale.zero_as is not None:
+            value = torch.where(value == 0, scale.zero_as, value)
+        values.append(value)
+        taken = value * taken
+    return values, taken
+
+
+def _round_magnitude(x: Tensor, mantissa_bits: int) -> Tensor:
+    """Normal float32 values rounded to fewer mantissa bits, ties away."""
+    shift = 23 - mantissa_bits
+    bits = x.view(torch.int32) + (1 << (shift - 1))
+    return (bits.bitwise_right_shift(shift) << shift).view(torch.float32)
+
+
+def _least_error(x: Tensor, candidates: list[Operand]) -> Operand:
+    errors = []
+    for c in candidates:
+        wrong = torch.nn.functional.pad(c.decode().double() - x, (0, -c.k % c.elements.shape[2]))
+        errors.append(wrong.view(c.elements.shape).square().sum(2))
+    best = torch.stack(errors).argmin(0)
+    first = candidates[0]
+    elements, inside = first.elements, first.inside
+    for i, c in enumerate(candidates[1:], 1):
+        elements = torch.where((best == i)[..., None], c.elements, elements)
+        inside = torch.where(best == i, c.inside, inside) if inside is not None and c.inside is not None else None
+    return Operand(elements, inside, first.outside, first.k, first.quantizer)

@@ -1,0 +1,154 @@
+"""Attention products: both operands are activations, so the scheme's input quantizer serves both.
+
+`scaled_dot_product_attention` is a function, not a layer. The module that calls it is wrapped, and while it runs the call
+is redirected here; nothing is patched.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from bitwright import kernels
+from bitwright.kernels import Stationary
+from bitwright.model.layers import Measurement, Ranges
+from bitwright.model.lowering import Gemm
+from bitwright.quantize import Quantizer, Statistics
+from bitwright.scheme import Scheme
+
+OPERANDS = ("query", "key", "probability", "value")
+
+
+class Attention(nn.Module):
+    """softmax(q kᵀ · scale + mask) v with both products under a scheme; the softmax stays in float."""
+
+    def __init__(self, scheme: Scheme) -> None:
+        super().__init__()
+        self.scheme = scheme
+        self.seen: dict[str, Statistics] = {}
+        self.quantizers: dict[str, Quantizer] = {}
+        self.ranges: dict[str, Ranges] = {}
+        self.measurement: Measurement | None = None
+        self.is_exact = self._observes = False
+        self.overflows = self.accumulations = 0
+        self.gemms: tuple[Gemm, Gemm] | None = None
+
+    @contextmanager
+    def observing(self) -> Iterator[None]:
+        """Forward passes compute in float and add their operands to `seen`."""
+        self.seen, self._observes = {name: Statistics() for name in OPERANDS}, True
+        try:
+            yield
+        finally:
+            self._observes = False
+
+    def resolve(self, seen: dict[str, Statistics]) -> None:
+        """Choose formats and ranges of the four operands."""
+        assert self.scheme.input is not None, "weight-only schemes leave attention in float"
+        for name in OPERANDS:
+            if not seen[name].count:
+                raise ValueError("no calibration data reached this attention; pass batches that run through it")
+            self.quantizers[name] = self.scheme.input.fit(seen[name], kernels.represent)
+            self.ranges[name] = self.quantizers[name].estimate(seen[name], kernels.represent)
+
+    @property
+    def is_resolved(self) -> bool:
+        return bool(self.quantizers)
+
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
+        is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
+    ) -> Tensor:  # fmt: skip
+        if enable_gqa:
+            key, value = (t.repeat_interleave(query.shape[-3] // t.shape[-3], -3) for t in (key, value))
+        scores = self._product("query", "key", query, key) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
+        length, width = scores.shape[-2:]
+        if is_causal:
+            allowed = torch.ones(length, width, dtype=torch.bool, device=scores.device).tril()
+            scores = scores.masked_fill(~allowed, -math.inf)
+        if attn_mask is not None:
+            scores = scores.masked_fill(~attn_mask, -math.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
+        probability = functional.dropout(torch.softmax(scores, -1), dropout_p)
+        if self.gemms is None:
+            heads = math.prod(query.shape[1:-2])
+            self.gemms = Gemm(length, query.shape[-1], width, heads), Gemm(length, width, value.shape[-1], heads)
+        return self._product("probability", "value", probability, value.transpose(-1, -2))
+
+    def _product(self, left: str, right: str, x: Tensor, w: Tensor) -> Tensor:
+        """x @ wᵀ over the last axes, operands in the precision that the state of this module asks for."""
+        if self._observes:
+            for name, operand in ((left, x), (right, w)):
+                self.seen[name].update(_rows(operand.detach()).float().numpy())
+        if self._observes or not self.is_resolved:
+            return x @ w.transpose(-1, -2)
+        if self.is_exact:
+            return self._exact(left, right, x, w)
+        fake = [
+            kernels.fake_quantize(self.quantizers[name], _rows(t), self.ranges[name]).view(t.shape).to(t.dtype)
+            for name, t in ((left, x), (right, w))
+        ]
+        y = fake[0] @ fake[1].transpose(-1, -2)
+        if self.measurement is not None:
+            self.measurement.input.add(x, fake[0])
+            self.measurement.weight.add(w, fake[1])
+            self.measurement.output.add(x @ w.transpose(-1, -2), y)
+        return y
+
+    def _exact(self, left: str, right: str, x: Tensor, w: Tensor) -> Tensor:
+        operands = [
+            kernels.quantize(self.quantizers[name], _rows(t).float().contiguous(), self.ranges[name])
+            for name, t in ((left, x), (right, w))
+        ]
+        m, n = x.shape[-2], w.shape[-2]
+        outputs = []
+        for i in range(math.prod(x.shape[:-2])):  # one product a head
+            part = operands[0].take(slice(i * m, (i + 1) * m))
+            stationary = Stationary(operands[1].take(slice(i * n, (i + 1) * n)))
+            values, overflows, accumulations = kernels.matmul(self.scheme.datapath, part, stationary)
+            outputs.append(values.float())
+            self.overflows += overflows
+            self.accumulations += accumulations
+        return torch.stack(outputs).view(*x.shape[:-2], m, n)
+
+
+class _Redirect(TorchFunctionMode):
+    def __init__(self, attention: nn.ModuleList) -> None:
+        super().__init__()
+        self.attention, self.calls = attention, 0
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is functional.scaled_dot_product_attention:
+            self.calls += 1
+            return self.attention[(self.calls - 1) % len(self.attention)](*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+class AttentionCaller(nn.Module):
+    """A module whose calls of scaled_dot_product_attention go through `attention`, in order."""
+
+    def __init__(self, inner: nn.Module, schemes: list[Scheme]) -> None:
+        super().__init__()
+        self.inner = inner
+        self.attention = nn.ModuleList(Attention(s) for s in schemes)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        with _Redirect(self.attention):
+            return self.inner(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        # callers read fields of the module they know, such as `is_causal` or `layer_idx`
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("inner"), name)
+
+
+def _rows(x: Tensor) -> Tensor:
+    return x.reshape(-1, x.shape[-1])

@@ -1,0 +1,139 @@
+"""What a model consists of, from one run of an example: order of layers, attention calls, products outside of layers."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from bitwright.recipe import LayerInfo
+
+QUANTIZABLE: dict[type[nn.Module], str] = {
+    nn.Linear: "Linear",
+    nn.Conv1d: "Conv1d",
+    nn.Conv2d: "Conv2d",
+    nn.Embedding: "Embedding",
+}
+
+UNSUPPORTED: dict[type[nn.Module], str] = {
+    nn.RNNBase: "recurrent layers are not quantized yet",
+    nn.RNNCellBase: "recurrent layers are not quantized yet",
+    nn.ConvTranspose1d: "transposed convolutions are not quantized yet",
+    nn.ConvTranspose2d: "transposed convolutions are not quantized yet",
+    nn.ConvTranspose3d: "transposed convolutions are not quantized yet",
+    nn.Conv3d: "three-dimensional convolutions are not quantized",
+    nn.MultiheadAttention: "its projections are not layers; write it with Linear and scaled_dot_product_attention",
+    nn.Bilinear: "bilinear layers are not quantized",
+    nn.EmbeddingBag: "bags of embeddings are not quantized",
+}
+
+PRODUCT_FUNCTIONS: dict[Callable[..., Any], str] = {
+    torch.matmul: "matmul", torch.bmm: "bmm", torch.mm: "mm", torch.einsum: "einsum", torch.baddbmm: "baddbmm",
+    torch.Tensor.matmul: "matmul", torch.Tensor.__matmul__: "matmul", torch.Tensor.bmm: "bmm", torch.Tensor.mm: "mm",
+    torch.addmm: "addmm", functional.linear: "linear", functional.conv1d: "conv1d", functional.conv2d: "conv2d",
+    functional.conv_transpose2d: "conv_transpose2d", functional.bilinear: "bilinear",
+}  # fmt: skip
+
+
+@dataclass
+class Structure:
+    """Layers in the order of execution (of definition without an example), and what else multiplies."""
+
+    layers: list[LayerInfo] = field(default_factory=list)
+    attention: dict[str, int] = field(default_factory=dict)  # calling module -> calls a pass
+    functions: dict[tuple[str, str], int] = field(default_factory=dict)  # (module, function) -> calls a pass
+    calls: Counter[str] = field(default_factory=Counter)
+    is_traced: bool = False
+
+
+def kind_of(module: nn.Module) -> str | None:
+    """The kind of a layer that can be quantized. Subclasses count only if they keep the forward of their class."""
+    for known, kind in QUANTIZABLE.items():
+        if isinstance(module, known) and type(module).forward is known.forward:
+            return kind
+    return None
+
+
+def unsupported_reason(module: nn.Module) -> str | None:
+    """Why a layer with weights of its own is left alone, if it is one that multiplies."""
+    for known, reason in UNSUPPORTED.items():
+        if isinstance(module, known):
+            return reason
+    if any(isinstance(module, known) for known in QUANTIZABLE):
+        return f"{type(module).__name__} changes the forward of its class"
+    own = list(module.parameters(recurse=False))
+    if any(p.dim() >= 2 for p in own) and not list(module.children()):
+        return f"{type(module).__name__} is not a layer that bitwright knows"
+    return None
+
+
+@torch.no_grad()
+def inspect(model: nn.Module, example: tuple[Any, ...] | None = None) -> Structure:
+    """The structure of a model. Without an example attention and functional products stay unseen."""
+    inside = _inside_opaque(model)
+    named = {
+        id(m): LayerInfo(name, kind)
+        for name, m in model.named_modules()
+        if (kind := kind_of(m)) is not None and name not in inside
+    }
+    if example is None:
+        return Structure(layers=list(named.values()))
+    structure = Structure(is_traced=True)
+    names = {id(m): name for name, m in model.named_modules()}
+    stack: list[nn.Module] = []
+    recorder = _Recorder(structure, stack, names)
+
+    def enter(module: nn.Module, args: Any) -> None:
+        stack.append(module)
+        structure.calls[names[id(module)]] += 1
+        layer = named.get(id(module))
+        if layer is not None and layer not in structure.layers:
+            structure.layers.append(layer)
+
+    def leave(module: nn.Module, args: Any, output: Any) -> None:
+        stack.pop()
+
+    handles = [h for m in model.modules() for h in (m.register_forward_pre_hook(enter), m.register_forward_hook(leave))]
+    try:
+        with recorder:
+            model(*example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    structure.layers += [layer for layer in named.values() if layer not in structure.layers]
+    structure.layers += [LayerInfo(_attention_name(n), "attention") for n in structure.attention]
+    return structure
+
+
+class _Recorder(TorchFunctionMode):
+    """Notes which module calls which product."""
+
+    def __init__(self, structure: Structure, stack: list[nn.Module], names: dict[int, str]) -> None:
+        super().__init__()
+        self.structure, self.stack, self.names = structure, stack, names
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        caller = self.stack[-1] if self.stack else None
+        name = self.names[id(caller)] if caller is not None else ""
+        if func is functional.scaled_dot_product_attention:
+            self.structure.attention[name] = self.structure.attention.get(name, 0) + 1
+        elif func in PRODUCT_FUNCTIONS and (caller is None or kind_of(caller) is None):
+            key = (name, PRODUCT_FUNCTIONS[func])
+            self.structure.functions[key] = self.structure.functions.get(key, 0) + 1
+        return func(*args, **(kwargs or {}))
+
+
+def _attention_name(caller: str) -> str:
+    return f"{caller}.attention" if caller else "attention"
+
+
+def _inside_opaque(model: nn.Module) -> set[str]:
+    """Names of layers inside modules that read their children's weights directly."""
+    opaque = [name for name, m in model.named_modules() if isinstance(m, nn.MultiheadAttention)]
+    return {name for name, _ in model.named_modules() if any(name.startswith(f"{o}.") for o in opaque)}

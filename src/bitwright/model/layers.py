@@ -1,0 +1,249 @@
+"""The two layers of a quantized model: one that learns and simulates, one that computes as the hardware does."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bitwright import kernels
+from bitwright.datapath import Certificate
+from bitwright.kernels import Operand, Stationary
+from bitwright.model.lowering import Lowering
+from bitwright.quantize import QuantizedTensor, Quantizer, Range, Statistics
+from bitwright.scheme import Scheme
+
+Ranges = tuple[Range | None, ...]
+
+
+@dataclass
+class Probe:
+    """Energies and counts of one operand or output, gathered over batches."""
+
+    signal: float = 0.0
+    noise: float = 0.0
+    count: int = 0
+    clipped: int = 0
+    zeros: int = 0
+
+    def add(self, exact: Tensor, represented: Tensor) -> None:
+        self.signal += float(exact.double().square().sum())
+        self.noise += float((exact.double() - represented.double()).square().sum())
+        self.count += exact.numel()
+        self.zeros += int((represented == 0).sum())
+
+    @property
+    def sqnr_db(self) -> float | None:
+        """Signal to quantization noise; None where there is no noise or no signal."""
+        return 10 * float(np.log10(self.signal / self.noise)) if self.noise > 0 and self.signal > 0 else None
+
+    def fraction(self, part: int) -> float | None:
+        return part / self.count if self.count else None
+
+
+@dataclass
+class Measurement:
+    """What one layer did to its operands over the batches it was measured on."""
+
+    input: Probe = field(default_factory=Probe)
+    weight: Probe = field(default_factory=Probe)
+    output: Probe = field(default_factory=Probe)
+
+
+class FakeQuantizedLayer(nn.Module):
+    """A layer in float whose operands are rounded to what the scheme can represent, with statistics to calibrate it.
+
+    Before `resolve` it computes in float. `weight` and `bias` keep their names, so checkpoints fit.
+    """
+
+    def __init__(self, layer: nn.Module, lowering: Lowering, scheme: Scheme) -> None:
+        super().__init__()
+        self.weight: nn.Parameter = layer.weight  # type: ignore[assignment]
+        self.bias: nn.Parameter | None = layer.bias  # type: ignore[assignment]
+        self.lowering, self.scheme = lowering, scheme
+        self.seen: Statistics | None = None
+        self.input_quantizer: Quantizer | None = None
+        self.weight_quantizer: Quantizer | None = None
+        self.input_ranges: Ranges = ()
+        self.weight_ranges: Ranges = ()
+        self.measurement: Measurement | None = None
+        self.sample_shape: torch.Size | None = None
+        self._fake_weight: Tensor | None = None
+
+    @contextmanager
+    def observing(self) -> Iterator[None]:
+        """Forward passes compute in float and add their inputs to `seen`."""
+        self.seen, self._observes = Statistics(), True
+        try:
+            yield
+        finally:
+            self._observes = False
+
+    _observes = False
+
+    @torch.no_grad()
+    def resolve(self, seen: Statistics | None) -> None:
+        """Choose formats and ranges from the input's statistics and the weight itself."""
+        weight = self.weight.detach().float()
+        fitted = self.lowering.fit(self.scheme.weight, self.lowering.channels(weight))
+        block = _finest_block(fitted.fit(Statistics()) if isinstance(fitted, Quantizer) else None)
+        rows = self.lowering.weight_rows(weight, block).numpy()
+        weights = Statistics.of(rows)
+        self.weight_quantizer = fitted.fit(weights, kernels.represent)
+        self.weight_ranges = self.weight_quantizer.estimate(weights, kernels.represent)
+        if self.scheme.input is not None:
+            if seen is None or not seen.count:
+                raise ValueError("no calibration data reached this layer; pass batches that run through it")
+            chosen = self.lowering.fit(self.scheme.input, self.lowering.input_channels(weight))
+            self.input_quantizer = chosen.fit(seen, kernels.represent)
+            self.input_ranges = self.input_quantizer.estimate(seen, kernels.represent)
+        self._fake_weight = None
+
+    @property
+    def block(self) -> int:
+        """Channels that a weight row is padded to a multiple of."""
+        return _finest_block(self.weight_quantizer)
+
+    @property
+    def is_resolved(self) -> bool:
+        return self.weight_quantizer is not None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self._observes and self.seen is not None:
+            self.seen.update(self.lowering.input_rows(x.detach()).float().numpy())
+            self.sample_shape = x.shape
+        if not self.is_resolved or self._observes:
+            return self.lowering.add_bias(self.lowering.forward(x, self.weight), self.bias)
+        fake_input = self._fake_input(x)
+        y = self.lowering.forward(fake_input, self.fake_weight())
+        if self.measurement is not None:
+            self._measure(x, fake_input, y)
+        return self.lowering.add_bias(y, self.bias)
+
+    def fake_weight(self) -> Tensor:
+        """The weight as its codes represent it."""
+        if self._fake_weight is None or self._fake_weight.device != self.weight.device:
+            rows = self.lowering.weight_rows(self.weight.detach().float(), self.block)
+            assert self.weight_quantizer is not None, "resolved before"
+            represented = kernels.fake_quantize(self.weight_quantizer, rows, self.weight_ranges)
+            self._fake_weight = self.lowering.weight_from_rows(represented, self.weight.shape, self.block)
+        return self._fake_weight
+
+    def _fake_input(self, x: Tensor) -> Tensor:
+        if self.input_quantizer is None:
+            return x
+        rows = self.lowering.input_rows(x)
+        return self.lowering.input_from_rows(
+            kernels.fake_quantize(self.input_quantizer, rows, self.input_ranges), x
+        ).to(x.dtype)
+
+    @torch.no_grad()
+    def _measure(self, x: Tensor, fake_input: Tensor, y: Tensor) -> None:
+        assert self.measurement is not None, "measuring"
+        m = self.measurement
+        m.input.add(x, fake_input)
+        limit = _largest(self.input_quantizer, self.input_ranges)
+        m.input.clipped += int((x.abs() > limit).sum()) if limit is not None else 0
+        m.output.add(self.lowering.forward(x, self.weight), y)
+        if not m.weight.count:
+            m.weight.add(self.weight, self.fake_weight())
+            m.weight.clipped = int((self.fake_weight().abs() < self.weight.abs()).logical_and(_at_end(self)).sum())
+
+
+class QuantizedLayer(nn.Module):
+    """A frozen layer: codes and scales, multiplied through the datapath with every register as wide as it really is."""
+
+    def __init__(self, source: FakeQuantizedLayer, weight: QuantizedTensor, certificate: Certificate | None) -> None:
+        super().__init__()
+        self.lowering, self.scheme = source.lowering, source.scheme
+        self.input_quantizer, self.input_ranges = source.input_quantizer, source.input_ranges
+        self.weight_quantizer, self.weight_shape = weight.quantizer, source.weight.shape
+        self.k, self.certificate = weight.k, certificate
+        self.register_buffer("codes", _as_buffer(weight.codes, weight.quantizer.format.bits))
+        for i, (codes, scale) in enumerate(zip(weight.scales, weight.quantizer.scales, strict=True)):
+            self.register_buffer(f"scales_{i}", _as_buffer(codes, scale.format.bits))
+        self.register_buffer("bias", None if source.bias is None else source.bias.detach().clone())
+        self.overflows = self.accumulations = 0
+        self._stationary: Stationary | None = None
+        self.register_load_state_dict_post_hook(lambda module, keys: module.forget())
+
+    def forget(self) -> None:
+        """Drop what was derived from the codes."""
+        self._stationary = None
+
+    def quantized_weight(self) -> QuantizedTensor:
+        """The weight's codes and scale codes."""
+        count = len(self.weight_quantizer.scales)
+        scales = tuple(_from_buffer(getattr(self, f"scales_{i}")) for i in range(count))
+        return QuantizedTensor(_from_buffer(self.codes), scales, None, self.k, self.weight_quantizer)
+
+    def stationary(self) -> Stationary:
+        """The weight as the kernels take it."""
+        if self._stationary is None:
+            kernel = self.lowering.kernel(torch.empty(self.weight_shape))
+            self._stationary = Stationary(Operand.of(self.quantized_weight()), kernel)
+        return self._stationary
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.stationary()
+        if self.input_quantizer is None:
+            block = _finest_block(self.weight_quantizer)
+            real = self.lowering.weight_from_rows(weight.operand.decode(), self.weight_shape, block)
+            return self.lowering.add_bias(self.lowering.forward(x, real), self.bias)
+        rows = kernels.quantize(self.input_quantizer, self.lowering.input_rows(x.float()).contiguous(), self.input_ranges)
+        sums = self.lowering.exact(self.scheme.datapath, rows, x, weight)
+        self.overflows += sums.overflows
+        self.accumulations += sums.accumulations
+        return self.lowering.add_bias(sums.values, self.bias)
+
+
+class QuantizedEmbedding(nn.Module):
+    """Rows of a table, stored as codes: weight only, no arithmetic."""
+
+    def __init__(self, layer: nn.Embedding, scheme: Scheme) -> None:
+        super().__init__()
+        self.scheme, self.padding_idx = scheme, layer.padding_idx
+        table = Statistics.of(layer.weight.detach().float().numpy())
+        self.weight_quantizer = scheme.weight.fit(table, kernels.represent)
+        ranges = self.weight_quantizer.estimate(table, kernels.represent)
+        self.quantized = self.weight_quantizer.quantize(table.sample, ranges)
+        self.register_buffer("weight", torch.from_numpy(self.quantized.decode()).float())
+        self.measurement = Probe()
+        self.measurement.add(layer.weight.detach(), self.weight)
+
+    def forward(self, index: Tensor) -> Tensor:
+        return nn.functional.embedding(index, self.weight, self.padding_idx)
+
+
+def _finest_block(quantizer: Quantizer | None) -> int:
+    share = None if quantizer is None else quantizer.scales[-1].share
+    return getattr(share, "size", 1) if share is not None else 1
+
+
+def _largest(quantizer: Quantizer | None, ranges: Ranges) -> float | None:
+    """Magnitude beyond which a static range clips; None where ranges follow the data."""
+    if quantizer is None or not ranges or ranges[0] is None or len(quantizer.scales) > 1:
+        return None
+    return float(ranges[0].magnitude.max())
+
+
+def _at_end(layer: FakeQuantizedLayer) -> Tensor:
+    """Weights whose code is one of the ends of their format."""
+    assert layer.weight_quantizer is not None, "resolved before"
+    rows = layer.lowering.weight_rows(layer.weight.detach().float(), layer.block)
+    operand = kernels.quantize(layer.weight_quantizer, rows, layer.weight_ranges)
+    bounds = layer.weight_quantizer.format.bounds()
+    end = ((operand.elements >= bounds.highest) | (operand.elements <= bounds.lowest)).flatten(1)[:, : operand.k]
+    return layer.lowering.weight_from_rows(end, layer.weight.shape, layer.block)
+
+
+def _as_buffer(codes: np.ndarray, bits: int) -> Tensor:
+    dtype = np.uint8 if bits <= 8 else np.int32 if bits < 32 else np.int64
+    return torch.from_numpy(codes.astype(dtype))
+
+
+def _from_buffer(buffer: Tensor) -> np.ndarray:
+    return buffer.cpu().numpy().astype(np.int64)

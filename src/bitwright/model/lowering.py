@@ -1,0 +1,375 @@
+"""Layers to matrix products: rows of pixels or tokens with channels last, weights as rows of K = (kernel, channels).
+
+Inputs are quantized as rows [pixels, channels] and unfolded afterwards, so that a value has one code however many
+outputs it reaches. Channels are padded to whole blocks inside K.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bitwright import kernels
+from bitwright.datapath import Datapath, Overflow
+from bitwright.kernels import Operand, Stationary
+from bitwright.kernels.matmul import accumulate, block_sum, is_one_integer_sum, settle
+from bitwright.quantize import AnyQuantizer, BestOf, BySign, PerBlock, PerColumns, Quantizer
+
+
+@dataclass(frozen=True)
+class Gemm:
+    """Shape of a layer's products: rows of input a sample, K and outputs of one group, groups."""
+
+    m: int
+    k: int
+    n: int
+    groups: int = 1
+
+
+@dataclass(frozen=True)
+class Sums:
+    """An exact output and what its accumulators went through."""
+
+    values: Tensor
+    overflows: int
+    accumulations: int
+
+
+class Lowering(ABC):
+    """How one kind of layer becomes matrix products."""
+
+    kind: str
+
+    @abstractmethod
+    def input_rows(self, x: Tensor) -> Tensor:
+        """x as rows [pixels or tokens, channels of one group]."""
+
+    @abstractmethod
+    def input_from_rows(self, rows: Tensor, x: Tensor) -> Tensor:
+        """Rows back in the shape of x."""
+
+    @abstractmethod
+    def weight_rows(self, weight: Tensor, block: int) -> Tensor:
+        """Weight as rows [outputs, K], channels padded to whole blocks."""
+
+    @abstractmethod
+    def weight_from_rows(self, rows: Tensor, shape: torch.Size, block: int) -> Tensor:
+        """Rows back in the weight's shape, padding dropped."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The layer in float, without bias."""
+
+    @abstractmethod
+    def exact(self, datapath: Datapath, x: Operand, like: Tensor, w: Stationary) -> Sums:
+        """The layer through the datapath, without bias. `like` has the float input's shape."""
+
+    def input_channels(self, weight: Tensor) -> int:
+        """Channels of one group of the input."""
+        return self.channels(weight)
+
+    def kernel(self, weight: Tensor) -> tuple[int, int]:
+        """Taps of a convolution."""
+        return 1, 1
+
+    @abstractmethod
+    def gemm(self, x: Tensor, weight: Tensor) -> Gemm: ...
+
+    def add_bias(self, y: Tensor, bias: Tensor | None) -> Tensor:
+        return y if bias is None else y + bias
+
+    def channels(self, weight: Tensor) -> int:
+        """Elements of K that lie next to each other in the input: what a block can span."""
+        return weight.shape[1]
+
+    def fit(self, quantizer: AnyQuantizer, span: int) -> AnyQuantizer:
+        """The quantizer with blocks no longer than the channels they run along."""
+        if isinstance(quantizer, BestOf):
+            return BestOf(tuple(self.fit(q, span) for q in quantizer.quantizers))  # type: ignore[misc]
+        if isinstance(quantizer, BySign):
+            return BySign(self.fit(quantizer.unsigned, span), self.fit(quantizer.signed, span))  # type: ignore[arg-type]
+        return _shorten(quantizer, span)
+
+
+def _shorten(quantizer: Quantizer, span: int) -> Quantizer:
+    scales = tuple(
+        replace(s, share=replace(s.share, size=min(s.share.size, span)))
+        if isinstance(s.share, PerBlock | PerColumns)
+        else s
+        for s in quantizer.scales
+    )
+    return replace(quantizer, scales=scales)
+
+
+@dataclass(frozen=True)
+class Linear(Lowering):
+    """x @ w.T over the last axis."""
+
+    kind = "Linear"
+
+    def input_rows(self, x: Tensor) -> Tensor:
+        return x.reshape(-1, x.shape[-1])
+
+    def input_from_rows(self, rows: Tensor, x: Tensor) -> Tensor:
+        return rows.view(x.shape)
+
+    def weight_rows(self, weight: Tensor, block: int) -> Tensor:
+        return weight
+
+    def weight_from_rows(self, rows: Tensor, shape: torch.Size, block: int) -> Tensor:
+        return rows
+
+    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+        return functional.linear(x, weight)
+
+    def exact(self, datapath: Datapath, x: Operand, like: Tensor, w: Stationary) -> Sums:
+        values, overflows, accumulations = kernels.matmul(datapath, x, w)
+        return Sums(values.float().view(*like.shape[:-1], -1), overflows, accumulations)
+
+    def gemm(self, x: Tensor, weight: Tensor) -> Gemm:
+        return Gemm(x[0].numel() // x.shape[-1] if x.dim() > 1 else 1, weight.shape[1], weight.shape[0])
+
+
+@dataclass(frozen=True)
+class Conv(Lowering):
+    """Convolution over one or two axes; one axis is two with a height of 1."""
+
+    stride: tuple[int, int]
+    padding: tuple[int, int, int, int]  # left, right, top, bottom
+    dilation: tuple[int, int]
+    groups: int
+    kind: str = "Conv2d"
+
+    @staticmethod
+    def of(layer: nn.Conv1d | nn.Conv2d) -> "Conv":
+        """The lowering of a torch layer. Padding other than zeros raises ValueError."""
+        if layer.padding_mode != "zeros":
+            raise ValueError(f"padding mode {layer.padding_mode!r} is not quantized; only zeros are")
+        flat = isinstance(layer, nn.Conv1d)
+        kernel, stride, dilation = (
+            (1, v[0]) if flat else tuple(v) for v in (layer.kernel_size, layer.stride, layer.dilation)
+        )
+        if layer.padding == "same":
+            total = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+            padding = (total[1] // 2, total[1] - total[1] // 2, total[0] // 2, total[0] - total[0] // 2)
+        else:
+            given = (0,) * len(layer.padding) if layer.padding == "valid" else layer.padding
+            height, width = (0, given[0]) if flat else given
+            padding = (int(width), int(width), int(height), int(height))
+        return Conv(stride, padding, dilation, layer.groups, "Conv1d" if flat else "Conv2d")
+
+    def input_rows(self, x: Tensor) -> Tensor:
+        x = _as_image(x).movedim(1, -1)
+        groups = 1 if self._is_depthwise(x.shape[-1]) else self.groups
+        return x.reshape(-1, x.shape[-1] // groups)
+
+    def input_from_rows(self, rows: Tensor, x: Tensor) -> Tensor:
+        image = _as_image(x)
+        return rows.view(*image.movedim(1, -1).shape).movedim(-1, 1).reshape(x.shape)
+
+    def weight_rows(self, weight: Tensor, block: int) -> Tensor:
+        weight = _as_image(weight)
+        if weight.shape[1] == 1:
+            return weight.flatten(1)
+        padded = functional.pad(weight.movedim(1, -1), (0, -weight.shape[1] % block))
+        return padded.flatten(1).contiguous()
+
+    def weight_from_rows(self, rows: Tensor, shape: torch.Size, block: int) -> Tensor:
+        n, channels = shape[:2]
+        if channels == 1:
+            return rows.view(shape)
+        kernel = (1, *shape[2:])[-2:]
+        padded = rows.view(n, *kernel, -1)[..., :channels]
+        return padded.movedim(-1, 1).reshape(shape)
+
+    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+        y = self._convolve(functional.pad(_as_image(x), self.padding), _as_image(weight))
+        return y if x.dim() == 4 else y.squeeze(2)
+
+    def channels(self, weight: Tensor) -> int:
+        # a depthwise weight has one channel a filter: its vectors run over the taps instead
+        return weight.shape[1] if weight.shape[1] > 1 else weight[0].numel()
+
+    def input_channels(self, weight: Tensor) -> int:
+        """Channels of one group, or of the whole image where each group has one."""
+        return weight.shape[1] if weight.shape[1] > 1 else self.groups
+
+    def kernel(self, weight: Tensor) -> tuple[int, int]:
+        height, width = (1, *weight.shape[2:])[-2:]
+        return height, width
+
+    def add_bias(self, y: Tensor, bias: Tensor | None) -> Tensor:
+        return y if bias is None else y + bias.view(-1, *[1] * (y.dim() - 2))
+
+    def gemm(self, x: Tensor, weight: Tensor) -> Gemm:
+        out = self._convolve(functional.pad(torch.zeros_like(_as_image(x[:1])), self.padding), _as_image(weight))
+        return Gemm(out.shape[2] * out.shape[3], weight[0].numel(), weight.shape[0] // self.groups, self.groups)
+
+    def exact(self, datapath: Datapath, x: Operand, like: Tensor, w: Stationary) -> Sums:
+        image = _as_image(like)
+        batch, channels, height, width = image.shape
+        x = _per_pixel(x)
+        kernel = w.kernel
+        if self._fits_one_convolution(datapath, x, w):
+            sums = self._one_convolution(datapath, x, image.shape, w, kernel)
+        else:
+            rows = height * width * (x.rows // max(batch * height * width, 1))
+            step = max((1 << 25) // max(channels * height * width * kernel[0] * kernel[1], 1), 1)  # bounds the patches
+            parts = []
+            for start in range(0, batch, step):
+                part = x.take(slice(start * rows, (start + step) * rows))
+                count = min(step, batch - start)
+                parts.append(self._patches(datapath, part, (count, channels, height, width), w, kernel))
+            sums = Sums(
+                torch.cat([p.values for p in parts]), sum(p.overflows for p in parts), sum(p.accumulations for p in parts)
+            )
+        return sums if like.dim() == 4 else replace(sums, values=sums.values.squeeze(2))
+
+    def _is_depthwise(self, channels: int) -> bool:
+        """One channel a group; a single-channel image is the case of one group."""
+        return self.groups == channels
+
+    def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
+        return functional.conv2d(x, weight, None, self.stride, 0, self.dilation, self.groups)
+
+    def _fits_one_convolution(self, datapath: Datapath, x: Operand, w: Stationary) -> bool:
+        """Whether scales can be multiplied in beforehand and no register has to be stepped."""
+        if datapath.tile is not None or (datapath.inner.range is None and datapath.inner.format is not None):
+            return False
+        if x.inside is None and w.operand.inside is None:
+            limits, bound = datapath.inner.range, kernels.matmul_bound(x, w)
+            may_saturate = limits is not None and bound > min(-limits[0], limits[1])
+            return not (may_saturate and datapath.inner.overflow is Overflow.SATURATE) and bound < 2**53
+        return is_one_integer_sum(datapath, x, w) and kernels.matmul_bound(x, w) < 2**53
+
+    def _one_convolution(
+        self, datapath: Datapath, x: Operand, shape: torch.Size, w: Stationary, kernel: tuple[int, int]
+    ) -> Sums:
+        batch, channels, height, width = shape
+        depthwise = self._is_depthwise(channels)
+        span = channels // (1 if depthwise else self.groups)
+        image = x.scaled().flatten(1)[:, :span].reshape(batch, height, width, channels).movedim(-1, 1)
+        n = w.operand.rows
+        rows = w.scaled
+        weight = rows[:, : kernel[0] * kernel[1]].view(n, 1, *kernel) if depthwise else (
+            rows.view(n, *kernel, -1)[..., :span].movedim(-1, 1)
+        )  # fmt: skip
+        bound = kernels.matmul_bound(x, w)
+        total = self._exact_convolution(functional.pad(image, self.padding), weight, bound, x.unit + w.operand.unit)
+        total, overflows = settle(datapath.inner, total, bound, x.unit + w.operand.unit)
+        blocks = 0 if x.inside is None and w.operand.inside is None else self._blocks(x, w, kernel, depthwise)
+        outside_x = x.outside[0, 0]  # one for the tensor, or it would vary along K
+        values = total * outside_x * w.operand.outside.view(1, -1, 1, 1)
+        return Sums(values.float(), overflows, total.numel() * (blocks + 1))
+
+    def _blocks(self, x: Operand, w: Stationary, kernel: tuple[int, int], depthwise: bool) -> int:
+        taps = kernel[0] * kernel[1]
+        return taps if depthwise else w.operand.elements.shape[1] if w.operand.inside is not None else taps * x.elements.shape[1]  # noqa: E501
+
+    def _exact_convolution(self, image: Tensor, weight: Tensor, bound: float, unit: int) -> Tensor:
+        """Integer convolution (in units of 2**unit) whose sums stay below `bound`."""
+        if bound < 2**24:
+            return self._convolve(image.contiguous(), weight.contiguous()).double()
+        parts = int(-(-bound // 2**23))
+        if self.groups > 1 or parts > 6 or parts > image.shape[1]:
+            return self._convolve(image.double(), weight.double())
+        # sums over a slice of the channels are exact in float32; the slices add up in float64
+        total = torch.zeros((), dtype=torch.float64)
+        largest = float(image.abs().max()) * 2.0**-unit
+        for index in torch.arange(image.shape[1]).tensor_split(parts):
+            part, taps = image[:, index], weight[:, index]
+            is_exact = largest * float(taps.double().abs().sum((1, 2, 3)).max()) < 2**24
+            total = total + (self._convolve(part, taps) if is_exact else self._convolve(part.double(), taps.double())).double()  # noqa: E501
+        return total
+
+    def _patches(
+        self, datapath: Datapath, x: Operand, shape: tuple[int, int, int, int], w: Stationary, kernel: tuple[int, int]
+    ) -> Sums:
+        """Unfold, then one product a group."""
+        batch, channels, height, width = shape
+        if self._is_depthwise(channels):
+            return self._depthwise(datapath, x, shape, w, kernel)
+        blocks, block = x.elements.shape[1:]
+        image = x.elements.view(batch, height, width, self.groups, blocks * block)
+        patches = self._windows(image, kernel)  # [batch, down, across, taps, groups, padded channels]
+        down, across, taps = patches.shape[1:4]
+        inside = None
+        if x.inside is not None:
+            inside = self._windows(x.inside.view(batch, height, width, self.groups, blocks), kernel)
+        rows = batch * down * across
+        n = w.operand.rows // self.groups
+        outputs, overflows, accumulations = [], 0, 0
+        for g in range(self.groups):
+            elements = patches[..., g, :].reshape(rows, taps * blocks, block)
+            scale = None if inside is None else inside[..., g, :].reshape(rows, taps * blocks)
+            part = replace(
+                x, elements=elements, inside=scale, outside=x.outside[:1].expand(rows, 1), k=taps * blocks * block
+            )
+            stationary = w if self.groups == 1 else Stationary(w.operand.take(slice(g * n, (g + 1) * n)), kernel)
+            values, over, sums = kernels.matmul(datapath, part, stationary)
+            outputs.append(values.float())
+            overflows, accumulations = overflows + over, accumulations + sums
+        values = torch.cat(outputs, 1).view(batch, down, across, -1).movedim(-1, 1)
+        return Sums(values, overflows, accumulations)
+
+    def _windows(self, image: Tensor, kernel: tuple[int, int]) -> Tensor:
+        """[batch, height, width, ...] zero-padded and cut into [batch, down, across, taps, ...]; a view until reshaped."""
+        left, right, top, bottom = self.padding
+        image = functional.pad(image, (0, 0) * (image.dim() - 3) + (left, right, top, bottom))
+        down, across = (
+            (size - d * (k - 1) - 1) // s + 1
+            for size, d, k, s in zip(image.shape[1:3], self.dilation, kernel, self.stride, strict=True)
+        )
+        b, y, x, *rest = image.stride()
+        (dy, dx), (sy, sx) = self.dilation, self.stride
+        view = image.as_strided(
+            (image.shape[0], down, across, *kernel, *image.shape[3:]), (b, y * sy, x * sx, y * dy, x * dx, *rest)
+        )
+        return view.flatten(3, 4)
+
+    def _depthwise(
+        self, datapath: Datapath, x: Operand, shape: tuple[int, int, int, int], w: Stationary, kernel: tuple[int, int]
+    ) -> Sums:
+        """One channel a group: K is the taps, each its own block where the input's scales vary between pixels."""
+        batch, channels, height, width = shape
+        taps = kernel[0] * kernel[1]
+        multiplier = w.operand.rows // channels
+        block = x.elements.shape[2]
+        flat = x.elements.flatten(1)[:, :channels].view(batch, height, width, channels)
+        elements = self._windows(flat, kernel).repeat_interleave(multiplier, -1)
+        inside = torch.ones(1, 1, 1, taps, 1)
+        if x.inside is not None:
+            per_channel = x.inside.repeat_interleave(block, 1)[:, :channels].view(batch, height, width, channels)
+            inside = self._windows(per_channel, kernel).repeat_interleave(multiplier, -1)
+        weight = w.operand.flat()[:, :taps]
+        scale = torch.ones(1, 1)
+        if w.operand.inside is not None:
+            scale = w.operand.inside.repeat_interleave(w.operand.elements.shape[2], 1)[:, :taps]
+        bound = kernels.largest_units(x) * kernels.largest_units(w.operand)
+        steps = (
+            (
+                block_sum(datapath.inner, elements[..., t, :], weight[:, t], bound, multiply=torch.mul),
+                inside[..., t, :].double() * scale[:, min(t, scale.shape[1] - 1)].double(),
+            )
+            for t in range(taps)
+        )
+        total, overflows = accumulate(datapath, steps, x.unit + w.operand.unit)
+        values = total * x.outside[0, 0] * w.operand.outside.view(-1)
+        return Sums(values.float().movedim(-1, 1), overflows, values.numel() * (taps + 1))
+
+
+def _as_image(x: Tensor) -> Tensor:
+    return x if x.dim() == 4 else x.unsqueeze(2)
+
+
+def _per_pixel(x: Operand) -> Operand:
+    """A scale that varies between pixels lies inside the sum of a convolution."""
+    if bool((x.outside == x.outside[:1]).all()):
+        return x
+    if x.inside is not None:
+        raise ValueError("a convolution's input has one scale a tensor and one a block; a scale a row as well is not possible")
+    return replace(
+        x, elements=x.flat().unsqueeze(1), inside=x.outside.float(), outside=torch.ones_like(x.outside)
+    )

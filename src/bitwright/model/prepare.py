@@ -1,0 +1,303 @@
+"""prepare → calibrate → (train) → freeze: a float model becomes one that computes as the hardware does.
+
+The model stays an ordinary module throughout; each step returns a copy or fills in what the one before left open.
+"""
+
+import copy
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from bitwright.datapath import Certificate
+from bitwright.formats import Bounds
+from bitwright.model.attention import Attention, AttentionCaller
+from bitwright.model.inspect import Structure, inspect, kind_of, unsupported_reason
+from bitwright.model.layers import FakeQuantizedLayer, QuantizedEmbedding, QuantizedLayer
+from bitwright.model.lowering import Conv, Linear, Lowering
+from bitwright.model.task import Batch
+from bitwright.model.transform import fold_batchnorm
+from bitwright.quantize import Quantizer, Range, Statistics
+from bitwright.recipe import LayerInfo, Recipe, Rule
+from bitwright.result import Coverage
+from bitwright.scheme import Scheme
+
+Seen = dict[str, Statistics | dict[str, Statistics]]
+"""Calibration statistics by layer name; an attention's by operand."""
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def prepare(model: nn.Module, recipe: Recipe | Scheme, example: tuple[Any, ...] | None = None) -> nn.Module:
+    """A copy whose matched layers simulate their scheme once calibrated.
+
+    The example's one run tells the order of layers and finds attention; without it attention stays in float.
+    NaN or infinity in a weight raises ValueError naming the layer.
+    """
+    recipe = Recipe.uniform(recipe) if isinstance(recipe, Scheme) else recipe
+    structure = inspect(model, example)
+    assigned = recipe.assign(structure.layers)
+    prepared = copy.deepcopy(model).eval()
+    coverage = _coverage(model, structure, assigned)
+    kinds = dict(structure.layers)
+    replacements: dict[int, nn.Module] = {}
+    for name, scheme in assigned.items():
+        if scheme is not None and kinds[name] != "attention" and _unquantizable(kinds[name], scheme) is None:
+            layer = prepared.get_submodule(name)
+            _require_finite_weight(name, layer)
+            replacements[id(layer)] = _replacement(layer, scheme)
+    _replace(prepared, replacements)
+    for caller, calls in structure.attention.items():
+        scheme = assigned.get(f"{caller}.attention" if caller else "attention")
+        if scheme is not None and scheme.input is not None:
+            wrapped = AttentionCaller(prepared.get_submodule(caller), [scheme] * calls)
+            prepared = wrapped if caller == "" else _set(prepared, caller, wrapped)
+    for name, module in prepared.named_modules():
+        if isinstance(module, FakeQuantizedLayer | Attention):
+            module.name = _original_name(name)  # type: ignore[assignment]
+    prepared.coverage = coverage  # type: ignore[assignment]
+    prepared.recipe = recipe  # type: ignore[assignment]
+    return prepared
+
+
+@torch.no_grad()
+def observe(prepared: nn.Module, batches: Iterable[Batch], forward: Callable[[nn.Module, Batch], Any] | None = None) -> Seen:
+    """Statistics of every input, with the network in float. They serve every scheme of the same model."""
+    layers = _sites(prepared)
+    contexts = [layer.observing() for layer in layers.values()]
+    for context in contexts:
+        context.__enter__()
+    try:
+        count = 0
+        for batch in batches:
+            count += 1
+            (forward or _forward)(prepared, batch)
+    finally:
+        for context in contexts:
+            context.__exit__(None, None, None)
+    if not count:
+        raise ValueError("the calibration data is empty; give at least one batch")
+    return {name: layer.seen for name, layer in layers.items() if layer.seen is not None}
+
+
+def calibrate(
+    prepared: M, batches: Iterable[Batch], forward: Callable[[nn.Module, Batch], Any] | None = None
+) -> M:
+    """Fix static ranges and choose formats, in place; returns the model."""
+    return resolve(prepared, observe(prepared, batches, forward))
+
+
+def resolve(prepared: M, seen: Seen) -> M:
+    """`calibrate` from statistics that were observed before."""
+    recipe: Recipe = prepared.recipe  # type: ignore[assignment]
+    for name, layer in _sites(prepared).items():
+        with naming(name):
+            layer.resolve(seen.get(name))  # type: ignore[arg-type]
+    if recipe.promotion is not None:
+        promotion = recipe.promotion
+        layers = {n: m for n, m in _sites(prepared).items() if isinstance(m, FakeQuantizedLayer)}
+        ranked = sorted(layers, key=lambda n: (n not in promotion.always, -_error(layers[n], seen[n])))
+        for name in ranked[: promotion.layers]:
+            layers[name].scheme = promotion.scheme
+            layers[name].resolve(seen.get(name))  # type: ignore[arg-type]
+    return prepared
+
+
+def freeze(prepared: nn.Module) -> nn.Module:
+    """A copy with weights as codes, computing through each scheme's datapath.
+
+    A register that forbids overflow and is too narrow for these weights raises ValueError naming the layer.
+    """
+    frozen = copy.deepcopy(prepared)
+    for name, layer in list(frozen.named_modules()):
+        if isinstance(layer, FakeQuantizedLayer):
+            if not layer.is_resolved:
+                raise ValueError("the model is not calibrated; call calibrate before freeze")
+            with naming(str(layer.name)):
+                quantized = _freeze_layer(layer)
+            frozen = quantized if name == "" else _set(frozen, name, quantized)
+        elif isinstance(layer, Attention):
+            layer.is_exact = True
+    return frozen
+
+
+def quantize(
+    model: nn.Module, scheme: Scheme | Recipe, calibration: Iterable[Batch] | Iterable[tuple[Any, ...]]
+) -> nn.Module:
+    """The steps in one call: fold BatchNorm, prepare, calibrate, freeze. Calibration batches are `Batch`es or input tuples."""
+    batches = [b if isinstance(b, Batch) else Batch(b if isinstance(b, tuple) else (b,), torch.empty(0)) for b in calibration]
+    if not batches:
+        raise ValueError("the calibration data is empty; give at least one batch")
+    example = batches[0].inputs
+    return freeze(calibrate(prepare(fold_batchnorm(model, example), scheme, example), batches))
+
+
+class naming:
+    """Puts the layer's name in front of a ValueError that its work raises."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if isinstance(error, ValueError):
+            raise ValueError(f"layer {self.name}: {error}") from None
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Accumulator widths of one layer: from its formats alone, and from its weights."""
+
+    bound: int | None
+    certificate: Certificate | None
+
+
+def prove(layer: FakeQuantizedLayer | QuantizedLayer) -> Proof:
+    """What accumulator does this layer need? None where inputs stay in float."""
+    if layer.input_quantizer is None:
+        return Proof(None, None)
+    if isinstance(layer, QuantizedLayer):
+        weight = layer.quantized_weight()
+    else:
+        weight = _quantized_weight(layer)
+    return _prove(layer, weight)
+
+
+def _prove(layer: FakeQuantizedLayer | QuantizedLayer, weight: Any) -> Proof:
+    from bitwright.datapath import bits_for, worst_sum
+
+    quantizer = layer.input_quantizer
+    assert quantizer is not None, "quantized input"
+    bounds = _input_bounds(quantizer, layer.input_ranges)
+    datapath = layer.scheme.datapath
+    fitted = layer.lowering.fit(quantizer, weight.k)
+    assert isinstance(fitted, Quantizer)
+    certificate = datapath.certify(weight, fitted, bounds)
+    elements = datapath.inner_elements(fitted, weight.quantizer, *weight.shape)
+    return Proof(bits_for(*worst_sum(bounds, weight.quantizer.format.bounds(), elements)), certificate)
+
+
+def _input_bounds(quantizer: Quantizer, ranges: tuple[Range | None, ...]) -> Bounds:
+    bounds = quantizer.format.bounds()
+    zero = quantizer.quantize(np.zeros((1, 1), np.float32), ranges).zero_points
+    if zero is None:
+        return bounds
+    offset = float(quantizer.format.decode(zero).max())
+    return bounds._replace(lowest=bounds.lowest - offset, highest=bounds.highest - offset)
+
+
+def _quantized_weight(layer: FakeQuantizedLayer) -> Any:
+    assert layer.weight_quantizer is not None, "resolved before"
+    rows = layer.lowering.weight_rows(layer.weight.detach().float(), layer.block)
+    return layer.weight_quantizer.quantize(rows.numpy(), layer.weight_ranges)
+
+
+def _freeze_layer(layer: FakeQuantizedLayer) -> QuantizedLayer:
+    weight = _quantized_weight(layer)
+    certificate = None
+    if layer.input_quantizer is not None:
+        certificate = _prove(layer, weight).certificate
+        assert certificate is not None, "quantized input"
+        layer.scheme.datapath.require_fit(certificate)
+    frozen = QuantizedLayer(layer, weight, certificate)
+    frozen.name = layer.name
+    return frozen
+
+
+def _forward(model: nn.Module, batch: Batch) -> Any:
+    return model(*batch.inputs)
+
+
+def _replacement(layer: nn.Module, scheme: Scheme) -> nn.Module:
+    if isinstance(layer, nn.Embedding):
+        return QuantizedEmbedding(layer, scheme)
+    lowering: Lowering = Linear() if isinstance(layer, nn.Linear) else Conv.of(layer)  # type: ignore[arg-type]
+    return FakeQuantizedLayer(layer, lowering, scheme)
+
+
+def _unquantizable(kind: str, scheme: Scheme) -> str | None:
+    if kind == "attention" and scheme.input is None:
+        return "a weight-only scheme has nothing to store here"
+    return None
+
+
+def _error(layer: FakeQuantizedLayer, seen: Any) -> float:
+    """Mean squared error of the weight plus that of the input's sample."""
+    from bitwright import kernels
+
+    weight = (layer.weight.detach() - layer.fake_weight()).square().mean().item()
+    if layer.input_quantizer is None:
+        return weight
+    wrong = kernels.represent(layer.input_quantizer, seen.sample, layer.input_ranges) - seen.sample
+    return weight + float(np.square(wrong).mean())
+
+
+def _sites(model: nn.Module) -> dict[str, FakeQuantizedLayer | Attention]:
+    return {
+        str(m.name): m for _, m in model.named_modules() if isinstance(m, FakeQuantizedLayer | Attention)
+    }
+
+
+def _coverage(model: nn.Module, structure: Structure, assigned: dict[str, Scheme | None]) -> tuple[Coverage, ...]:
+    rows = []
+    for layer in structure.layers:
+        count = max(structure.calls[layer.name] if layer.kind != "attention" else structure.attention[_caller(layer)], 1)
+        scheme = assigned.get(layer.name)
+        why = "no rule names it" if layer.name not in assigned else "its rule keeps it in float"
+        if scheme is not None:
+            why = _unquantizable(layer.kind, scheme) or ""
+        rows.append(Coverage(layer.name, layer.kind, "float" if why else "quantized", why, count))
+    for name, module in model.named_modules():
+        reason = unsupported_reason(module) if kind_of(module) is None else None
+        if reason is not None:
+            rows.append(Coverage(name, type(module).__name__, "unsupported", reason, max(structure.calls[name], 1)))
+        elif kind_of(module) is None and not list(module.children()) and name:
+            rows.append(
+                Coverage(name, type(module).__name__, "float", "no matrix product", max(structure.calls[name], 1))
+            )
+    for (name, function), count in structure.functions.items():
+        rows.append(Coverage(name or "(model)", function, "unsupported", "a product outside of a layer", count))
+    if not structure.is_traced:
+        rows.append(Coverage("(model)", "attention", "float", "no example input was given to look for it"))
+    return tuple(rows)
+
+
+def _caller(layer: LayerInfo) -> str:
+    return layer.name.removesuffix("attention").removesuffix(".")
+
+
+def _require_finite_weight(name: str, layer: nn.Module) -> None:
+    for parameter, value in layer.named_parameters(recurse=False):
+        if not bool(torch.isfinite(value).all()):
+            index = tuple(torch.nonzero(~torch.isfinite(value))[0].tolist())
+            raise ValueError(f"layer {name}: {parameter}[{', '.join(map(str, index))}] is {value[index].item()}; only finite weights can be quantized")  # noqa: E501
+
+
+def _replace(model: nn.Module, replacements: dict[int, nn.Module]) -> None:
+    """Every place a module stands in, also where it is shared."""
+    for parent in list(model.modules()):
+        for attribute, child in list(parent._modules.items()):
+            if child is not None and id(child) in replacements:
+                parent._modules[attribute] = replacements[id(child)]
+
+
+def _set(model: nn.Module, name: str, module: nn.Module) -> nn.Module:
+    parent, _, attribute = name.rpartition(".")
+    model.get_submodule(parent)._modules[attribute] = module
+    return model
+
+
+def _original_name(name: str) -> str:
+    """The name before attention callers were wrapped."""
+    parts = [p for p in name.split(".") if p != "inner"]
+    return ".".join(parts[:-1] if len(parts) > 1 and parts[-2] == "attention" and parts[-1].isdigit() and parts[-1] == "0" else parts)  # noqa: E501
+
+
+__all__ = [
+    "Proof", "Rule", "Seen", "calibrate", "freeze", "naming", "observe", "prepare", "prove", "quantize", "resolve",
+]  # fmt: skip

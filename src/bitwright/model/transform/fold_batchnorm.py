@@ -1,0 +1,59 @@
+"""Fold each BatchNorm into the convolution or linear layer in front of it.
+
+w' = w·γ/σ and b' = (b - μ)·γ/σ + β, σ = sqrt(variance + ε): the network computes the same function.
+"""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+PRODUCERS = (nn.Conv1d, nn.Conv2d, nn.Linear)
+
+
+@torch.no_grad()
+def fold_batchnorm(model: nn.Module, example: tuple[Any, ...]) -> nn.Module:
+    """A copy without the BatchNorms that directly follow a layer. One run of the example tells which follows which."""
+    model = copy.deepcopy(model).eval()
+    names = {id(module): name for name, module in model.named_modules()}
+    for producer, norm in _pairs(model, example):
+        _fold(producer, norm)
+        parent, _, attribute = names[id(norm)].rpartition(".")
+        setattr(model.get_submodule(parent), attribute, nn.Identity())
+    return model
+
+
+def _pairs(model: nn.Module, example: tuple[Any, ...]) -> list[tuple[nn.Module, nn.Module]]:
+    """(layer, norm) where the norm's input is the layer's output and both run exactly once."""
+    made: list[tuple[Tensor, nn.Module]] = []  # keeps outputs alive, so identities stay unique
+    pairs: list[tuple[nn.Module, nn.Module]] = []
+    calls: dict[int, int] = {}
+
+    def seen(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        calls[id(module)] = calls.get(id(module), 0) + 1
+        if isinstance(module, PRODUCERS) and isinstance(output, Tensor):
+            made.append((output, module))
+        elif isinstance(module, NORMS):
+            pairs.extend((layer, module) for tensor, layer in made if tensor is args[0])
+
+    handles = [m.register_forward_hook(seen) for m in model.modules() if isinstance(m, (*PRODUCERS, *NORMS))]
+    try:
+        model(*example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [(layer, norm) for layer, norm in pairs if calls[id(layer)] == calls[id(norm)] == 1]
+
+
+def _fold(layer: nn.Module, norm: nn.Module) -> None:
+    mean, variance = norm.running_mean.double(), norm.running_var.double()  # type: ignore[union-attr, operator]
+    factor = torch.rsqrt(variance + norm.eps)  # type: ignore[operator]
+    if norm.weight is not None:
+        factor = factor * norm.weight.double()  # type: ignore[operator]
+    bias = layer.bias.double() if layer.bias is not None else torch.zeros_like(mean)  # type: ignore[operator, union-attr]
+    bias = (bias - mean) * factor + (norm.bias.double() if norm.bias is not None else 0)  # type: ignore[operator]
+    weight: Tensor = layer.weight  # type: ignore[assignment]
+    layer.weight = nn.Parameter((weight.double() * factor.view(-1, *[1] * (weight.dim() - 1))).to(weight.dtype))
+    layer.bias = nn.Parameter(bias.to(weight.dtype))

@@ -1,0 +1,1 @@
+"""Float models by name, each with its data and its metric."""
