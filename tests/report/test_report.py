@@ -11,11 +11,12 @@ from dataclasses import fields, replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bitwright.report import summary_columns, summary_rows, write_csv, write_report
 from bitwright.report.finding import finding, pareto, standard_error
-from bitwright.report.labels import Box, Label, place
+from bitwright.report.labels import Label, boxes, overlap, place
 from bitwright.report.notation import DASH, decimal, per_cent, signed, size
 from bitwright.report.pictures import svg
 from bitwright.report.provenance import bibtex, coverage_tables
@@ -212,6 +213,13 @@ def test_accuracy_is_never_logarithmic(comparison):
     )
 
 
+def test_a_collapsed_scheme_breaks_the_axis_and_keeps_the_others_apart(comparison):
+    layout = scatter(comparison)["layout"]
+    assert layout["yaxis2"]["range"][1] <= layout["yaxis"]["range"][0]
+    whole = replace(comparison, rows=tuple(row for row in comparison.rows if row.metric != 61.05))
+    assert "yaxis2" not in scatter(whole)["layout"]
+
+
 @pytest.mark.parametrize("name", ["comparison", "perplexity"])
 def test_the_scatter_shows_every_measured_scheme_once(name, request):
     comparison = request.getfixturevalue(name)
@@ -232,11 +240,14 @@ def test_the_pareto_front_holds_what_no_point_beats():
 
 def test_labels_keep_off_one_another_and_stay_inside():
     labels = [Label(300 + 7 * i, 200 + 5 * (i % 3), 90, 15) for i in range(6)]
-    points = [Box(label.x - 7, label.y - 7, label.x + 7, label.y + 7) for label in labels]
-    frame = Box(0, 0, 600, 400)
-    boxes = [label.at(*offset) for label, offset in zip(labels, place(labels, frame, points, []))]
-    assert all(frame.contains(box) for box in boxes)
-    assert sum(a.overlap(b) for i, a in enumerate(boxes) for b in boxes[:i]) == 0
+    points = boxes([(label.x - 7, label.y - 7, label.x + 7, label.y + 7) for label in labels])
+    offsets = place(labels, frame=boxes([(0, 0, 600, 400)])[0], points=points, lines=boxes([]))
+    placed = np.concatenate([label.at(np.array([offset])) for label, offset in zip(labels, offsets)])
+    assert (placed >= 0).all()
+    assert (placed <= [600, 400, 600, 400]).all()
+    assert (overlap(placed, points) == 0).all()
+    # each text overlaps itself alone
+    np.testing.assert_array_equal(overlap(placed, placed) > 0, np.eye(6, dtype=bool))
 
 
 def test_the_finding_names_the_cheapest_scheme_within_a_point(comparison):

@@ -22,13 +22,8 @@ def quantize(quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...] =
     padded = torch.nn.functional.pad(x, (0, -k % block)) if k % block else x
     given = [*ranges, *[None] * (len(scales) - len(ranges))]
     spans = [_span(quantizer, x, padded, s, r) for s, r in zip(scales, given, strict=True)]
-    full_scales = scales[-1].full_scale
-    if isinstance(full_scales, tuple):
-        candidates = [_encode(quantizer, padded, k, spans, given[0], value) for value in full_scales]
-        return _least_error(x, candidates)
-    return _encode(
-        quantizer, padded, k, spans, given[0], quantizer.format.full_scale if full_scales is None else full_scales
-    )
+    found = [_encode(quantizer, padded, k, spans, given[0], value) for value in quantizer.candidates()]
+    return found[0] if len(found) == 1 else _least_error(x, found)
 
 
 def _span(quantizer: Quantizer, x: Tensor, padded: Tensor, scale: Scale, given: Range | None) -> Tensor:
@@ -67,7 +62,7 @@ def _encode(
     quantizer: Quantizer, padded: Tensor, k: int, spans: list[Tensor], coarsest: Range | None, full_scale: float
 ) -> Operand:
     rows, block = len(padded), quantizer.block(len(padded), k)
-    values, product = _set_scales(quantizer.scales, spans, full_scale)
+    values, product = _set_scales(quantizer.scales, spans, quantizer.full_scales(full_scale))
     divisor = product if quantizer.divide_by is ScaleValue.STORED else spans[-1] / full_scale
     offset = None
     if quantizer.zero is Zero.FITTED:
@@ -98,7 +93,7 @@ def _encode(
     return Operand(elements, inside, outside.expand(rows, 1), k, quantizer)
 
 
-def _set_scales(scales: tuple[Scale, ...], spans: list[Tensor], full_scale: float) -> tuple[list[Tensor], Tensor]:
+def _set_scales(scales: tuple[Scale, ...], spans: list[Tensor], full_scales: tuple[float, ...]) -> tuple[list[Tensor], Tensor]:
     """Stored scale values of each level, and their product; see bitwright.quantize.scale.set_scales."""
     values: list[Tensor] = []
     taken = torch.ones(1, 1)
@@ -108,7 +103,7 @@ def _set_scales(scales: tuple[Scale, ...], spans: list[Tensor], full_scale: floa
             room *= finer.room
         if scale.magnitude_format is not None:
             span = _round_magnitude(span, scale.magnitude_format.mantissa_bits)  # type: ignore[attr-defined]
-        divisor = taken * torch.tensor(full_scale * room, dtype=torch.float32)
+        divisor = taken * torch.tensor(full_scales[i] * room, dtype=torch.float32)
         ideal = torch.where(divisor > 0, span / divisor, 0.0)
         if scale.smallest:
             ideal = torch.where(ideal > 0, ideal.clamp(min=scale.smallest), ideal)

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from bitwright import kernels
 from bitwright.kernels import Stationary
-from bitwright.model.layers import Measurement, Ranges
+from bitwright.model.layers import Measurement, Ranges, naming
 from bitwright.model.lowering import Gemm
 from bitwright.quantize import Quantizer, Statistics
 from bitwright.scheme import Scheme
@@ -29,12 +29,12 @@ class Attention(nn.Module):
 
     def __init__(self, scheme: Scheme) -> None:
         super().__init__()
-        self.scheme = scheme
+        self.scheme, self.name = scheme, ""
         self.seen: dict[str, Statistics] = {}
         self.quantizers: dict[str, Quantizer] = {}
         self.ranges: dict[str, Ranges] = {}
         self.measurement: Measurement | None = None
-        self.is_exact = self._observes = False
+        self.is_exact = self._observes = self._measures = False
         self.overflows = self.accumulations = 0
         self.gemms: tuple[Gemm, Gemm] | None = None
 
@@ -46,6 +46,15 @@ class Attention(nn.Module):
             yield
         finally:
             self._observes = False
+
+    @contextmanager
+    def measuring(self) -> Iterator[None]:
+        """Forward passes of the simulation add to `measurement`."""
+        self.measurement, self._measures = Measurement(), True
+        try:
+            yield
+        finally:
+            self._measures = False
 
     def resolve(self, seen: dict[str, Statistics]) -> None:
         """Choose formats and ranges of the four operands."""
@@ -81,6 +90,10 @@ class Attention(nn.Module):
 
     def _product(self, left: str, right: str, x: Tensor, w: Tensor) -> Tensor:
         """x @ wᵀ over the last axes, operands in the precision that the state of this module asks for."""
+        with naming(self.name):
+            return self._checked_product(left, right, x, w)
+
+    def _checked_product(self, left: str, right: str, x: Tensor, w: Tensor) -> Tensor:
         if self._observes:
             for name, operand in ((left, x), (right, w)):
                 self.seen[name].update(_rows(operand.detach()).float().numpy())
@@ -93,7 +106,7 @@ class Attention(nn.Module):
             for name, t in ((left, x), (right, w))
         ]
         y = fake[0] @ fake[1].transpose(-1, -2)
-        if self.measurement is not None:
+        if self._measures and self.measurement is not None:
             self.measurement.input.add(x, fake[0])
             self.measurement.weight.add(w, fake[1])
             self.measurement.output.add(x @ w.transpose(-1, -2), y)

@@ -52,6 +52,15 @@ class Measurement:
     output: Probe = field(default_factory=Probe)
 
 
+@contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Puts the layer's name in front of a ValueError or OverflowError that its work raises."""
+    try:
+        yield
+    except (ValueError, OverflowError) as error:
+        raise type(error)(f"layer {name}: {error}" if name else str(error)) from None
+
+
 class FakeQuantizedLayer(nn.Module):
     """A layer in float whose operands are rounded to what the scheme can represent, with statistics to calibrate it.
 
@@ -62,7 +71,7 @@ class FakeQuantizedLayer(nn.Module):
         super().__init__()
         self.weight: nn.Parameter = layer.weight  # type: ignore[assignment]
         self.bias: nn.Parameter | None = layer.bias  # type: ignore[assignment]
-        self.lowering, self.scheme = lowering, scheme
+        self.lowering, self.scheme, self.name = lowering, scheme, ""
         self.seen: Statistics | None = None
         self.input_quantizer: Quantizer | None = None
         self.weight_quantizer: Quantizer | None = None
@@ -71,6 +80,7 @@ class FakeQuantizedLayer(nn.Module):
         self.measurement: Measurement | None = None
         self.sample_shape: torch.Size | None = None
         self._fake_weight: Tensor | None = None
+        self._observes = self._measures = False
 
     @contextmanager
     def observing(self) -> Iterator[None]:
@@ -81,7 +91,14 @@ class FakeQuantizedLayer(nn.Module):
         finally:
             self._observes = False
 
-    _observes = False
+    @contextmanager
+    def measuring(self) -> Iterator[None]:
+        """Forward passes of the simulation add to `measurement`."""
+        self.measurement, self._measures = Measurement(), True
+        try:
+            yield
+        finally:
+            self._measures = False
 
     @torch.no_grad()
     def resolve(self, seen: Statistics | None) -> None:
@@ -112,13 +129,15 @@ class FakeQuantizedLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self._observes and self.seen is not None:
-            self.seen.update(self.lowering.input_rows(x.detach()).float().numpy())
-            self.sample_shape = x.shape
+            with naming(self.name):
+                self.seen.update(self.lowering.input_rows(x.detach()).float().numpy())
         if not self.is_resolved or self._observes:
             return self.lowering.add_bias(self.lowering.forward(x, self.weight), self.bias)
-        fake_input = self._fake_input(x)
+        with naming(self.name):
+            fake_input = self._fake_input(x)
         y = self.lowering.forward(fake_input, self.fake_weight())
-        if self.measurement is not None:
+        if self._measures:
+            self.sample_shape = x.shape
             self._measure(x, fake_input, y)
         return self.lowering.add_bias(y, self.bias)
 
@@ -160,7 +179,7 @@ class QuantizedLayer(nn.Module):
         self.lowering, self.scheme = source.lowering, source.scheme
         self.input_quantizer, self.input_ranges = source.input_quantizer, source.input_ranges
         self.weight_quantizer, self.weight_shape = weight.quantizer, source.weight.shape
-        self.k, self.certificate = weight.k, certificate
+        self.k, self.certificate, self.name = weight.k, certificate, source.name
         self.register_buffer("codes", _as_buffer(weight.codes, weight.quantizer.format.bits))
         for i, (codes, scale) in enumerate(zip(weight.scales, weight.quantizer.scales, strict=True)):
             self.register_buffer(f"scales_{i}", _as_buffer(codes, scale.format.bits))
@@ -193,8 +212,10 @@ class QuantizedLayer(nn.Module):
             block = _finest_block(self.weight_quantizer)
             real = self.lowering.weight_from_rows(weight.operand.decode(), self.weight_shape, block)
             return self.lowering.add_bias(self.lowering.forward(x, real), self.bias)
-        rows = kernels.quantize(self.input_quantizer, self.lowering.input_rows(x.float()).contiguous(), self.input_ranges)
-        sums = self.lowering.exact(self.scheme.datapath, rows, x, weight)
+        with naming(self.name):
+            rows = self.lowering.input_rows(x.float()).contiguous()
+            operand = kernels.quantize(self.input_quantizer, rows, self.input_ranges)
+            sums = self.lowering.exact(self.scheme.datapath, operand, x, weight)
         self.overflows += sums.overflows
         self.accumulations += sums.accumulations
         return self.lowering.add_bias(sums.values, self.bias)

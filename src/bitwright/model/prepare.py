@@ -5,6 +5,7 @@ The model stays an ordinary module throughout; each step returns a copy or fills
 
 import copy
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -12,16 +13,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from bitwright.datapath import Certificate
+from bitwright import kernels
+from bitwright.datapath import Certificate, bits_for, worst_sum
 from bitwright.formats import Bounds
 from bitwright.model.attention import Attention, AttentionCaller
 from bitwright.model.inspect import Structure, inspect, kind_of, unsupported_reason
-from bitwright.model.layers import FakeQuantizedLayer, QuantizedEmbedding, QuantizedLayer
+from bitwright.model.layers import FakeQuantizedLayer, QuantizedEmbedding, QuantizedLayer, naming
 from bitwright.model.lowering import Conv, Linear, Lowering
 from bitwright.model.task import Batch
 from bitwright.model.transform import fold_batchnorm
 from bitwright.quantize import Quantizer, Range, Statistics
-from bitwright.recipe import LayerInfo, Recipe, Rule
+from bitwright.recipe import LayerInfo, Recipe
 from bitwright.result import Coverage
 from bitwright.scheme import Scheme
 
@@ -57,7 +59,7 @@ def prepare(model: nn.Module, recipe: Recipe | Scheme, example: tuple[Any, ...] 
             prepared = wrapped if caller == "" else _set(prepared, caller, wrapped)
     for name, module in prepared.named_modules():
         if isinstance(module, FakeQuantizedLayer | Attention):
-            module.name = _original_name(name)  # type: ignore[assignment]
+            module.name = _original_name(name)
     prepared.coverage = coverage  # type: ignore[assignment]
     prepared.recipe = recipe  # type: ignore[assignment]
     return prepared
@@ -67,17 +69,13 @@ def prepare(model: nn.Module, recipe: Recipe | Scheme, example: tuple[Any, ...] 
 def observe(prepared: nn.Module, batches: Iterable[Batch], forward: Callable[[nn.Module, Batch], Any] | None = None) -> Seen:
     """Statistics of every input, with the network in float. They serve every scheme of the same model."""
     layers = _sites(prepared)
-    contexts = [layer.observing() for layer in layers.values()]
-    for context in contexts:
-        context.__enter__()
-    try:
-        count = 0
+    count = 0
+    with ExitStack() as stack:
+        for layer in layers.values():
+            stack.enter_context(layer.observing())
         for batch in batches:
             count += 1
             (forward or _forward)(prepared, batch)
-    finally:
-        for context in contexts:
-            context.__exit__(None, None, None)
     if not count:
         raise ValueError("the calibration data is empty; give at least one batch")
     return {name: layer.seen for name, layer in layers.items() if layer.seen is not None}
@@ -116,7 +114,7 @@ def freeze(prepared: nn.Module) -> nn.Module:
         if isinstance(layer, FakeQuantizedLayer):
             if not layer.is_resolved:
                 raise ValueError("the model is not calibrated; call calibrate before freeze")
-            with naming(str(layer.name)):
+            with naming(layer.name):
                 quantized = _freeze_layer(layer)
             frozen = quantized if name == "" else _set(frozen, name, quantized)
         elif isinstance(layer, Attention):
@@ -133,20 +131,6 @@ def quantize(
         raise ValueError("the calibration data is empty; give at least one batch")
     example = batches[0].inputs
     return freeze(calibrate(prepare(fold_batchnorm(model, example), scheme, example), batches))
-
-
-class naming:
-    """Puts the layer's name in front of a ValueError that its work raises."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if isinstance(error, ValueError):
-            raise ValueError(f"layer {self.name}: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -169,8 +153,6 @@ def prove(layer: FakeQuantizedLayer | QuantizedLayer) -> Proof:
 
 
 def _prove(layer: FakeQuantizedLayer | QuantizedLayer, weight: Any) -> Proof:
-    from bitwright.datapath import bits_for, worst_sum
-
     quantizer = layer.input_quantizer
     assert quantizer is not None, "quantized input"
     bounds = _input_bounds(quantizer, layer.input_ranges)
@@ -204,9 +186,7 @@ def _freeze_layer(layer: FakeQuantizedLayer) -> QuantizedLayer:
         certificate = _prove(layer, weight).certificate
         assert certificate is not None, "quantized input"
         layer.scheme.datapath.require_fit(certificate)
-    frozen = QuantizedLayer(layer, weight, certificate)
-    frozen.name = layer.name
-    return frozen
+    return QuantizedLayer(layer, weight, certificate)
 
 
 def _forward(model: nn.Module, batch: Batch) -> Any:
@@ -228,8 +208,6 @@ def _unquantizable(kind: str, scheme: Scheme) -> str | None:
 
 def _error(layer: FakeQuantizedLayer, seen: Any) -> float:
     """Mean squared error of the weight plus that of the input's sample."""
-    from bitwright import kernels
-
     weight = (layer.weight.detach() - layer.fake_weight()).square().mean().item()
     if layer.input_quantizer is None:
         return weight
@@ -239,7 +217,7 @@ def _error(layer: FakeQuantizedLayer, seen: Any) -> float:
 
 def _sites(model: nn.Module) -> dict[str, FakeQuantizedLayer | Attention]:
     return {
-        str(m.name): m for _, m in model.named_modules() if isinstance(m, FakeQuantizedLayer | Attention)
+        m.name: m for _, m in model.named_modules() if isinstance(m, FakeQuantizedLayer | Attention)
     }
 
 
@@ -298,6 +276,3 @@ def _original_name(name: str) -> str:
     return ".".join(parts[:-1] if len(parts) > 1 and parts[-2] == "attention" and parts[-1].isdigit() and parts[-1] == "0" else parts)  # noqa: E501
 
 
-__all__ = [
-    "Proof", "Rule", "Seen", "calibrate", "freeze", "naming", "observe", "prepare", "prove", "quantize", "resolve",
-]  # fmt: skip

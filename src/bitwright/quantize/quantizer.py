@@ -65,7 +65,7 @@ class Quantizer:
         refuse_non_finite(x)
         found = self.find_ranges(x, ranges)
         spans = [self._span(r, x.dtype) for r in found]
-        candidates = [self._encode(x, spans, found[0], full_scale, generator) for full_scale in self._full_scales()]
+        candidates = [self._encode(x, spans, found[0], full_scale, generator) for full_scale in self.candidates()]
         if len(candidates) == 1:
             return candidates[0]
         return _least_error(x, candidates)
@@ -109,9 +109,14 @@ class Quantizer:
         """Elements along K that share the finest scale."""
         return self.scales[-1].share.cell(rows, k)[1]
 
-    def _full_scales(self) -> tuple[float, ...]:
+    def candidates(self) -> tuple[float, ...]:
+        """Levels that a block's magnitude may map to; more than one where the least error chooses (four-over-six)."""
         value = self.scales[-1].full_scale
         return value if isinstance(value, tuple) else (self.format.full_scale if value is None else value,)
+
+    def full_scales(self, candidate: float) -> tuple[float, ...]:
+        """The level that each scale's magnitude maps to: coarse scales are the same for every candidate."""
+        return (*[self.candidates()[0]] * (len(self.scales) - 1), candidate)
 
     def _extremes(self, x: np.ndarray, scale: Scale) -> Range:
         if self.zero is Zero.FITTED:
@@ -137,7 +142,7 @@ class Quantizer:
         self, x: np.ndarray, spans: list[np.ndarray], coarsest: Range, full_scale: float,
         generator: np.random.Generator | None,
     ) -> QuantizedTensor:  # fmt: skip
-        codes, product = set_scales(self.scales, spans, full_scale, x.shape)
+        codes, product = set_scales(self.scales, spans, self.full_scales(full_scale), x.shape)
         finest = self.scales[-1].share
         divisor = product if self.divide_by is ScaleValue.STORED else spans[-1] / x.dtype.type(full_scale)
         divisor = finest.expand(divisor, *x.shape)

@@ -64,11 +64,14 @@ class Range(NamedTuple):
 
 
 def set_scales(
-    scales: tuple[Scale, ...], spans: list[Float[np.ndarray, "down across"]], full_scale: float, shape: tuple[int, int]
+    scales: tuple[Scale, ...],
+    spans: list[Float[np.ndarray, "down across"]],
+    full_scales: tuple[float, ...],
+    shape: tuple[int, int],
 ) -> tuple[list[Int[np.ndarray, "down across"]], Float[np.ndarray, "rows across"]]:
     """Scale codes of each level, and the stored product of all of them [rows or 1, cells of the finest level].
 
-    `spans` are what each level must map to the full scale. Arithmetic is in the spans' own float type.
+    `spans` are what each level must map to its entry of `full_scales`. Arithmetic is in the spans' own float type.
     """
     codes = []
     taken = np.ones((1, 1), spans[0].dtype)  # product of the coarser levels, on the current level's grid
@@ -79,7 +82,7 @@ def set_scales(
             span = scale.magnitude_format.decode(rounded).astype(span.dtype)
         if i:
             taken = _on_finer_grid(taken, scales[i - 1].share, scale.share, shape)
-        divisor = span.dtype.type(full_scale * room) * taken
+        divisor = span.dtype.type(full_scales[i] * room) * taken
         ideal = np.divide(span, divisor, out=np.zeros(np.broadcast(span, divisor).shape, span.dtype), where=divisor > 0)
         ideal = np.where(ideal > 0, np.maximum(ideal, span.dtype.type(scale.smallest)), ideal)
         code = scale.format.encode(ideal, scale.rounding)

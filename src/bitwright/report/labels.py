@@ -2,41 +2,22 @@
 
 Greedy with a few rounds of improvement over a ring of candidate positions, after J. Christensen, J. Marks and
 S. Shieber, "An Empirical Study of Algorithms for Point-Feature Label Placement", ACM TOG 14(3), 1995. Pixels, y down.
+Boxes are arrays of left, top, right, bottom.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from jaxtyping import Float
+
 from bitwright.report.notation import Number
 
-_RADII = (16, 24, 34, 46, 60, 78, 98, 120)
-_ANGLES = tuple(2 * math.pi * i / 24 for i in range(24))
+_RADII = np.array([16, 24, 34, 46, 60, 78, 98, 120])
+_ANGLES = 2 * np.pi * np.arange(24) / 24
 _ROUNDS = 4
-
-
-@dataclass(frozen=True)
-class Box:
-    """An axis-parallel rectangle."""
-
-    left: Number
-    top: Number
-    right: Number
-    bottom: Number
-
-    def overlap(self, other: "Box") -> Number:
-        """Common area."""
-        width = min(self.right, other.right) - max(self.left, other.left)
-        height = min(self.bottom, other.bottom) - max(self.top, other.top)
-        return max(0.0, width) * max(0.0, height)
-
-    def contains(self, other: "Box") -> bool:
-        return (
-            self.left <= other.left
-            and other.right <= self.right
-            and self.top <= other.top
-            and other.bottom <= self.bottom
-        )
+_LEADER_STEPS = 8
+_TEXT, _LINE, _OUTSIDE = 20.0, 2.0, 1e6  # cost of a covered pixel of text or point, of a line, of leaving the frame
 
 
 @dataclass(frozen=True)
@@ -48,76 +29,85 @@ class Label:
     width: Number
     height: Number
 
-    def at(self, dx: Number, dy: Number) -> Box:
+    @property
+    def point(self) -> Float[np.ndarray, "2"]:
+        return np.array([self.x, self.y], float)
+
+    @property
+    def half(self) -> Float[np.ndarray, "2"]:
+        return np.array([self.width, self.height]) / 2
+
+    def at(self, offsets: Float[np.ndarray, "c 2"]) -> Float[np.ndarray, "c 4"]:
         """The label with its centre moved from the point."""
-        x, y = self.x + dx, self.y + dy
-        return Box(x - self.width / 2, y - self.height / 2, x + self.width / 2, y + self.height / 2)
+        centres = self.point + offsets
+        return np.concatenate([centres - self.half, centres + self.half], -1)
 
 
-def place(labels: Sequence[Label], frame: Box, hard: Sequence[Box], soft: Sequence[Box]) -> list[tuple[Number, Number]]:
-    """Offset of each label's centre from its point. Points and texts are `hard` obstacles, lines `soft` ones."""
-    offsets: list[tuple[Number, Number]] = []
-    for label in labels:
-        offsets.append(_best(label, frame, [*hard, *_boxes(labels, offsets)], soft, _leaders(labels, offsets)))
-    for _ in range(_ROUNDS):
+def boxes(rows: Sequence[Sequence[Number]]) -> Float[np.ndarray, "b 4"]:
+    return np.array(rows, float).reshape(-1, 4)
+
+
+def overlap(a: Float[np.ndarray, "c 4"], b: Float[np.ndarray, "b 4"]) -> Float[np.ndarray, "c b"]:
+    """Common area of each box with each other one."""
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    return np.maximum(high - low, 0).prod(-1)
+
+
+def place(
+    labels: Sequence[Label],
+    *,
+    frame: Float[np.ndarray, "4"],
+    points: Float[np.ndarray, "p 4"],
+    lines: Float[np.ndarray, "l 4"],
+) -> list[tuple[float, float]]:
+    """Offset of each label's centre from its point."""
+    offsets: dict[int, Float[np.ndarray, "1 2"]] = {}
+    for _ in range(1 + _ROUNDS):
         for i, label in enumerate(labels):
-            others = [j for j in range(len(labels)) if j != i]
-            boxes = [labels[j].at(*offsets[j]) for j in others]
-            leaders = [leader for j in others for leader in _leader(labels[j], offsets[j])]
-            offsets[i] = _best(label, frame, [*hard, *boxes], soft, leaders)
-    return offsets
+            others = [(labels[j], offset) for j, offset in offsets.items() if j != i]
+            texts = [points, *(other.at(offset) for other, offset in others)]
+            leaders = [_leader(other, offset)[0] for other, offset in others]
+            candidates = _candidates(label)
+            cost = (
+                _TEXT * overlap(label.at(candidates), np.concatenate([*texts, *leaders])).sum(1)
+                + _LINE * overlap(label.at(candidates), lines).sum(1)
+                + _TEXT / 2 * _crossings(label, candidates, np.concatenate(texts))
+                + _OUTSIDE * _leaves(label.at(candidates), frame)
+                + _gap(label, candidates)
+            )
+            best = int(np.argmin(cost))
+            offsets[i] = candidates[best : best + 1]
+    return [(float(offset[0, 0]), float(offset[0, 1])) for _, offset in sorted(offsets.items())]
 
 
-def _best(
-    label: Label, frame: Box, hard: Sequence[Box], soft: Sequence[Box], leaders: Sequence[Box]
-) -> tuple[Number, Number]:
-    def cost(offset: tuple[Number, Number]) -> Number:
-        box = label.at(*offset)
-        trail = _leader(label, offset)
-        return (
-            20 * sum(box.overlap(other) for other in hard)
-            + 2 * sum(box.overlap(other) for other in soft)
-            + 20 * sum(box.overlap(other) for other in leaders)
-            + 10 * sum(part.overlap(other) for part in trail for other in hard if not _covers(other, label))
-            + (0 if frame.contains(box) else 1e6)
-            + _gap(label, offset)
-        )
-
-    return min(_candidates(label), key=cost)
+def _candidates(label: Label) -> Float[np.ndarray, "c 2"]:
+    """Offsets such that the label's near edge, not its centre, keeps the radius."""
+    ring = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], -1)
+    return np.round((ring * (_RADII[:, None, None] + label.half)).reshape(-1, 2), 1)
 
 
-def _candidates(label: Label) -> list[tuple[Number, Number]]:
-    """Centres such that the label's near edge, not its centre, keeps the radius."""
-    return [
-        (
-            round(math.cos(angle) * (radius + label.width / 2), 1),
-            round(math.sin(angle) * (radius + label.height / 2), 1),
-        )
-        for radius in _RADII
-        for angle in _ANGLES
-    ]
-
-
-def _gap(label: Label, offset: tuple[Number, Number]) -> Number:
+def _gap(label: Label, offsets: Float[np.ndarray, "c 2"]) -> Float[np.ndarray, "c"]:
     """Distance from the point to the label's nearest edge."""
-    return math.hypot(max(0, abs(offset[0]) - label.width / 2), max(0, abs(offset[1]) - label.height / 2))
+    return np.hypot(*np.maximum(np.abs(offsets) - label.half, 0).T)
 
 
-def _leader(label: Label, offset: tuple[Number, Number]) -> list[Box]:
+def _leader(label: Label, offsets: Float[np.ndarray, "c 2"]) -> Float[np.ndarray, "c steps 4"]:
     """The line from the point to the label as small boxes."""
-    steps = max(1, int(_gap(label, offset) // 6))
-    reach = _gap(label, offset) / max(1e-9, math.hypot(*offset))
-    points = [(label.x + offset[0] * reach * i / steps, label.y + offset[1] * reach * i / steps) for i in range(steps)]
-    return [Box(x - 1, y - 1, x + 1, y + 1) for x, y in points]
+    reach = _gap(label, offsets) / np.maximum(np.hypot(*offsets.T), 1e-9)
+    shares = np.arange(_LEADER_STEPS) / _LEADER_STEPS
+    points = label.point + offsets[:, None] * reach[:, None, None] * shares[:, None]
+    return np.concatenate([points - 1, points + 1], -1)
 
 
-def _leaders(labels: Sequence[Label], offsets: Sequence[tuple[Number, Number]]) -> list[Box]:
-    return [leader for label, offset in zip(labels, offsets) for leader in _leader(label, offset)]
+def _crossings(
+    label: Label, offsets: Float[np.ndarray, "c 2"], texts: Float[np.ndarray, "t 4"]
+) -> Float[np.ndarray, "c"]:
+    """Area in which the leader lies on texts and points, its own point apart."""
+    is_own = (texts[:, :2] <= label.point).all(1) & (label.point <= texts[:, 2:]).all(1)
+    covered = overlap(_leader(label, offsets).reshape(-1, 4), texts[~is_own])
+    return covered.reshape(len(offsets), -1).sum(1)
 
 
-def _boxes(labels: Sequence[Label], offsets: Sequence[tuple[Number, Number]]) -> list[Box]:
-    return [label.at(*offset) for label, offset in zip(labels, offsets)]
-
-
-def _covers(box: Box, label: Label) -> bool:
-    return box.left <= label.x <= box.right and box.top <= label.y <= box.bottom
+def _leaves(placed: Float[np.ndarray, "c 4"], frame: Float[np.ndarray, "4"]) -> Float[np.ndarray, "c"]:
+    return ((placed[:, :2] < frame[:2]).any(1) | (placed[:, 2:] > frame[2:]).any(1)).astype(float)

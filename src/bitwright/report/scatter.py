@@ -5,12 +5,13 @@ Where a few schemes collapse, the axis breaks: the schemes near float keep their
 
 import html
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from bitwright.report import notation
-from bitwright.report.finding import loss, mean_bits, measured, pareto, standard_error, tolerance
-from bitwright.report.labels import Box, Label, place
+from bitwright.report.finding import loss, mean_bits, measured, pareto, standard_error
+from bitwright.report.labels import Label, boxes, place
 from bitwright.report.notation import Number
 from bitwright.report.palette import INK, MUTED, RULE, Family, families
 from bitwright.report.tables import summary_columns
@@ -21,7 +22,7 @@ _MARGIN = {"l": 68, "r": 168, "t": 56, "b": 64}
 _PLOT_WIDTH = WIDTH - _MARGIN["l"] - _MARGIN["r"]
 _PLOT_HEIGHT = HEIGHT - _MARGIN["t"] - _MARGIN["b"]
 _CHARACTER, _LINE = 6.0, 15  # pixels of an 11 px sans character, upper estimate
-_NEAR_TOLERANCES = 10  # the axis breaks below float minus this many tolerances
+_LEAST_GAP = 0.5  # the axis breaks where a gap between neighbours takes this share of the whole range
 _MOST_DECADES_WITH_STEPS = 3.5
 _FAR_SHARE, _BREAK_SHARE = 0.2, 0.05  # of the height
 
@@ -63,6 +64,23 @@ class Panel:
         return self.low <= self.position(value) <= self.high
 
 
+@dataclass(frozen=True)
+class Frame:
+    """Where a scheme lies on the figure: horizontal range of its cost, and the panels."""
+
+    cost: Cost
+    low: Number
+    high: Number
+    panels: tuple[Panel, ...]
+
+    def panel(self, row: SchemeResult) -> Panel:
+        return _panel(row, self.panels)
+
+    def pixel(self, row: SchemeResult) -> tuple[Number, Number]:
+        x = (self.cost.of(row) - self.low) / (self.high - self.low) * _PLOT_WIDTH
+        return x, self.panel(row).pixel(row.metric)
+
+
 def scatter(comparison: Comparison) -> dict:
     """The figure as plotly's plain structure: traces and layout."""
     panels = _panels(comparison)
@@ -98,10 +116,11 @@ def _panels(comparison: Comparison) -> list[Panel]:
     everything = [*values, info.float_metric, info.float_metric - error, info.float_metric + error]
     if not info.higher_is_better and min(everything) > 0 and max(everything) > 10 * min(everything):
         return [Panel("y", *_padded([math.log10(value) for value in everything]), 0.0, 1.0, True)]
-    floor = info.float_metric - _NEAR_TOLERANCES * tolerance(info).value
-    near, far = [value for value in everything if value >= floor], [value for value in values if value < floor]
-    spread, near_spread = max(everything) - min(everything), max(near) - min(near)
-    if not info.higher_is_better or not far or len(near) < 5 or spread < 3 * near_spread:
+    ranked = sorted(everything)
+    gap, first_near = max((b - a, b) for a, b in pairwise(ranked)) if values else (0.0, 0.0)
+    near, far = [value for value in ranked if value >= first_near], [value for value in ranked if value < first_near]
+    is_collapse = info.higher_is_better and max(far, default=math.inf) < info.float_metric - error
+    if not is_collapse or len(near) < len(far) or gap < _LEAST_GAP * (ranked[-1] - ranked[0]):
         return [Panel("y", *_padded(everything), 0.0, 1.0, False)]
     (near_low, near_high), (far_low, far_high) = _padded(near), _padded(far, 0.35)
     return [
@@ -120,15 +139,16 @@ def _padded(values: list[Number], share: Number = 0.09) -> tuple[Number, Number]
 def _groups(comparison: Comparison, panels: list[Panel]) -> list[tuple[Panel, Family, list[SchemeResult]]]:
     """Points by panel and family: one trace each."""
     family_of = families(comparison)
-    groups: dict[tuple[int, str], list[SchemeResult]] = {}
+    groups: dict[tuple[Panel, Family], list[SchemeResult]] = {}
     for row in measured(comparison):
-        # the first panel holds what the last does not
-        panel = next((i for i, panel in enumerate(panels) if panel.contains(row.metric)), len(panels) - 1)
-        groups.setdefault((panel, family_of[row.scheme].name), []).append(row)
-    return [
-        (panels[panel], family_of[rows[0].scheme], rows)
-        for (panel, _), rows in sorted(groups.items(), key=lambda item: family_of[item[1][0].scheme].index)
-    ]
+        groups.setdefault((_panel(row, panels), family_of[row.scheme]), []).append(row)
+    by_family = sorted(groups.items(), key=lambda item: item[0][1].index)
+    return [(panel, family, rows) for (panel, family), rows in by_family]
+
+
+def _panel(row: SchemeResult, panels: Sequence[Panel]) -> Panel:
+    """The first panel that holds the metric; the last holds what the others do not."""
+    return next((panel for panel in panels if panel.contains(row.metric)), panels[-1])
 
 
 def _points(comparison: Comparison, panel: Panel, family: Family, rows: list[SchemeResult]) -> dict:
@@ -178,38 +198,36 @@ def _view(
     rows = [row for row in measured(comparison) if cost.of(row) is not None]
     xs = [cost.of(row) for row in rows]
     front = [rows[i] for i in pareto(xs, [loss(comparison.info, row) for row in rows])]
-    front_x, front_y = [cost.of(row) for row in front], [row.metric for row in front]
-    x_range = _padded(xs, 0.07) if xs else (0.0, 1.0)
+    drawn = [front] * len(panels) + [group for _, _, group in groups]
     data = {
-        "x": [front_x] * len(panels) + [[cost.of(row) for row in group] for _, _, group in groups],
-        "y": [front_y] * len(panels) + [[row.metric for row in group] for _, _, group in groups],
+        "x": [[cost.of(row) for row in trace] for trace in drawn],
+        "y": [[row.metric for row in trace] for trace in drawn],
     }
-    to_pixel = lambda x: (x - x_range[0]) / (x_range[1] - x_range[0]) * _PLOT_WIDTH  # noqa: E731
+    frame = Frame(cost, *(_padded(xs, 0.07) if xs else (0.0, 1.0)), tuple(panels))
     annotations = [
-        *_fixed_annotations(comparison, panels),
+        _baseline_name(comparison, panels[0]),
         *_left_out(comparison, cost, len(rows)),
-        *_labels(comparison, cost, panels, (rows, front), to_pixel),
+        *_labels(frame, rows, front, panels[0].pixel(comparison.info.float_metric)),
     ]
-    return data, {"xaxis.title.text": cost.title, "xaxis.range": list(x_range), "annotations": annotations}
+    return data, {"xaxis.title.text": cost.title, "xaxis.range": [frame.low, frame.high], "annotations": annotations}
 
 
-def _labels(comparison: Comparison, cost: Cost, panels: list[Panel], points: tuple, to_pixel: Callable) -> list[dict]:
+def _labels(frame: Frame, rows: list[SchemeResult], front: list[SchemeResult], baseline_y: Number) -> list[dict]:
     """The scheme's text beside each point of the front."""
-    rows, front = points
-    panel_of = lambda row: next((panel for panel in panels if panel.contains(row.metric)), panels[-1])  # noqa: E731
-    pixel = lambda row: (to_pixel(cost.of(row)), panel_of(row).pixel(row.metric))  # noqa: E731
-    markers = [Box(x - 7, y - 7, x + 7, y + 7) for x, y in map(pixel, rows)]
-    baseline_y = panels[0].pixel(comparison.info.float_metric)
-    lines = [Box(0, baseline_y - 1, _PLOT_WIDTH, baseline_y + 1)]
-    for (x0, y0), (x1, y1) in zip(map(pixel, front), [pixel(row) for row in front[1:]]):
-        lines += [Box(x0, y0 - 1, x1, y0 + 1), Box(x1 - 1, min(y0, y1), x1 + 1, max(y0, y1))]
-    labels = [Label(*pixel(row), _CHARACTER * len(row.scheme) + 6, _LINE) for row in front]
-    frame = Box(2, 2, _PLOT_WIDTH - 2, _PLOT_HEIGHT - 2)
+    lines = [(0, baseline_y - 1, _PLOT_WIDTH, baseline_y + 1)]
+    for (x0, y0), (x1, y1) in pairwise(map(frame.pixel, front)):
+        lines += [(x0, y0 - 1, x1, y0 + 1), (x1 - 1, min(y0, y1), x1 + 1, max(y0, y1))]
+    offsets = place(
+        [Label(*frame.pixel(row), _CHARACTER * len(row.scheme) + 6, _LINE) for row in front],
+        frame=boxes([(2, 2, _PLOT_WIDTH - 2, _PLOT_HEIGHT - 2)])[0],
+        points=boxes([(x - 7, y - 7, x + 7, y + 7) for x, y in map(frame.pixel, rows)]),
+        lines=boxes(lines),
+    )
     return [
         {
-            "x": cost.of(row),
-            "y": panel_of(row).position(row.metric),
-            "yref": panel_of(row).axis,
+            "x": frame.cost.of(row),
+            "y": frame.panel(row).position(row.metric),
+            "yref": frame.panel(row).axis,
             "text": html.escape(row.scheme),
             "ax": dx,
             "ay": dy,
@@ -220,27 +238,25 @@ def _labels(comparison: Comparison, cost: Cost, panels: list[Panel], points: tup
             "standoff": 6,
             "font": {"size": 11, "color": INK},
         }
-        for row, (dx, dy) in zip(front, place(labels, frame, markers, lines))
+        for row, (dx, dy) in zip(front, offsets)
     ]
 
 
-def _fixed_annotations(comparison: Comparison, panels: list[Panel]) -> list[dict]:
-    """The baseline's name at its right end, outside the frame."""
+def _baseline_name(comparison: Comparison, panel: Panel) -> dict:
+    """The float metric at the right end of its line, outside the frame."""
     info = comparison.info
     unit = f" {info.metric_unit}" if info.metric_unit else ""
-    return [
-        {
-            "xref": "paper",
-            "x": 1,
-            "xanchor": "left",
-            "xshift": 6,
-            "yref": "y",
-            "y": panels[0].position(info.float_metric),
-            "text": html.escape(f"float {notation.decimal(info.float_metric, 2)}{unit}"),
-            "showarrow": False,
-            "font": {"size": 11, "color": INK},
-        }
-    ]
+    return {
+        "xref": "paper",
+        "x": 1,
+        "xanchor": "left",
+        "xshift": 6,
+        "yref": "y",
+        "y": panel.position(info.float_metric),
+        "text": html.escape(f"float {notation.decimal(info.float_metric, 2)}{unit}"),
+        "showarrow": False,
+        "font": {"size": 11, "color": INK},
+    }
 
 
 def _left_out(comparison: Comparison, cost: Cost, shown: int) -> list[dict]:

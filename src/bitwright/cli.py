@@ -1,0 +1,258 @@
+"""The command line: each command parses to values, calls one library function and prints its result."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from bitwright.model.task import Task
+    from bitwright.result import Comparison, SchemeResult
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown",
+    help="From a trained neural network to a low-precision accelerator.",
+)  # fmt: skip
+
+
+@app.command()
+def compare(
+    model: Annotated[str, typer.Argument(help="A built-in task (see `bitwright tasks`), or module:function that returns a Task.")] = "digits",
+    schemes: Annotated[list[str] | None, typer.Option("--schemes", "-s", help="A scheme such as 'vs_quant(4, 8)'; repeat, or separate by ';'. Default: one or more of every family, 8 to 2 bits.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder that holds the data of the real tasks. Default: $BITWRIGHT_DATA.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Evaluate this many test samples only.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for results and report. Default: runs/MODEL.")] = None,
+    evaluation: Annotated[str, typer.Option(help="'exact', 'simulated' or 'exact and simulated'.")] = "exact and simulated",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole comparison as JSON.")] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads that torch uses.")] = None,
+) -> None:
+    """Compare schemes on a network: accuracy, bits, accumulators; ends with a table, a CSV file and report.html.
+
+    Results are saved row by row: run the same command again to continue one that was stopped.
+    """
+    texts = [t.strip() for s in schemes or [] for t in s.split(";") if t.strip()]
+    with _one_sentence():
+        _use_data_folder(data)
+        import warnings
+
+        import torch
+
+        from bitwright.compare import DEFAULT_SCHEMES
+        from bitwright.compare import compare as run
+        from bitwright.kernels import SlowKernel
+
+        if threads:
+            torch.set_num_threads(threads)
+        warnings.simplefilter("once", SlowKernel)
+        folder = out or Path("runs") / model.replace(":", ".")
+        folder.mkdir(parents=True, exist_ok=True)
+        with _Screen(quiet=as_json) as screen:
+            comparison = run(
+                _task(model), texts or DEFAULT_SCHEMES, limit=limit, folder=folder, evaluation=evaluation,
+                command=_command(), progress=screen.progress, row_done=screen.row_done,
+            )  # fmt: skip
+        _write_outputs(comparison, folder)
+        if as_json:
+            print(json.dumps(asdict(comparison), indent=1))
+        else:
+            _print_table(comparison, folder)
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="Folder of an earlier comparison.")]) -> None:
+    """Write report.html and results.csv again from a folder's comparison.json."""
+    with _one_sentence():
+        from bitwright.result import Comparison
+        from bitwright.store import read_json
+
+        path = folder / "comparison.json"
+        if not path.exists():
+            raise ValueError(f"{path} does not exist; run `bitwright compare -o {folder}` first")
+        comparison = read_json(path, Comparison)
+        _write_outputs(comparison, folder)
+        _print_table(comparison, folder)
+
+
+@app.command()
+def schemes() -> None:
+    """List the catalogue: every scheme with its arguments and source."""
+    import inspect
+
+    from rich.console import Console
+
+    from bitwright.recipes import RECIPES
+    from bitwright.schemes import CATALOGUE
+
+    console = Console(highlight=False)
+    for factory in (*CATALOGUE, *RECIPES):
+        parameters = ", ".join(
+            f"{p.name}={p.default!r}" if p.default is not p.empty else p.name
+            for p in inspect.signature(factory).parameters.values()
+        )
+        console.print(f"[bold]{factory.__name__}[/bold]({parameters})".replace("[0m", ""))
+        console.print(f"    {(inspect.getdoc(factory) or '').splitlines()[0]}")
+
+
+@app.command()
+def tasks() -> None:
+    """List the built-in tasks: embedded ones, and those that need $BITWRIGHT_DATA."""
+    with _one_sentence():
+        from bitwright.model.zoo import TASKS
+
+        for name, task in TASKS.items():
+            unit = f" {task.metric.unit}" if task.metric.unit else ""
+            print(f"{name:20s} {task.metric.name:18s} {task.float_metric:8.3f}{unit:2s} {task.source}")
+
+
+def main() -> None:
+    """Entry point: an interrupt leaves with what is saved so far."""
+    try:
+        app(standalone_mode=False)
+    except KeyboardInterrupt:
+        _leave("stopped; finished rows are saved, run the same command again to continue", 130)
+    except typer.Exit as leaving:
+        sys.exit(leaving.exit_code)
+    except Exception as error:
+        if type(error).__module__.startswith(("click", "typer")):
+            message = getattr(error, "format_message", lambda: str(error))()
+            _leave(message, 2)
+        raise
+
+
+class _one_sentence:
+    """Errors that a user can mend leave with one sentence and exit status 2."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("bitwright"):
+            _leave(f"{error.name} is not installed; pip install 'bitwright[compare]'", 2)
+        if isinstance(error, ImportError | ValueError | OverflowError):
+            _leave(str(error), 2)
+        if isinstance(error, OSError):
+            _leave(f"{error.strerror or error}: {error.filename}" if error.filename else str(error), 2)
+
+
+def _leave(sentence: str, status: int) -> NoReturn:
+    print(f"bitwright: {sentence}", file=sys.stderr)
+    raise SystemExit(status)
+
+
+def _command() -> str:
+    return " ".join(["bitwright", *(f"'{a}'" if any(c in a for c in " (;") else a for a in sys.argv[1:])])
+
+
+def _use_data_folder(data: Path | None) -> None:
+    if data is not None:
+        import os
+
+        os.environ["BITWRIGHT_DATA"] = str(data)
+
+
+def _task(name: str) -> "Task":
+    import importlib
+    from difflib import get_close_matches
+
+    from bitwright.model.task import Task
+    from bitwright.model.zoo import TASKS
+
+    if name in TASKS:
+        return TASKS[name]
+    module, colon, function = name.partition(":")
+    if not colon:
+        near = get_close_matches(name, TASKS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(TASKS)}, or give module:function"
+        raise ValueError(f"there is no task {name!r}; {hint}")
+    sys.path.insert(0, "")  # modules of the working directory, as `python -m` finds them
+    made = getattr(importlib.import_module(module), function, None)
+    task = made() if callable(made) else made
+    if not isinstance(task, Task):
+        raise ValueError(f"{name} gives a {type(task).__name__}; it must return a bitwright Task, such as compare.ModelTask")
+    return task
+
+
+def _write_outputs(comparison: "Comparison", folder: Path) -> None:
+    from bitwright.report import write_csv, write_report
+
+    write_csv(comparison, folder / "results.csv")
+    write_report(comparison, folder / "report.html")
+
+
+def _print_table(comparison: "Comparison", folder: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    info = comparison.info
+    console = Console(highlight=False)
+    unit = f" {info.metric_unit}" if info.metric_unit else ""
+    console.print(f"\n[bold]{info.task}[/bold]: float {info.metric} {info.float_metric:.4g}{unit}, {info.samples} samples")
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("scheme", no_wrap=True)
+    for heading in (info.metric_unit or "metric", "to float", "agree %", "W bits", "A bits", "kB", "acc", "overflow"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in comparison.rows:
+        if row.error is None:
+            table.add_row(*_cells(row, info.float_metric))
+    console.print(table)
+    for result in comparison.rows:
+        if result.error is not None:
+            console.print(f"[red]{result.scheme}[/red]: {result.error}", soft_wrap=True)
+    left = sorted({(c.name, c.kind, c.reason) for r in comparison.rows for c in r.coverage if c.status == "unsupported"})
+    for name, kind, reason in left:
+        console.print(f"not quantized: {name} ({kind}): {reason}", soft_wrap=True)
+    console.print(f"report: {folder / 'report.html'}", soft_wrap=True)
+
+
+def _cells(row: "SchemeResult", float_metric: float) -> list[str]:
+    def text(value: float | None, form: str) -> str:
+        return "–" if value is None else format(value, form)
+
+    change = None if row.metric is None else row.metric - float_metric
+    kilobytes = None if row.model_bytes is None else row.model_bytes / 1000
+    return [
+        row.scheme, text(row.metric, ".2f"), text(change, "+.2f"), text(row.agreement, ".1f"),
+        text(row.weight_bits, ".2f"), text(row.input_bits, ".2f"), text(kilobytes, ",.0f"),
+        text(row.accumulator_bits, "d"), text(row.overflow_rate, ".1%"),
+    ]  # fmt: skip
+
+
+class _Screen:
+    """A progress bar with time left, and a line for each finished row."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.console = Console(stderr=True, highlight=False, quiet=quiet)
+        self.bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+            console=self.console, transient=True, disable=quiet,
+        )  # fmt: skip
+        self.current: tuple[str, int] | None = None
+
+    def __enter__(self) -> "_Screen":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.stop()
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        if self.current is None or self.current[0] != what:
+            if self.current is not None:
+                self.bar.remove_task(self.current[1])  # type: ignore[arg-type]
+            self.current = (what, self.bar.add_task(what, total=total or None))
+        self.bar.update(self.current[1], completed=done, total=total or None)  # type: ignore[arg-type]
+
+    def row_done(self, row: "SchemeResult", was_saved: bool) -> None:
+        figure = f"{row.metric:.4g}" if row.metric is not None else row.error
+        how = "read from an earlier run" if was_saved else f"{row.seconds:.1f} s"
+        self.console.print(f"{row.scheme}: {figure} ({how})", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""Schemes and recipes as text: the call that makes them, parsed with `ast`, literals and known names only.
+
+"vs_quant(4, 8, weight_scale_bits=6)" is a call of the catalogue; `repr` of any scheme is text for the same scheme. A third
+party's scheme is "their_package.module:scheme(bits=4)".
+"""
+
+import ast
+import importlib
+import inspect
+from collections.abc import Callable
+from difflib import get_close_matches
+from enum import Enum
+from typing import Any
+
+from bitwright import datapath, formats, quantize
+from bitwright.quantize.scale import ScaleValue
+from bitwright.recipe import Promotion, Recipe, Rule
+from bitwright.recipes import RECIPES
+from bitwright.scheme import Scheme
+from bitwright.schemes import CATALOGUE
+from bitwright.schemes.mx import CeilingRule, OcpRule, RoundedRule
+
+FACTORIES: dict[str, Callable[..., Scheme | Recipe]] = {f.__name__: f for f in (*CATALOGUE, *RECIPES)}
+"""What stands at the front of a scheme text."""
+
+_NOUNS: dict[str, Any] = {
+    name: getattr(module, name)
+    for module in (formats, quantize, datapath)
+    for name in module.__all__
+    if name[0].isupper()
+} | {c.__name__: c for c in (Scheme, Recipe, Rule, Promotion, ScaleValue, OcpRule, CeilingRule, RoundedRule)}
+
+
+def from_text(text: str) -> Scheme | Recipe:
+    """The scheme or recipe that a text makes. A wrong name, argument or value raises ValueError with the nearest right one."""
+    module, colon, call = text.partition(":")
+    external: dict[str, Any] = {}
+    if colon and all(part.isidentifier() for part in module.strip().split(".")):
+        external, text = _import(module.strip()), call
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+    except SyntaxError:
+        raise ValueError(f"{text!r} is not a scheme; write a call such as vs_quant(4, 8) or integer(weight_bits=4)") from None
+    if isinstance(tree, ast.Name):
+        tree = ast.Call(tree, [], [])
+    value = _value(tree, {**_NOUNS, **FACTORIES, **external}, text)
+    if not isinstance(value, Scheme | Recipe):
+        raise ValueError(f"{text!r} makes a {type(value).__name__}; a scheme or a recipe is needed")
+    return value
+
+
+def _import(module: str) -> dict[str, Any]:
+    try:
+        return vars(importlib.import_module(module))
+    except ImportError as error:
+        raise ValueError(f"{module!r} could not be imported ({error}); install it or correct the name") from None
+
+
+def _value(node: ast.expr, names: dict[str, Any], text: str) -> Any:
+    match node:
+        case ast.Constant(value):
+            return value
+        case ast.Tuple(elts) | ast.List(elts):
+            return tuple(_value(e, names, text) for e in elts)
+        case ast.UnaryOp(ast.USub(), ast.Constant(int() | float() as number)):
+            return -number
+        case ast.BinOp(ast.Constant(int() | float() as base), ast.Pow(), right):
+            return base ** _value(right, names, text)
+        case ast.Name(name):
+            return _look_up(name, names, text)
+        case ast.Attribute(ast.Name(owner), member):
+            enum = _look_up(owner, names, text)
+            if isinstance(enum, type) and issubclass(enum, Enum):
+                return _look_up(member, dict(enum.__members__), text, f"{owner} has")
+        case ast.Call(ast.Name(name), args, keywords):
+            function = _look_up(name, names, text)
+            positional = [_value(a, names, text) for a in args]
+            named = {k.arg or "": _value(k.value, names, text) for k in keywords}
+            return _call(name, function, positional, named)
+    raise ValueError(f"{ast.unparse(node)!r} in {text!r} is not allowed; use numbers, names and calls of the catalogue")
+
+
+def _call(name: str, function: Any, positional: list[Any], named: dict[str, Any]) -> Any:
+    if not callable(function):
+        raise ValueError(f"{name} is a value, not a call; write it without parentheses")
+    signature = inspect.signature(function)
+    for key in named:
+        if key not in signature.parameters:
+            raise ValueError(f"{name} has no argument {key!r}{_nearest(key, list(signature.parameters))}")
+    try:
+        signature.bind(*positional, **named)
+    except TypeError as error:
+        raise ValueError(f"{name}: {error}; it takes {signature}") from None
+    try:
+        return function(*positional, **named)
+    except TypeError as error:
+        raise ValueError(f"{name}: an argument has the wrong type ({error}); it takes {signature}") from None
+
+
+def _look_up(name: str, names: dict[str, Any], text: str, owner: str = "") -> Any:
+    if name not in names:
+        choices = list(names) if owner else [*FACTORIES, *names]
+        raise ValueError(f"{owner or 'there is'} no {name!r} (in {text!r}){_nearest(name, choices)}")
+    return names[name]
+
+
+def _nearest(name: str, choices: list[str]) -> str:
+    near = get_close_matches(name, choices, n=1, cutoff=0.5)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; choose from {', '.join(c for c in choices if c.islower())}"

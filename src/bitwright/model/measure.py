@@ -1,0 +1,200 @@
+"""Per-layer figures of a calibrated model: noise, clipping, zeros, bits, accumulator widths, pictures of the grids."""
+
+from collections.abc import Iterable
+from contextlib import ExitStack
+
+import numpy as np
+import torch
+from torch import nn
+
+from bitwright import kernels
+from bitwright.formats import Format, Int, Minifloat, Table
+from bitwright.model.attention import Attention
+from bitwright.model.layers import FakeQuantizedLayer, Measurement, QuantizedEmbedding, QuantizedLayer
+from bitwright.model.prepare import Proof, prove
+from bitwright.model.task import Batch, Task
+from bitwright.quantize import Quantizer, Statistics
+from bitwright.result import LayerResult, Picture
+
+FLOAT_BITS = 32.0
+
+
+@torch.no_grad()
+def measure(task: Task, prepared: nn.Module, batches: Iterable[Batch]) -> None:
+    """Run batches through the simulated model, filling each layer's `measurement`."""
+    sites = [m for m in prepared.modules() if isinstance(m, FakeQuantizedLayer | Attention)]
+    with ExitStack() as stack:
+        for site in sites:
+            stack.enter_context(site.measuring())
+        for batch in batches:
+            task.forward(prepared, batch)
+
+
+def layer_results(prepared: nn.Module, frozen: nn.Module | None) -> tuple[LayerResult, ...]:
+    """One figure set a layer; overflow counts and certificates from the frozen model where there is one."""
+    exact = {str(m.name): m for m in (frozen.modules() if frozen else ()) if isinstance(m, QuantizedLayer | Attention)}
+    results = []
+    for name, module in prepared.named_modules():
+        if isinstance(module, FakeQuantizedLayer):
+            results.append(_layer(module, exact.get(str(module.name))))
+        elif isinstance(module, Attention):
+            results.append(_attention(module, exact.get(str(module.name))))
+        elif isinstance(module, QuantizedEmbedding):
+            results.append(_embedding(name, module))
+    return tuple(results)
+
+
+def model_bits(prepared: nn.Module, layers: tuple[LayerResult, ...]) -> tuple[float, float, int]:
+    """Bits a weight (all matrices, float ones at 32), bits an input element, and bytes of the whole model."""
+    stored = {id(m.weight): m for m in prepared.modules() if isinstance(m, FakeQuantizedLayer)}
+    bits = elements = other = 0.0
+    for module in prepared.modules():
+        if isinstance(module, QuantizedEmbedding):
+            bits += module.weight.numel() * stored_bits(module.quantized)
+            elements += module.weight.numel()
+    for parameter in prepared.parameters():
+        layer = stored.get(id(parameter))
+        if layer is None and parameter.dim() < 2:
+            other += parameter.numel() * FLOAT_BITS
+            continue
+        bits += parameter.numel() * (FLOAT_BITS if layer is None else weight_bits(layer))
+        elements += parameter.numel()
+    moved = [(r.m * r.k * r.groups, FLOAT_BITS if r.input_bits is None else r.input_bits) for r in layers if r.m]
+    inputs = sum(count for count, _ in moved)
+    input_bits = sum(count * b for count, b in moved) / inputs if inputs else FLOAT_BITS
+    return bits / max(elements, 1), input_bits, round((bits + other) / 8)
+
+
+def weight_bits(layer: FakeQuantizedLayer) -> float:
+    """Bits an element of a layer's weight, scales counted, padding not."""
+    assert layer.weight_quantizer is not None, "resolved before"
+    rows = layer.lowering.weight_rows(layer.weight.detach().float(), layer.block)
+    scales = layer.weight_quantizer.scales
+    side = sum(float(np.prod(s.share.shape(*rows.shape))) * s.format.bits for s in scales)
+    return layer.weight_quantizer.format.bits + side / layer.weight.numel()
+
+
+def stored_bits(quantized: "object") -> float:
+    """Bits an element of a quantized matrix."""
+    q = quantized
+    return q.quantizer.bits_per_element(*q.shape)  # type: ignore[attr-defined, no-any-return]
+
+
+def pictures(prepared: nn.Module, seen: dict[str, object]) -> tuple[Picture, ...]:
+    """Weight and input of the largest layer over the grids of their formats."""
+    layers = [m for m in prepared.modules() if isinstance(m, FakeQuantizedLayer) and m.is_resolved]
+    if not layers:
+        return ()
+    largest = max(layers, key=lambda m: m.weight.numel())
+    rows = largest.lowering.weight_rows(largest.weight.detach().float(), largest.block)
+    assert largest.weight_quantizer is not None, "resolved before"
+    found = [_picture(largest, "weight", largest.weight_quantizer, rows, largest.weight_ranges)]
+    statistics = seen.get(str(largest.name))
+    if largest.input_quantizer is not None and isinstance(statistics, Statistics):
+        sample = torch.from_numpy(np.ascontiguousarray(statistics.sample, np.float32))
+        found.append(_picture(largest, "input", largest.input_quantizer, sample, largest.input_ranges))
+    return tuple(p for p in found if p is not None)
+
+
+def describe(quantizer: Quantizer) -> str:
+    """A format in the field's spelling: int4, uint8, E4M3, table of 16 values."""
+    return _name(quantizer.format)
+
+
+def _name(format: Format) -> str:
+    if isinstance(format, Int):
+        return f"{'int' if format.signed else 'uint'}{format.bits}"
+    if isinstance(format, Minifloat):
+        return f"{'' if format.signed else 'U'}E{format.exponent_bits}M{format.mantissa_bits}"
+    if isinstance(format, Table):
+        sign = "" if format.bounds().lowest < 0 else "u"
+        if all(abs(s) <= 1 for s in format.significands):
+            return f"{sign}pot{format.bits}"
+        return f"{sign}table{format.bits} (0..{format.full_scale:g})"
+    return type(format).__name__
+
+
+def _layer(layer: FakeQuantizedLayer, exact: nn.Module | None) -> LayerResult:
+    m = layer.measurement or Measurement()
+    shape = layer.sample_shape
+    gemm = layer.lowering.gemm(torch.empty(shape), layer.weight) if shape is not None else None
+    proof = prove(exact) if isinstance(exact, QuantizedLayer) else prove(layer)
+    quantizer, ranges = layer.input_quantizer, layer.input_ranges
+    static = ranges[0] if ranges and ranges[0] is not None else None
+    input_bits = None
+    if quantizer is not None and shape is not None:
+        input_bits = quantizer.bits_per_element(*layer.lowering.input_rows(torch.empty(1, *shape[1:])).shape)
+    inner = layer.scheme.datapath.inner
+    return LayerResult(
+        name=str(layer.name), kind=layer.lowering.kind,
+        m=gemm.m if gemm else 0, k=gemm.k if gemm else 0, n=gemm.n if gemm else 0, groups=gemm.groups if gemm else 1,
+        input_format=None if quantizer is None else describe(quantizer),
+        weight_format=describe(layer.weight_quantizer) if layer.weight_quantizer else None,
+        input_bits=input_bits, weight_bits=weight_bits(layer),
+        input_range=None if static is None else (float(static.low.min()), float(static.high.max())),
+        input_sqnr_db=m.input.sqnr_db if quantizer else None,
+        weight_sqnr_db=m.weight.sqnr_db, output_sqnr_db=m.output.sqnr_db,
+        input_clipped=m.input.fraction(m.input.clipped) if quantizer else None,
+        weight_clipped=m.weight.fraction(m.weight.clipped),
+        input_zeros=m.input.fraction(m.input.zeros), weight_zeros=m.weight.fraction(m.weight.zeros),
+        accumulator_bits_bound=proof.bound, accumulator_bits=_needed(proof),
+        accumulator_bits_available=inner.bits if inner.range else None,
+        overflows=getattr(exact, "overflows", 0), accumulations=getattr(exact, "accumulations", 0),
+    )  # fmt: skip
+
+
+def _needed(proof: Proof) -> int | None:
+    if proof.certificate is None:
+        return None
+    outer = proof.certificate.outer_bits
+    return proof.certificate.inner_bits if outer is None else max(outer, proof.certificate.inner_bits)
+
+
+def _attention(layer: Attention, exact: nn.Module | None) -> LayerResult:
+    m = layer.measurement or Measurement()
+    gemm = layer.gemms[0] if layer.gemms else None
+    quantizers = layer.quantizers
+    return LayerResult(
+        name=str(layer.name), kind="attention",
+        m=gemm.m if gemm else 0, k=gemm.k if gemm else 0, n=gemm.n if gemm else 0, groups=gemm.groups if gemm else 1,
+        input_format=describe(quantizers["query"]), weight_format=describe(quantizers["key"]),
+        input_bits=quantizers["query"].bits_per_element(gemm.m * gemm.groups, gemm.k) if gemm else None,
+        weight_bits=quantizers["key"].bits_per_element(gemm.n * gemm.groups, gemm.k) if gemm else None,
+        input_range=None, input_sqnr_db=m.input.sqnr_db, weight_sqnr_db=m.weight.sqnr_db,
+        output_sqnr_db=m.output.sqnr_db, input_clipped=None, weight_clipped=None,
+        input_zeros=m.input.fraction(m.input.zeros), weight_zeros=m.weight.fraction(m.weight.zeros),
+        accumulator_bits_bound=None, accumulator_bits=None, accumulator_bits_available=None,
+        overflows=getattr(exact, "overflows", 0), accumulations=getattr(exact, "accumulations", 0),
+    )  # fmt: skip
+
+
+def _embedding(name: str, layer: QuantizedEmbedding) -> LayerResult:
+    m = layer.measurement
+    rows, k = layer.weight.shape
+    return LayerResult(
+        name=name, kind="Embedding", m=0, k=k, n=rows, groups=1, input_format=None,
+        weight_format=describe(layer.weight_quantizer), input_bits=None, weight_bits=stored_bits(layer.quantized),
+        input_range=None, input_sqnr_db=None, weight_sqnr_db=m.sqnr_db, output_sqnr_db=None, input_clipped=None,
+        weight_clipped=None, input_zeros=None, weight_zeros=m.fraction(m.zeros), accumulator_bits_bound=None,
+        accumulator_bits=None, accumulator_bits_available=None, overflows=0, accumulations=0,
+    )  # fmt: skip
+
+
+def _picture(
+    layer: FakeQuantizedLayer, operand: str, quantizer: Quantizer, rows: torch.Tensor, ranges: object
+) -> Picture | None:
+    if quantizer.format.bits > 8:
+        return None
+    codes = np.arange(2**quantizer.format.bits)
+    grid = np.unique(quantizer.format.decode(codes[~quantizer.format.is_reserved(codes)]))
+    represented = kernels.quantize(quantizer, rows, ranges)  # type: ignore[arg-type]
+    scale = represented.outside if represented.inside is None else represented.inside * represented.outside
+    block = represented.elements.shape[2]
+    padded = torch.nn.functional.pad(rows, (0, -rows.shape[1] % block)).view(len(rows), -1, block)
+    levels = (padded / scale.unsqueeze(-1).clamp(min=1e-30)).double().flatten().numpy()
+    edge = 1.15 * float(np.abs(grid).max())
+    low = -edge if grid[0] < 0 else 0.0
+    counts, edges = np.histogram(np.clip(levels, low, edge), 121, (low, edge))
+    return Picture(
+        str(layer.name), operand, describe(quantizer), tuple(map(float, edges)), tuple(map(int, counts)), tuple(map(float, grid))
+    )

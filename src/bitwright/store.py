@@ -1,0 +1,60 @@
+"""Results on disk: one JSON file a row, written atomically, keyed by everything that decides its content."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+import types
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def key_of(*parts: object) -> str:
+    """Short content key of JSON-able parts."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def write_json(path: Path, value: Any) -> None:
+    """A dataclass as JSON, all or nothing: temporary file, flush to disk, rename. A full disk raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, (json.dumps(dataclasses.asdict(value), indent=1, allow_nan=False) + "\n").encode())
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Bytes to a file that is either the old one or wholly the new one."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def read_json(path: Path, kind: type[T]) -> T:
+    """A dataclass read back. ValueError naming the file where it is not such a value."""
+    try:
+        return _build(kind, json.loads(path.read_text()))
+    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a {kind.__name__} of this version ({error}); delete it to compute it again") from None
+
+
+def _build(kind: Any, value: Any) -> Any:
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        return kind(**{name: _build(hints[name], value[name]) for name in (f.name for f in dataclasses.fields(kind))})
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is tuple and len(args) == 2 and args[1] is Ellipsis:
+        return tuple(_build(args[0], v) for v in value)
+    if origin is tuple:
+        return tuple(_build(a, v) for a, v in zip(args, value, strict=True))
+    if origin is types.UnionType:
+        return None if value is None else _build(next(a for a in args if a is not type(None)), value)
+    return value
