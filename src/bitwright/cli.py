@@ -20,9 +20,9 @@ app = typer.Typer(
 
 @app.command()
 def compare(
-    model: Annotated[str, typer.Argument(help="A built-in task (see `bitwright tasks`), or module:function that returns a Task.")] = "digits",
+    model: Annotated[str, typer.Argument(help="A built-in task (see `bitwright tasks`), or module:function that returns a Task or a torch module.")] = "digits",
     schemes: Annotated[list[str] | None, typer.Option("--schemes", "-s", help="A scheme such as 'vs_quant(4, 8)'; repeat, or separate by ';'. Default: one or more of every family, 8 to 2 bits.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder that holds the data of the real tasks. Default: $BITWRIGHT_DATA.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Data of the real tasks (default: $BITWRIGHT_DATA); for a model of your own an .npz with x and y, or a folder of images a class.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Evaluate this many test samples only.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for results and report. Default: runs/MODEL.")] = None,
     evaluation: Annotated[str, typer.Option(help="'exact', 'simulated' or 'exact and simulated'.")] = "exact and simulated",
@@ -35,7 +35,8 @@ def compare(
     """
     texts = [t.strip() for s in schemes or [] for t in s.split(";") if t.strip()]
     with _one_sentence():
-        _use_data_folder(data)
+        if model.partition(":")[1] == "":
+            _use_data_folder(data)
         import warnings
 
         import torch
@@ -51,7 +52,7 @@ def compare(
         folder.mkdir(parents=True, exist_ok=True)
         with _Screen(quiet=as_json) as screen:
             comparison = run(
-                _task(model), texts or DEFAULT_SCHEMES, limit=limit, folder=folder, evaluation=evaluation,
+                _task(model, data), texts or DEFAULT_SCHEMES, limit=limit, folder=folder, evaluation=evaluation,
                 command=_command(), progress=screen.progress, row_done=screen.row_done,
             )  # fmt: skip
         _write_outputs(comparison, folder)
@@ -153,9 +154,11 @@ def _use_data_folder(data: Path | None) -> None:
         os.environ["BITWRIGHT_DATA"] = str(data)
 
 
-def _task(name: str) -> "Task":
+def _task(name: str, data: Path | None) -> "Task":
     import importlib
     from difflib import get_close_matches
+
+    from torch import nn
 
     from bitwright.model.task import Task
     from bitwright.model.zoo import TASKS
@@ -168,11 +171,24 @@ def _task(name: str) -> "Task":
         hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(TASKS)}, or give module:function"
         raise ValueError(f"there is no task {name!r}; {hint}")
     sys.path.insert(0, "")  # modules of the working directory, as `python -m` finds them
-    made = getattr(importlib.import_module(module), function, None)
-    task = made() if callable(made) else made
-    if not isinstance(task, Task):
-        raise ValueError(f"{name} gives a {type(task).__name__}; it must return a bitwright Task, such as compare.ModelTask")
-    return task
+    try:
+        made = getattr(importlib.import_module(module), function, None)
+    except ImportError as error:
+        raise ValueError(f"module {module} cannot be imported ({error}); correct the name, or run where it lies") from None
+    if made is None:
+        raise ValueError(f"module {module} has no {function!r}; name a function that returns a Task or a torch module")
+    task = made() if callable(made) and not isinstance(made, nn.Module) else made
+    if isinstance(task, Task):
+        return task
+    if not isinstance(task, nn.Module):
+        raise ValueError(f"{name} gives a {type(task).__name__}; it must return a bitwright Task or a torch module")
+    if data is None:
+        raise ValueError(f"{name} is a torch module; say what to test it on with --data FILE.npz or --data FOLDER")
+    from bitwright.compare import ModelTask
+    from bitwright.model.data.user import read_batches
+
+    calibration, test = read_batches(data)
+    return ModelTask(task, calibration, test, name=name, source=name, data_source=str(data))
 
 
 def _write_outputs(comparison: "Comparison", folder: Path) -> None:
@@ -190,9 +206,9 @@ def _print_table(comparison: "Comparison", folder: Path) -> None:
     console = Console(highlight=False)
     unit = f" {info.metric_unit}" if info.metric_unit else ""
     console.print(f"\n[bold]{info.task}[/bold]: float {info.metric} {info.float_metric:.4g}{unit}, {info.samples} samples")
-    table = Table(box=None, header_style="bold", pad_edge=False)
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("scheme", no_wrap=True)
-    for heading in (info.metric_unit or "metric", "to float", "agree %", "W bits", "A bits", "kB", "acc", "overflow"):
+    for heading in (info.metric_unit or "metric", "Δ float", "agree", "W bits", "A bits", "kB", "acc", "ovf"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in comparison.rows:
         if row.error is None:
@@ -215,7 +231,7 @@ def _cells(row: "SchemeResult", float_metric: float) -> list[str]:
     kilobytes = None if row.model_bytes is None else row.model_bytes / 1000
     return [
         row.scheme, text(row.metric, ".2f"), text(change, "+.2f"), text(row.agreement, ".1f"),
-        text(row.weight_bits, ".2f"), text(row.input_bits, ".2f"), text(kilobytes, ",.0f"),
+        text(row.weight_bits, ".2f"), text(row.input_bits, ".2f"), text(kilobytes, ",.0f" if (kilobytes or 0) >= 100 else ".1f"),
         text(row.accumulator_bits, "d"), text(row.overflow_rate, ".1%"),
     ]  # fmt: skip
 

@@ -66,7 +66,7 @@ class ModelTask(Task):
         for batch in self.test_batches:
             count = len(batch.targets) if left is None else min(left, len(batch.targets))
             if count:
-                yield Batch(tuple(x[:count] for x in batch.inputs), batch.targets[:count])
+                yield batch.first(count)
             left = None if left is None else left - count
 
     def files(self) -> dict[str, Callable[[], bytes]]:
@@ -74,7 +74,7 @@ class ModelTask(Task):
             return b"".join(t.detach().cpu().contiguous().numpy().tobytes() for t in self.model.state_dict().values())
 
         def data() -> bytes:
-            return b"".join(x.contiguous().numpy().tobytes() for b in self.test_batches for x in (*b.inputs, b.targets))
+            return b"".join(x.contiguous().numpy().tobytes() for b in self.test_batches for x in (*b.tensors, b.targets))
 
         return {"weights": state, "test data": data}
 

@@ -1,7 +1,7 @@
 """Which layers get which scheme: rules over names and kinds, first match wins, and a rule that matches nothing is an error."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -30,6 +30,13 @@ class Rule:
 
     layers: str
     scheme: Scheme | None
+
+    def __post_init__(self) -> None:
+        if self.layers.startswith("re:"):
+            try:
+                re.compile(self.layers[3:])
+            except re.error as error:
+                raise ValueError(f"Rule: {self.layers!r} is not a regular expression ({error}); correct it") from None
 
     def matches(self, layer: LayerInfo, products: Sequence[str]) -> bool:
         if self.layers in ("first", "last"):
@@ -76,7 +83,12 @@ class Recipe:
                     assigned.setdefault(layer.name, rule.scheme)
         for rule in self.rules:
             if rule not in used:
-                near = get_close_matches(rule.layers, [n for layer in layers for n in layer], n=1, cutoff=0.3)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
+                hint = nearest(rule.layers, [n for layer in layers for n in layer])
                 raise ValueError(f"the rule for layers {rule.layers!r} matches no layer of this model{hint}")
         return assigned
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """The end of an error's sentence: the most similar of the names that there are."""
+    near = get_close_matches(name, choices, n=1, cutoff=0.3)
+    return f"; did you mean {near[0]!r}?" if near else ""

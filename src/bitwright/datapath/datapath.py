@@ -100,13 +100,13 @@ class Datapath:
         m, n, tile_count = len(x.integers), len(w.integers), x.integers.shape[1]
         unit = x.unit + w.unit
         if tile_count == 1 and not x.is_scaled_inside and not w.is_scaled_inside:  # no outer register
-            total, overflows = self._inner_sum(x.integers[:, 0], w.integers[:, 0])
+            total, overflows = self._inner_sum(x.integers[:, 0], w.integers[:, 0], unit)
             values = np.ldexp(total.astype(np.float64), unit) * x.outside * w.outside.T
             return Product(values, overflows, m * n)
         total = np.zeros((m, n), np.int64 if self.outer.is_integer else np.float64)
         exact, overflows, scale_unit = total, 0, 0
         for i in range(tile_count):
-            partial, count = self._inner_sum(x.integers[:, i], w.integers[:, i])
+            partial, count = self._inner_sum(x.integers[:, i], w.integers[:, i], unit)
             scale, scale_unit = self._block_scale(x.inside[:, i], w.inside[:, i])
             addend = self._scaled(partial, scale, unit)
             total, exact, overflows = self.outer.add(total, addend), exact + addend, overflows + count
@@ -116,13 +116,24 @@ class Datapath:
         values = np.ldexp(total.astype(np.float64), exponent) * x.outside * w.outside.T
         return Product(values, overflows, m * n * (tile_count + 1))
 
-    def _inner_sum(self, a: Shaped[np.ndarray, "m k"], b: Shaped[np.ndarray, "n k"]) -> tuple[np.ndarray, int]:
-        """The register after all steps, and how many sums it changed. Step by step only where its limits matter."""
+    def _inner_sum(
+        self, a: Shaped[np.ndarray, "m k"], b: Shaped[np.ndarray, "n k"], unit: int
+    ) -> tuple[np.ndarray, int]:
+        """The register after all steps, in units of 2**unit, and how many sums overflow changed.
+
+        Step by step only where its limits matter. A float register rounds each product, then each sum.
+        """
         wide = object if a.dtype == object or b.dtype == object else np.int64
         a, b = a.astype(wide), b.astype(wide)
         exact = a @ b.T
         if self.inner.format is None:
             return exact, 0
+        if not self.inner.is_integer:
+            total = np.zeros(exact.shape)
+            for i in range(a.shape[1]):
+                product = np.ldexp((a[:, i, None] * b[None, :, i]).astype(np.float64), unit)
+                total = self.inner.add(total, self.inner.round(product))
+            return np.ldexp(total, -unit), 0
         total = np.zeros_like(exact)
         for i in range(a.shape[1]):
             total = self.inner.add(total, a[:, i, None] * b[None, :, i])

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int, Shaped
+from jaxtyping import Shaped
 
 from bitwright.formats import Bounds
 from bitwright.quantize import QuantizedTensor
@@ -47,7 +47,7 @@ class Certificate:
         return None if self.outer_low is None or self.outer_high is None else bits_for(self.outer_low, self.outer_high)
 
 
-def integers(w: QuantizedTensor) -> Int[np.ndarray, "rows blocks block"]:
+def integers(w: QuantizedTensor) -> Shaped[np.ndarray, "rows blocks block"]:
     """Elements as integers in units of 2**exponent.start; Python integers where int64 may not hold a product sum."""
     bounds = w.quantizer.format.bounds()
     units = np.ldexp(w.elements(), -bounds.exponent.start)

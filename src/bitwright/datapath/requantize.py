@@ -56,7 +56,7 @@ class Requantize:
         if self.first_rounding is None:
             scaled = shift_right(product, factor.shift, self.rounding)
         else:
-            first = self.multiplier_bits - 1
+            first = min(self.multiplier_bits - 1, factor.shift)  # a factor above one shifts left before it rounds
             scaled = shift_right(shift_right(product, first, self.first_rounding), factor.shift - first, self.rounding)
         return np.clip(scaled + zero_point, *output.range)
 

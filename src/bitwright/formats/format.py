@@ -66,13 +66,13 @@ class Format(ABC):
     def bounds(self) -> Bounds: ...
 
     def is_reserved(self, codes: Int[np.ndarray, "*rows k"]) -> Bool[np.ndarray, "*rows k"]:
-        """Codes that stand for no number (NaN, infinity): never written by `encode`."""
+        """Codes that stand for no number (NaN, infinity, what a narrow Int leaves out): never written by `encode`."""
         return np.zeros(codes.shape, bool)
 
     def decode(self, codes: Int[np.ndarray, "*rows k"]) -> Float[np.ndarray, "*rows k"]:
         """Elements of the codes: the sum of their terms. Reserved codes raise ValueError."""
         if np.any(self.is_reserved(codes)):
-            raise ValueError(f"{self}: the codes hold NaN or infinity; only finite values can be decoded")
+            raise ValueError(f"{self}: some codes stand for no number (NaN, infinity or unused); they cannot be decoded")
         significand, exponent, source = self.terms(codes)
         values = np.ldexp(significand.astype(np.float64), exponent)
         if source.shape == codes.shape and self.bounds().reach == 0:  # one term a lane, each its own

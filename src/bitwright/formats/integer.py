@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from jaxtyping import Int as Ints
 
 from bitwright.formats.format import Bounds, Format, Terms, own_lane, refuse_nan
@@ -50,9 +50,13 @@ class Int(Format):
         """Two's complement bits of the rounded and saturated level."""
         refuse_nan(x, self)
         low, high = self.range
-        # clip first: a float beyond the range may not fit an int64, and rounding inside the range stays inside
-        level = round_to_integer(np.clip(np.ldexp(x, -self.exponent), low, high), rounding, generator)
-        return level.astype(np.int64) & (2**self.bits - 1)
+        # clip first, as a float beyond the range may not fit an int64; and last, as the range's end may not be a float
+        x = np.clip(x, low * 2.0**self.exponent, high * 2.0**self.exponent)
+        level = round_to_integer(np.ldexp(x, -self.exponent), rounding, generator)
+        return np.clip(level.astype(np.int64), low, high) & (2**self.bits - 1)
+
+    def is_reserved(self, codes: Ints[np.ndarray, "*rows k"]) -> Bool[np.ndarray, "*rows k"]:
+        return codes == 2 ** (self.bits - 1) if self.signed and self.narrow else np.zeros(codes.shape, bool)
 
     def terms(self, codes: Ints[np.ndarray, "*rows k"]) -> Terms:
         codes = codes.astype(np.int64)

@@ -77,24 +77,20 @@ class Minifloat(Format):
         binade = np.where(x == 0, self.smallest_exponent, np.frexp(x)[1].astype(np.int64) - 1)
         exponent = np.maximum(binade, self.smallest_exponent)
         step = np.ldexp(1.0, exponent - self.mantissa_bits)
-        lower = np.floor(x / step)  # integer significand; exact, as step is a power of two
+        lower = np.floor(x / step).astype(np.int64)  # significand; exact, as step is a power of two
         up = choose_upper(
             x, lower * step, (lower + 1) * step,
-            is_lower_even=self._is_even(lower, exponent), rounding=rounding, generator=generator,
+            is_lower_even=self._magnitude_code(lower, exponent) % 2 == 0, rounding=rounding, generator=generator,
         )  # fmt: skip
-        significand = (lower + up).astype(np.int64)
-        hidden = 2**self.mantissa_bits
-        field = exponent - self.smallest_exponent + self.subnormal
-        # code arithmetic carries a rounded-up significand into the exponent, and subnormals out of it
-        magnitude = (field << self.mantissa_bits) + np.abs(significand) - hidden
-        magnitude = np.clip(magnitude, 0, self._largest_code)
+        magnitude = np.clip(self._magnitude_code(lower + up, exponent), 0, self._largest_code)
         return magnitude | ((x < 0).astype(np.int64) << (self.bits - 1)) if self.signed else magnitude
 
-    def _is_even(self, significand: Float[np.ndarray, "*s"], exponent: Int[np.ndarray, "*s"]) -> Bool[np.ndarray, "*s"]:
-        parity = significand if self.mantissa_bits else exponent - self.smallest_exponent + self.subnormal
-        # without a mantissa the lower neighbour's code is the exponent field itself; seen from below zero it is upper
-        lower_is_outer = (significand < 0) & (self.mantissa_bits == 0)
-        return np.mod(parity + lower_is_outer, 2) == 0
+    def _magnitude_code(
+        self, significand: Int[np.ndarray, "*rows k"], exponent: Int[np.ndarray, "*rows k"]
+    ) -> Int[np.ndarray, "*rows k"]:
+        """Code without its sign; the sum carries a rounded-up significand into the exponent, and subnormals out of it."""
+        field = exponent - self.smallest_exponent + self.subnormal
+        return (field << self.mantissa_bits) + np.abs(significand) - 2**self.mantissa_bits
 
     def is_reserved(self, codes: Int[np.ndarray, "*rows k"]) -> Bool[np.ndarray, "*rows k"]:
         return (codes & (2 ** (self.exponent_bits + self.mantissa_bits) - 1)) > self._largest_code

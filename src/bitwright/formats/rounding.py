@@ -35,7 +35,7 @@ def choose_upper(
     generator: np.random.Generator | None = None,
 ) -> Bool[np.ndarray, "*shape"]:
     """Where x in [lower, upper) rounds to `upper`. STOCHASTIC needs a generator."""
-    below, above = x - lower, upper - x  # exact: the neighbours are within a factor of two of x, or x is subnormal
+    middle = (lower + upper) / 2  # exact, or the neighbours are so close that x is the lower one
     negative = x < 0
     match rounding:
         case Rounding.NEAREST_EVEN:
@@ -47,16 +47,16 @@ def choose_upper(
         case Rounding.NEAREST_ZERO:
             tie = negative
         case Rounding.TOWARD_ZERO:
-            return negative & (below > 0)
+            return negative & (x > lower)
         case Rounding.FLOOR:
             return np.zeros_like(negative)
         case Rounding.CEILING:
-            return below > 0
+            return x > lower
         case Rounding.STOCHASTIC:
             if generator is None:
                 raise ValueError("stochastic rounding draws random numbers; pass generator=np.random.default_rng(seed)")
-            return generator.random(x.shape) * (upper - lower) < below
-    return (below > above) | ((below == above) & tie)
+            return generator.random(x.shape) * (upper - lower) < x - lower
+    return (x > middle) | ((x == middle) & (x > lower) & tie)
 
 
 def round_to_integer(
@@ -74,6 +74,8 @@ def shift_right(x: Int[np.ndarray, "*shape"], places: int, rounding: Rounding) -
     """x / 2**places in integers, rounded: the barrel shifter of a requantization unit. Exact for any int64."""
     if places <= 0:
         return x << -places
+    if places > 63:  # all that remains is the sign of a fraction below one half
+        x, places = np.sign(x), 2
     lower = x >> places
     remainder, half = x - (lower << places), 1 << (places - 1)
     # only the remainder's class, the sign and the parity matter: a small float stands in for x / 2**places

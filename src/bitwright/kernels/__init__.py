@@ -1,10 +1,10 @@
 """Fast functions equal to the reference."""
 
 from bitwright.kernels.dispatch import SlowKernel, fake_quantize, matmul, only, quantize, represent
-from bitwright.kernels.matmul import Stationary, largest_units, matmul_bound
+from bitwright.kernels.matmul import Stationary, matmul_bound
 from bitwright.kernels.operand import Operand
 from bitwright.kernels.rounding import Unsupported
 
 __all__ = [
-    "Operand", "SlowKernel", "Stationary", "Unsupported", "fake_quantize", "largest_units", "matmul", "matmul_bound", "only", "quantize", "represent",
+    "Operand", "SlowKernel", "Stationary", "Unsupported", "fake_quantize", "matmul", "matmul_bound", "only", "quantize", "represent",
 ]  # fmt: skip

@@ -44,7 +44,8 @@ def only(*names: str) -> Iterator[None]:
 
 def quantize(quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...] = ()) -> Operand:
     """x [rows, k] float32 under a quantizer. NaN or infinity raises ValueError naming its index."""
-    if x.numel() and not bool(torch.isfinite(x.sum(dtype=torch.float64))):
+    is_traced = torch.compiler.is_compiling()  # a traced tensor has no values to look at
+    if x.numel() and not is_traced and not bool(torch.isfinite(x.sum(dtype=torch.float64))):
         index = tuple(torch.nonzero(~torch.isfinite(x))[0].tolist())
         raise ValueError(f"the value at row, column {index} is {float(x[index])}; only finite numbers can be quantized")
     if "torch" in _allowed.get():

@@ -30,7 +30,7 @@ class Stationary:
     @cached_property
     def scaled(self) -> Tensor:
         """Elements times integer scales, [n, padded K]; integers of fewer than 24 bits, so exact."""
-        return self.operand.scaled().flatten(1)
+        return self.operand.scaled.flatten(1)
 
     @cached_property
     def norm(self) -> float:
@@ -76,22 +76,17 @@ def matmul(datapath: Datapath, x: Operand, w: Stationary) -> tuple[Tensor, int, 
 def matmul_bound(x: Operand, w: Stationary) -> float:
     """Bound on every partial sum over all of K, block scales multiplied in, in units."""
     if x.inside is None and w.operand.inside is None:
-        return largest_units(x) * w.norm
+        return x.largest * w.norm
     return _scaled_bound(x, w)
-
-
-def largest_units(x: Operand) -> float:
-    """Largest |element| of an operand, in units."""
-    if x.elements.numel() == 0:
-        return 0.0
-    low, high = x.elements.aminmax()
-    return _units(max(-float(low), float(high)), x.unit)
 
 
 def _one_sum(inner: Accumulator, x: Operand, w: Stationary) -> tuple[Tensor, int]:
     """One integer sum over all of K: no scale varies inside."""
-    bound = largest_units(x) * w.norm
+    bound = x.largest * w.norm
     unit = x.unit + w.operand.unit
+    if bound >= 2**53 and inner.format is None:
+        high, low = split_product(x.flat(), w.operand.flat(), x, w.operand)
+        return high.add_(low), 0
     if inner.range is not None and inner.overflow is Overflow.SATURATE and bound > min(-inner.range[0], inner.range[1]):
         return _saturating(inner, x.flat(), w.operand.flat(), unit)
     total = exact_product(x.flat(), w.operand.flat(), bound)
@@ -107,6 +102,43 @@ def exact_product(x: Tensor, w: Tensor, bound: float) -> Tensor:
     if bound < 2**53:
         return x.double() @ w.double().T
     raise Unsupported("sums of more than 53 bits")
+
+
+def split_product(x: Tensor, w: Tensor, x_like: Operand, w_like: Operand) -> tuple[Tensor, Tensor]:
+    """x @ w.T exactly, as an unevaluated sum of two float64, for elements of some 32 bits in units.
+
+    Each operand is cut in two at half its range; the products of the parts are exact, and error-free additions keep
+    what float64 drops (Knuth, TAOCP 2, sec. 4.2.2, theorem B). What remains has few bits, so it adds up exactly.
+    """
+    high_part = max(x_like.largest, w_like.largest) * 2.0**-20
+    if x.shape[1] * max(high_part**2, high_part * 2**21, 2**40) >= 2**53:
+        raise Unsupported("sums of more than 53 bits whose parts are not exact either")
+    (a_high, a_low), (b_high, b_low) = _halves(x, x_like), _halves(w, w_like)
+    total, error = _two_sum(a_high @ b_high.T, a_high @ b_low.T + a_low @ b_high.T)
+    total, second = _two_sum(total, a_low @ b_low.T)
+    return total, error + second
+
+
+def _halves(x: Tensor, like: Operand) -> tuple[Tensor, Tensor]:
+    step = 2.0 ** (like.unit + 20)  # 40 bits in two halves
+    x = x.double()
+    high = (x / step).trunc_().mul_(step)
+    return high, x - high
+
+
+def _two_sum(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """a + b rounded, and the rounding error."""
+    total = a + b
+    part = total - a
+    return total, (a - (total - part)) + (b - part)
+
+
+def _to_float32(high: Tensor, low: Tensor) -> Tensor:
+    """high + low rounded once: a sum that is not exact is first made odd in its last bit, so that it is no tie."""
+    bits = high.view(torch.int64)
+    is_inexact_even = (low != 0) & (bits & 1 == 0)
+    toward = torch.where(low > 0, torch.inf, -torch.inf).double()
+    return torch.where(is_inexact_even, torch.nextafter(high, toward), high).float()
 
 
 def settle(inner: Accumulator, total: Tensor, bound: float, unit: int) -> tuple[Tensor, int]:
@@ -149,32 +181,34 @@ def is_one_integer_sum(datapath: Datapath, x: Operand, w: Stationary) -> bool:
     if not datapath.outer.is_integer or datapath.scale_product is not None:
         return False
     inner, outer = datapath.inner.range, datapath.outer.range
-    largest = largest_units(x)
+    largest = x.largest
     if inner is not None and largest * w.block_norm > min(-inner[0], inner[1]):
         return False
     return outer is None or _scaled_bound(x, w) <= min(-outer[0], outer[1])
 
 
 def _scaled_bound(x: Operand, w: Stationary) -> float:
-    return _units(x.scaled().abs().max(), x.unit) * w.scaled_norm if x.elements.numel() else 0.0
+    return x.largest_scaled * w.scaled_norm
 
 
 def _integer_sum(x: Operand, w: Stationary) -> Tensor:
-    return exact_product(x.scaled().flatten(1), w.scaled, _scaled_bound(x, w))
+    return exact_product(x.scaled.flatten(1), w.scaled, _scaled_bound(x, w))
 
 
 def _sum_over_blocks(datapath: Datapath, x: Operand, w: Operand) -> tuple[Tensor, int]:
     """Block by block: exact inner sum, scale product, outer register."""
-    bound = largest_units(x) * _units(w.elements.double().abs().sum(2).max(), w.unit)
+    bound = x.largest * _units(w.elements.double().abs().sum(2).max(), w.unit)
     total = torch.empty(x.rows, w.rows, dtype=torch.float64)
     overflows = 0
     step = max(CHUNK // max(w.rows, 1), 16)
-    fast = _is_exact_in_float32(datapath, x, w, bound)
-    w_scaled = w.scaled() if fast else w.elements
+    if bound >= 2**53 and _has_bare_scales(datapath, x, w):
+        return _split_blocks(x, w), 0
+    carrier = _carrier(datapath, x, w, bound)
+    w_scaled = w.scaled.to(carrier) if carrier else w.elements
     for start in range(0, x.rows, step):
         part = x.take(slice(start, start + step))
-        if fast:
-            total[start : start + step] = _float32_blocks(part.scaled(), w_scaled)
+        if carrier:
+            total[start : start + step] = _scaled_blocks(part.scaled.to(carrier), w_scaled)
         else:
             total[start : start + step], count = accumulate(datapath, _block_steps(datapath, part, w, bound), x.unit + w.unit)
             overflows += count
@@ -188,17 +222,19 @@ def _block_steps(datapath: Datapath, x: Operand, w: Operand, bound: float) -> It
         yield partial, _column(x.inside, i, x.rows)[:, None] * _column(w.inside, i, w.rows)[None, :]
 
 
-def _is_exact_in_float32(datapath: Datapath, x: Operand, w: Operand, bound: float) -> bool:
-    """Scaled block sums need no rounding in float32, so one GEMM a block gives what the datapath adds."""
+def _carrier(datapath: Datapath, x: Operand, w: Operand, bound: float) -> torch.dtype | None:
+    """The float type that holds scaled block sums exactly, so that one GEMM a block gives what the datapath rounds."""
     if datapath.outer.format != FLOAT32 or datapath.scale_product is not None or datapath.inner.format is not None:
-        return False
+        return None
     bits = sum(_significant_bits(o.quantizer.scales[-1].format) for o in (x, w) if o.inside is not None)
     smallest = 1.0
     for operand in (x, w):
         if operand.inside is not None:
             positive = operand.inside[operand.inside > 0]
             smallest *= float(positive.min()) if len(positive) else 1.0
-    return bound * 2**bits < 2**24 and smallest > 2.0**-90  # far from float32's subnormals
+    if smallest < 2.0**-90:  # near float32's subnormals
+        return None
+    return torch.float32 if bound * 2**bits < 2**24 else torch.float64 if bound * 2**bits < 2**53 else None
 
 
 def _significant_bits(format: Format) -> int:
@@ -207,12 +243,30 @@ def _significant_bits(format: Format) -> int:
     return format.bits
 
 
-def _float32_blocks(x: Tensor, w: Tensor) -> Tensor:
+def _scaled_blocks(x: Tensor, w: Tensor) -> Tensor:
+    """Each block's exact sum, rounded to float32 and added there."""
     total = torch.zeros(len(x), len(w))
-    product = torch.empty_like(total)
+    product = torch.empty(len(x), len(w), dtype=x.dtype)
     for i in range(x.shape[1]):
         torch.mm(x[:, i], w[:, i].T, out=product)
-        total.add_(product)
+        total.add_(product.float())
+    return total.double()
+
+
+def _has_bare_scales(datapath: Datapath, x: Operand, w: Operand) -> bool:
+    """Block scales are powers of two, and the outer register is float32."""
+    scaled = [o.quantizer.scales[-1].format for o in (x, w) if o.inside is not None]
+    is_plain = datapath.scale_product is None and datapath.inner.format is None and datapath.outer.format == FLOAT32
+    return is_plain and all(_significant_bits(f) == 0 for f in scaled)
+
+
+def _split_blocks(x: Operand, w: Operand) -> Tensor:
+    """As `_scaled_blocks`, for block sums of more than 53 bits."""
+    total = torch.zeros(x.rows, w.rows)
+    for i in range(x.elements.shape[1]):
+        high, low = split_product(x.elements[:, i], w.elements[:, i], x, w)
+        scale = _column(x.inside, i, x.rows)[:, None] * _column(w.inside, i, w.rows)[None, :]
+        total.add_(_to_float32(high * scale, low * scale))
     return total.double()
 
 

@@ -1,12 +1,14 @@
 """A quantized matrix as the matrix kernels take it: elements and scales in torch, no codes."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from bitwright.datapath import Lanes
+from bitwright.datapath.ranges import tiles
 from bitwright.quantize import QuantizedTensor, Quantizer
 
 
@@ -52,14 +54,28 @@ class Operand:
         """Elements [rows, padded K]."""
         return self.elements.flatten(1)
 
+    @cached_property
     def scaled(self) -> Tensor:
         """Elements times the scale inside; exact in float32 where their significant bits allow."""
         return self.elements if self.inside is None else self.elements * self.inside[..., None]
 
+    @cached_property
+    def largest(self) -> float:
+        """Largest |element|, in units."""
+        return _largest(self.elements) * 2.0**-self.unit
+
+    @cached_property
+    def largest_scaled(self) -> float:
+        """Largest |element · scale inside|, in units."""
+        return _largest(self.scaled) * 2.0**-self.unit
+
     def decode(self) -> Tensor:
         """The matrix in float32 [rows, k]."""
-        scaled = self.elements if self.inside is None else self.elements * self.inside[..., None]
-        return (scaled.flatten(1)[:, : self.k] * self.outside).float()
+        scaled = self.scaled.flatten(1)[:, : self.k]
+        single = self.outside.float()
+        if not torch.compiler.is_compiling() and bool((single == self.outside).all()):  # a product of two float32 rounds the same in either precision
+            return scaled * single
+        return (scaled * self.outside).float()
 
     def take(self, rows: slice) -> "Operand":
         """Some of its rows."""
@@ -78,9 +94,15 @@ class Operand:
         units = np.ldexp(self.flat().double().numpy(), -self.unit)
         largest = float(np.abs(units).max(initial=0))
         integers = units.astype(np.int64) if largest < 2**24 else np.vectorize(int, otypes=[object])(units)
-        padding = np.zeros((self.rows, -integers.shape[1] % tile), integers.dtype)
-        integers = np.concatenate([integers, padding], 1).reshape(self.rows, -1, tile)
+        integers = tiles(integers[:, None], self.k, tile)
         inside = np.ones(integers.shape[:2])
         if self.inside is not None:
             inside = np.repeat(self.inside.double().numpy(), self.elements.shape[2] // tile, 1)[:, : integers.shape[1]]
         return Lanes(integers, inside, self.outside.numpy(), self.unit, self.inside is not None)
+
+
+def _largest(x: Tensor) -> float:
+    if not x.numel():
+        return 0.0
+    low, high = x.aminmax()
+    return max(-float(low), float(high))

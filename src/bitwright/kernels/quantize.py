@@ -1,5 +1,6 @@
 """Quantization of float32 matrices in torch: the scale loop and the rounding, equal to the reference bit for bit."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +17,8 @@ def quantize(quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...] =
     """Quantize float32 x [rows, k]. Raises `Unsupported` for what this kernel does not take."""
     rows, k = x.shape
     scales = quantizer.scales
+    if any(1 < s.share.cell(rows, k)[0] < rows for s in scales):
+        raise Unsupported("tiles of several rows")
     if sum(s.share.splits_k for s in scales) > 1:
         raise Unsupported("more than one level of scales varies along K")
     block = quantizer.block(rows, k)
@@ -53,9 +56,7 @@ def _reduce(padded: Tensor, shape: torch.Size, share: Granularity, is_signed: bo
     largest = largest.clamp_(min=0)
     if height == 1:
         return largest
-    if height >= rows:
-        return largest.amax(0, keepdim=True)
-    raise Unsupported("tiles of several rows")
+    return largest.amax(0, keepdim=True)
 
 
 def _encode(
@@ -76,7 +77,7 @@ def _encode(
         part = slice(start, min(start + step, rows))
         by = divisor[part] if len(divisor) > 1 else divisor
         level = blocks[part] / by[..., None]
-        if not bool((by > 0).all()):
+        if torch.compiler.is_compiling() or not bool((by > 0).all()):
             level = torch.where(by[..., None] > 0, level, 0.0)
         if offset is None:
             elements[part] = round_to(quantizer.format, level, quantizer.rounding)
@@ -123,14 +124,23 @@ def _round_magnitude(x: Tensor, mantissa_bits: int) -> Tensor:
 
 
 def _least_error(x: Tensor, candidates: list[Operand]) -> Operand:
-    errors = []
-    for c in candidates:
-        wrong = torch.nn.functional.pad(c.decode().double() - x, (0, -c.k % c.elements.shape[2]))
-        errors.append(wrong.view(c.elements.shape).square().sum(2))
-    best = torch.stack(errors).argmin(0)
     first = candidates[0]
     elements, inside = first.elements, first.inside
+    if inside is None:
+        raise Unsupported("several full scales for a whole row")
+    finest = first.quantizer.scales[-1].share
+    # the reference's own sums, so that near ties fall alike
+    errors = np.stack([finest.reduce(np.add, (_exact(c) - x.numpy()) ** 2) for c in candidates])
+    best = torch.from_numpy(errors.argmin(0))
     for i, c in enumerate(candidates[1:], 1):
+        assert c.inside is not None, "candidates differ in their full scale only"
         elements = torch.where((best == i)[..., None], c.elements, elements)
-        inside = torch.where(best == i, c.inside, inside) if inside is not None and c.inside is not None else None
+        inside = torch.where(best == i, c.inside, inside)
     return Operand(elements, inside, first.outside, first.k, first.quantizer)
+
+
+def _exact(operand: Operand) -> np.ndarray:
+    """The matrix as the reference decodes it, in float64 [rows, k]."""
+    assert operand.inside is not None, "a scale that varies along K"
+    scale = operand.inside.double() * operand.outside
+    return (operand.elements.double() * scale[..., None]).flatten(1)[:, : operand.k].numpy()

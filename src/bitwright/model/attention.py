@@ -27,9 +27,9 @@ OPERANDS = ("query", "key", "probability", "value")
 class Attention(nn.Module):
     """softmax(q kᵀ · scale + mask) v with both products under a scheme; the softmax stays in float."""
 
-    def __init__(self, scheme: Scheme) -> None:
+    def __init__(self, name: str, scheme: Scheme) -> None:
         super().__init__()
-        self.scheme, self.name = scheme, ""
+        self.scheme, self.name = scheme, name
         self.seen: dict[str, Statistics] = {}
         self.quantizers: dict[str, Quantizer] = {}
         self.ranges: dict[str, Ranges] = {}
@@ -82,7 +82,9 @@ class Attention(nn.Module):
             scores = scores.masked_fill(~allowed, -math.inf)
         if attn_mask is not None:
             scores = scores.masked_fill(~attn_mask, -math.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
-        probability = functional.dropout(torch.softmax(scores, -1), dropout_p)
+        masked = (scores == -math.inf).all(-1, keepdim=True)  # a row that may look at nothing gets zeros, as in torch
+        probability = torch.softmax(scores.masked_fill(masked, 0), -1).masked_fill(masked, 0)
+        probability = functional.dropout(probability, dropout_p)
         if self.gemms is None:
             heads = math.prod(query.shape[1:-2])
             self.gemms = Gemm(length, query.shape[-1], width, heads), Gemm(length, width, value.shape[-1], heads)
@@ -102,7 +104,7 @@ class Attention(nn.Module):
         if self.is_exact:
             return self._exact(left, right, x, w)
         fake = [
-            kernels.fake_quantize(self.quantizers[name], _rows(t), self.ranges[name]).view(t.shape).to(t.dtype)
+            kernels.fake_quantize(self.quantizers[name], _rows(t).float(), self.ranges[name]).view(t.shape).to(t.dtype)
             for name, t in ((left, x), (right, w))
         ]
         y = fake[0] @ fake[1].transpose(-1, -2)
@@ -126,7 +128,7 @@ class Attention(nn.Module):
             outputs.append(values.float())
             self.overflows += overflows
             self.accumulations += accumulations
-        return torch.stack(outputs).view(*x.shape[:-2], m, n)
+        return torch.stack(outputs).view(*x.shape[:-2], m, n).to(x.dtype)
 
 
 class _Redirect(TorchFunctionMode):
@@ -146,10 +148,12 @@ class _Redirect(TorchFunctionMode):
 class AttentionCaller(nn.Module):
     """A module whose calls of scaled_dot_product_attention go through `attention`, in order."""
 
-    def __init__(self, inner: nn.Module, schemes: list[Scheme]) -> None:
+    def __init__(self, name: str, inner: nn.Module, schemes: list[Scheme]) -> None:
         super().__init__()
         self.inner = inner
-        self.attention = nn.ModuleList(Attention(s) for s in schemes)
+        first = f"{name}.attention" if name else "attention"
+        names = [f"{first}.{i}" if i else first for i in range(len(schemes))]
+        self.attention = nn.ModuleList(Attention(n, s) for n, s in zip(names, schemes, strict=True))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         with _Redirect(self.attention):

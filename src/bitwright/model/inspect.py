@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from bitwright.model.task import Inputs, call
 from bitwright.recipe import LayerInfo
 
 QUANTIZABLE: dict[type[nn.Module], str] = {
@@ -27,6 +28,7 @@ UNSUPPORTED: dict[type[nn.Module], str] = {
     nn.ConvTranspose3d: "transposed convolutions are not quantized yet",
     nn.Conv3d: "three-dimensional convolutions are not quantized",
     nn.MultiheadAttention: "its projections are not layers; write it with Linear and scaled_dot_product_attention",
+    nn.TransformerEncoderLayer: "its fused path reads the weights of its layers directly",
     nn.Bilinear: "bilinear layers are not quantized",
     nn.EmbeddingBag: "bags of embeddings are not quantized",
 }
@@ -34,8 +36,15 @@ UNSUPPORTED: dict[type[nn.Module], str] = {
 PRODUCT_FUNCTIONS: dict[Callable[..., Any], str] = {
     torch.matmul: "matmul", torch.bmm: "bmm", torch.mm: "mm", torch.einsum: "einsum", torch.baddbmm: "baddbmm",
     torch.Tensor.matmul: "matmul", torch.Tensor.__matmul__: "matmul", torch.Tensor.bmm: "bmm", torch.Tensor.mm: "mm",
-    torch.addmm: "addmm", functional.linear: "linear", functional.conv1d: "conv1d", functional.conv2d: "conv2d",
-    functional.conv_transpose2d: "conv_transpose2d", functional.bilinear: "bilinear",
+    torch.Tensor.__rmatmul__: "matmul", torch.Tensor.baddbmm: "baddbmm", torch.addmm: "addmm", torch.Tensor.addmm: "addmm",
+    torch.addbmm: "addbmm", torch.Tensor.addbmm: "addbmm", torch.mv: "mv", torch.Tensor.mv: "mv", torch.addmv: "addmv",
+    torch.dot: "dot", torch.Tensor.dot: "dot", torch.inner: "inner", torch.Tensor.inner: "inner",
+    torch.tensordot: "tensordot", torch.chain_matmul: "chain_matmul", torch.linalg.multi_dot: "multi_dot",
+    torch.linalg.matmul: "matmul", torch.linalg.vecdot: "vecdot", functional.linear: "linear",
+    functional.conv1d: "conv1d", functional.conv2d: "conv2d", functional.conv3d: "conv3d",
+    functional.conv_transpose1d: "conv_transpose1d", functional.conv_transpose2d: "conv_transpose2d",
+    functional.conv_transpose3d: "conv_transpose3d", functional.bilinear: "bilinear",
+    functional.multi_head_attention_forward: "multi_head_attention",
 }  # fmt: skip
 
 
@@ -72,7 +81,7 @@ def unsupported_reason(module: nn.Module) -> str | None:
 
 
 @torch.no_grad()
-def inspect(model: nn.Module, example: tuple[Any, ...] | None = None) -> Structure:
+def inspect(model: nn.Module, example: Inputs | None = None) -> Structure:
     """The structure of a model. Without an example attention and functional products stay unseen."""
     inside = _inside_opaque(model)
     named = {
@@ -100,7 +109,7 @@ def inspect(model: nn.Module, example: tuple[Any, ...] | None = None) -> Structu
     handles = [h for m in model.modules() for h in (m.register_forward_pre_hook(enter), m.register_forward_hook(leave))]
     try:
         with recorder:
-            model(*example)
+            call(model, example)
     finally:
         for handle in handles:
             handle.remove()
@@ -135,5 +144,5 @@ def _attention_name(caller: str) -> str:
 
 def _inside_opaque(model: nn.Module) -> set[str]:
     """Names of layers inside modules that read their children's weights directly."""
-    opaque = [name for name, m in model.named_modules() if isinstance(m, nn.MultiheadAttention)]
+    opaque = [name for name, m in model.named_modules() if isinstance(m, nn.MultiheadAttention | nn.TransformerEncoderLayer)]
     return {name for name, _ in model.named_modules() if any(name.startswith(f"{o}.") for o in opaque)}

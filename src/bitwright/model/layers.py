@@ -15,6 +15,9 @@ from bitwright.model.lowering import Lowering
 from bitwright.quantize import QuantizedTensor, Quantizer, Range, Statistics
 from bitwright.scheme import Scheme
 
+AT_A_TIME = 1 << 20
+"""Input elements that an exact layer works on at a time, whole samples at least: bounds memory at any batch size."""
+
 Ranges = tuple[Range | None, ...]
 
 
@@ -79,8 +82,14 @@ class FakeQuantizedLayer(nn.Module):
         self.weight_ranges: Ranges = ()
         self.measurement: Measurement | None = None
         self.sample_shape: torch.Size | None = None
-        self._fake_weight: Tensor | None = None
+        self.register_buffer("_fake_weight", None, persistent=False)  # derived from `weight` when that had this version
+        self._version = 0
+        self.register_load_state_dict_post_hook(lambda module, keys: module.forget())
         self._observes = self._measures = False
+
+    def forget(self) -> None:
+        """Drop what was derived from the weight."""
+        self._fake_weight = None
 
     @contextmanager
     def observing(self) -> Iterator[None]:
@@ -116,7 +125,8 @@ class FakeQuantizedLayer(nn.Module):
             chosen = self.lowering.fit(self.scheme.input, self.lowering.input_channels(weight))
             self.input_quantizer = chosen.fit(seen, kernels.represent)
             self.input_ranges = self.input_quantizer.estimate(seen, kernels.represent)
-        self._fake_weight = None
+        self.forget()
+        self.fake_weight()
 
     @property
     def block(self) -> int:
@@ -143,17 +153,19 @@ class FakeQuantizedLayer(nn.Module):
 
     def fake_weight(self) -> Tensor:
         """The weight as its codes represent it."""
-        if self._fake_weight is None or self._fake_weight.device != self.weight.device:
+        is_traced = torch.compiler.is_compiling()  # tensors that stand in for the weights have no history
+        if self._fake_weight is None or (self._version != self.weight._version and not is_traced):
             rows = self.lowering.weight_rows(self.weight.detach().float(), self.block)
             assert self.weight_quantizer is not None, "resolved before"
             represented = kernels.fake_quantize(self.weight_quantizer, rows, self.weight_ranges)
-            self._fake_weight = self.lowering.weight_from_rows(represented, self.weight.shape, self.block)
+            self._fake_weight = self.lowering.weight_from_rows(represented, self.weight.shape, self.block).to(self.weight)
+            self._version = self.weight._version
         return self._fake_weight
 
     def _fake_input(self, x: Tensor) -> Tensor:
         if self.input_quantizer is None:
             return x
-        rows = self.lowering.input_rows(x)
+        rows = self.lowering.input_rows(x).float()
         return self.lowering.input_from_rows(
             kernels.fake_quantize(self.input_quantizer, rows, self.input_ranges), x
         ).to(x.dtype)
@@ -211,14 +223,26 @@ class QuantizedLayer(nn.Module):
         if self.input_quantizer is None:
             block = _finest_block(self.weight_quantizer)
             real = self.lowering.weight_from_rows(weight.operand.decode(), self.weight_shape, block)
-            return self.lowering.add_bias(self.lowering.forward(x, real), self.bias)
-        with naming(self.name):
-            rows = self.lowering.input_rows(x.float()).contiguous()
-            operand = kernels.quantize(self.input_quantizer, rows, self.input_ranges)
-            sums = self.lowering.exact(self.scheme.datapath, operand, x, weight)
-        self.overflows += sums.overflows
-        self.accumulations += sums.accumulations
-        return self.lowering.add_bias(sums.values, self.bias)
+            return self.lowering.add_bias(self.lowering.forward(x, real.to(x)), self.bias)
+        parts = []
+        images = len(x) if self._shares_dynamic_ranges() else AT_A_TIME * len(x) // max(x.numel(), 1)
+        for part in x.float().split(max(images, 1)):
+            with naming(self.name):
+                rows = self.lowering.input_rows(part).contiguous()
+                operand = kernels.quantize(self.input_quantizer, rows, self.input_ranges)
+                sums = self.lowering.exact(self.scheme.datapath, operand, part, weight)
+            self.overflows += sums.overflows
+            self.accumulations += sums.accumulations
+            parts.append(self.lowering.add_bias(sums.values, self.bias))
+        return torch.cat(parts).to(x.dtype)
+
+
+    def _shares_dynamic_ranges(self) -> bool:
+        """Whether a scale that is set from the input at hand serves several samples, so that all must be seen at once."""
+        assert self.input_quantizer is not None, "quantized input"
+        scales = self.input_quantizer.scales
+        ranges = (*self.input_ranges, *[None] * (len(scales) - len(self.input_ranges)))
+        return any(r is None and s.share.cell(2, self.k)[0] > 1 for s, r in zip(scales, ranges, strict=True))
 
 
 class QuantizedEmbedding(nn.Module):
@@ -226,12 +250,12 @@ class QuantizedEmbedding(nn.Module):
 
     def __init__(self, layer: nn.Embedding, scheme: Scheme) -> None:
         super().__init__()
-        self.scheme, self.padding_idx = scheme, layer.padding_idx
+        self.scheme, self.padding_idx, self.name = scheme, layer.padding_idx, ""
         table = Statistics.of(layer.weight.detach().float().numpy())
         self.weight_quantizer = scheme.weight.fit(table, kernels.represent)
         ranges = self.weight_quantizer.estimate(table, kernels.represent)
         self.quantized = self.weight_quantizer.quantize(table.sample, ranges)
-        self.register_buffer("weight", torch.from_numpy(self.quantized.decode()).float())
+        self.register_buffer("weight", torch.from_numpy(self.quantized.decode()).to(layer.weight))
         self.measurement = Probe()
         self.measurement.add(layer.weight.detach(), self.weight)
 

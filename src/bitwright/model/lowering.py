@@ -13,9 +13,13 @@ from torch.nn import functional
 
 from bitwright import kernels
 from bitwright.datapath import Datapath, Overflow
-from bitwright.kernels import Operand, Stationary
+from bitwright.kernels import Operand, Stationary, Unsupported
 from bitwright.kernels.matmul import accumulate, block_sum, is_one_integer_sum, settle
 from bitwright.quantize import AnyQuantizer, BestOf, BySign, PerBlock, PerColumns, Quantizer
+
+
+PATCHES = 1 << 21
+"""Unfolded elements worked on at a time: bounds memory, and keeps temporaries small enough to be recycled."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,10 @@ class Lowering(ABC):
     def input_channels(self, weight: Tensor) -> int:
         """Channels of one group of the input."""
         return self.channels(weight)
+
+    def along_k(self, quantizer: Quantizer, shape: torch.Size) -> Quantizer:
+        """The input's quantizer as its scales lie along the K of a weight of this shape."""
+        return quantizer
 
     def kernel(self, weight: Tensor) -> tuple[int, int]:
         """Taps of a convolution."""
@@ -196,6 +204,10 @@ class Conv(Lowering):
         """Channels of one group, or of the whole image where each group has one."""
         return weight.shape[1] if weight.shape[1] > 1 else self.groups
 
+    def along_k(self, quantizer: Quantizer, shape: torch.Size) -> Quantizer:
+        """Of one channel a group: blocks run over channels and K over taps, so each tap has a scale of its own."""
+        return quantizer if shape[1] > 1 else _shorten(quantizer, 1)
+
     def kernel(self, weight: Tensor) -> tuple[int, int]:
         height, width = (1, *weight.shape[2:])[-2:]
         return height, width
@@ -216,7 +228,7 @@ class Conv(Lowering):
             sums = self._one_convolution(datapath, x, image.shape, w, kernel)
         else:
             rows = height * width * (x.rows // max(batch * height * width, 1))
-            step = max((1 << 25) // max(channels * height * width * kernel[0] * kernel[1], 1), 1)  # bounds the patches
+            step = max(PATCHES // max(channels * height * width * kernel[0] * kernel[1], 1), 1)
             parts = []
             for start in range(0, batch, step):
                 part = x.take(slice(start * rows, (start + step) * rows))
@@ -235,14 +247,14 @@ class Conv(Lowering):
         return functional.conv2d(x, weight, None, self.stride, 0, self.dilation, self.groups)
 
     def _fits_one_convolution(self, datapath: Datapath, x: Operand, w: Stationary) -> bool:
-        """Whether scales can be multiplied in beforehand and no register has to be stepped."""
+        """Whether scales can be multiplied in beforehand, float32 holds every sum, and no register has to be stepped."""
         if datapath.tile is not None or (datapath.inner.range is None and datapath.inner.format is not None):
             return False
         if x.inside is None and w.operand.inside is None:
             limits, bound = datapath.inner.range, kernels.matmul_bound(x, w)
             may_saturate = limits is not None and bound > min(-limits[0], limits[1])
-            return not (may_saturate and datapath.inner.overflow is Overflow.SATURATE) and bound < 2**53
-        return is_one_integer_sum(datapath, x, w) and kernels.matmul_bound(x, w) < 2**53
+            return not (may_saturate and datapath.inner.overflow is Overflow.SATURATE) and bound < 2**24
+        return is_one_integer_sum(datapath, x, w) and kernels.matmul_bound(x, w) < 2**24
 
     def _one_convolution(
         self, datapath: Datapath, x: Operand, shape: torch.Size, w: Stationary, kernel: tuple[int, int]
@@ -250,14 +262,14 @@ class Conv(Lowering):
         batch, channels, height, width = shape
         depthwise = self._is_depthwise(channels)
         span = channels // (1 if depthwise else self.groups)
-        image = x.scaled().flatten(1)[:, :span].reshape(batch, height, width, channels).movedim(-1, 1)
+        image = x.scaled.flatten(1)[:, :span].reshape(batch, height, width, channels).movedim(-1, 1)
         n = w.operand.rows
         rows = w.scaled
         weight = rows[:, : kernel[0] * kernel[1]].view(n, 1, *kernel) if depthwise else (
             rows.view(n, *kernel, -1)[..., :span].movedim(-1, 1)
         )  # fmt: skip
         bound = kernels.matmul_bound(x, w)
-        total = self._exact_convolution(functional.pad(image, self.padding), weight, bound, x.unit + w.operand.unit)
+        total = self._convolve(functional.pad(image, self.padding), weight.contiguous()).double()
         total, overflows = settle(datapath.inner, total, bound, x.unit + w.operand.unit)
         blocks = 0 if x.inside is None and w.operand.inside is None else self._blocks(x, w, kernel, depthwise)
         outside_x = x.outside[0, 0]  # one for the tensor, or it would vary along K
@@ -268,44 +280,33 @@ class Conv(Lowering):
         taps = kernel[0] * kernel[1]
         return taps if depthwise else w.operand.elements.shape[1] if w.operand.inside is not None else taps * x.elements.shape[1]  # noqa: E501
 
-    def _exact_convolution(self, image: Tensor, weight: Tensor, bound: float, unit: int) -> Tensor:
-        """Integer convolution (in units of 2**unit) whose sums stay below `bound`."""
-        if bound < 2**24:
-            return self._convolve(image.contiguous(), weight.contiguous()).double()
-        parts = int(-(-bound // 2**23))
-        if self.groups > 1 or parts > 6 or parts > image.shape[1]:
-            return self._convolve(image.double(), weight.double())
-        # sums over a slice of the channels are exact in float32; the slices add up in float64
-        total = torch.zeros((), dtype=torch.float64)
-        largest = float(image.abs().max()) * 2.0**-unit
-        for index in torch.arange(image.shape[1]).tensor_split(parts):
-            part, taps = image[:, index], weight[:, index]
-            is_exact = largest * float(taps.double().abs().sum((1, 2, 3)).max()) < 2**24
-            total = total + (self._convolve(part, taps) if is_exact else self._convolve(part.double(), taps.double())).double()  # noqa: E501
-        return total
-
     def _patches(
         self, datapath: Datapath, x: Operand, shape: tuple[int, int, int, int], w: Stationary, kernel: tuple[int, int]
     ) -> Sums:
         """Unfold, then one product a group."""
         batch, channels, height, width = shape
+        taps = kernel[0] * kernel[1]
         if self._is_depthwise(channels):
-            return self._depthwise(datapath, x, shape, w, kernel)
-        blocks, block = x.elements.shape[1:]
-        image = x.elements.view(batch, height, width, self.groups, blocks * block)
+            try:
+                return self._depthwise(datapath, x, shape, w, kernel)
+            except Unsupported:  # one product a channel then, each by the implementation that takes it
+                x, w = _per_channel(x, channels), w if x.inside is None else _in_runs(w, 1, 1, taps)
+        else:
+            x, w = _aligned(x, w, channels // self.groups, taps)
+        image = x.elements.view(batch, height, width, self.groups, -1)
         patches = self._windows(image, kernel)  # [batch, down, across, taps, groups, padded channels]
-        down, across, taps = patches.shape[1:4]
+        down, across = patches.shape[1:3]
         inside = None
         if x.inside is not None:
-            inside = self._windows(x.inside.view(batch, height, width, self.groups, blocks), kernel)
+            inside = self._windows(x.inside.view(batch, height, width, self.groups, -1), kernel)
         rows = batch * down * across
         n = w.operand.rows // self.groups
         outputs, overflows, accumulations = [], 0, 0
         for g in range(self.groups):
-            elements = patches[..., g, :].reshape(rows, taps * blocks, block)
-            scale = None if inside is None else inside[..., g, :].reshape(rows, taps * blocks)
+            scale = None if inside is None else inside[..., g, :].reshape(rows, -1)
+            elements = patches[..., g, :].reshape(rows, 1 if scale is None else scale.shape[1], -1)
             part = replace(
-                x, elements=elements, inside=scale, outside=x.outside[:1].expand(rows, 1), k=taps * blocks * block
+                x, elements=elements, inside=scale, outside=x.outside[:1].expand(rows, 1), k=elements.shape[1] * elements.shape[2]
             )
             stationary = w if self.groups == 1 else Stationary(w.operand.take(slice(g * n, (g + 1) * n)), kernel)
             values, over, sums = kernels.matmul(datapath, part, stationary)
@@ -332,22 +333,21 @@ class Conv(Lowering):
     def _depthwise(
         self, datapath: Datapath, x: Operand, shape: tuple[int, int, int, int], w: Stationary, kernel: tuple[int, int]
     ) -> Sums:
-        """One channel a group: K is the taps, each its own block where the input's scales vary between pixels."""
+        """One channel a group where the input's scales vary between pixels: K is the taps, each its own block."""
+        if x.inside is None or datapath.tile is not None:
+            raise Unsupported("sums over several taps of one channel")
         batch, channels, height, width = shape
         taps = kernel[0] * kernel[1]
         multiplier = w.operand.rows // channels
-        block = x.elements.shape[2]
         flat = x.elements.flatten(1)[:, :channels].view(batch, height, width, channels)
         elements = self._windows(flat, kernel).repeat_interleave(multiplier, -1)
-        inside = torch.ones(1, 1, 1, taps, 1)
-        if x.inside is not None:
-            per_channel = x.inside.repeat_interleave(block, 1)[:, :channels].view(batch, height, width, channels)
-            inside = self._windows(per_channel, kernel).repeat_interleave(multiplier, -1)
+        per_channel = _per_element(x)[:, :channels].view(batch, height, width, channels)
+        inside = self._windows(per_channel, kernel).repeat_interleave(multiplier, -1)
         weight = w.operand.flat()[:, :taps]
         scale = torch.ones(1, 1)
         if w.operand.inside is not None:
-            scale = w.operand.inside.repeat_interleave(w.operand.elements.shape[2], 1)[:, :taps]
-        bound = kernels.largest_units(x) * kernels.largest_units(w.operand)
+            scale = _per_element(w.operand)[:, :taps]
+        bound = x.largest * w.operand.largest
         steps = (
             (
                 block_sum(datapath.inner, elements[..., t, :], weight[:, t], bound, multiply=torch.mul),
@@ -362,6 +362,43 @@ class Conv(Lowering):
 
 def _as_image(x: Tensor) -> Tensor:
     return x if x.dim() == 4 else x.unsqueeze(2)
+
+
+def _per_element(operand: Operand) -> Tensor:
+    """The scale inside, at each element [rows, padded K]."""
+    assert operand.inside is not None, "a scale that varies along K"
+    return operand.inside.repeat_interleave(operand.elements.shape[2], 1)
+
+
+def _per_channel(x: Operand, channels: int) -> Operand:
+    """Rows of pixels in blocks of one channel."""
+    inside = None if x.inside is None else _per_element(x)[:, :channels]
+    return replace(x, elements=x.flat()[:, :channels].unsqueeze(2), inside=inside)
+
+
+def _aligned(x: Operand, w: Stationary, channels: int, taps: int) -> tuple[Operand, Stationary]:
+    """Both operands with each tap's channels in whole blocks of the finer one's size."""
+    sizes = [o.elements.shape[2] for o in (x, w.operand) if o.inside is not None]
+    block = min(sizes, default=channels)
+    padded = channels + -channels % block
+    if x.elements.shape[1] * x.elements.shape[2] != padded or (x.inside is not None and x.elements.shape[2] != block):
+        x = _in_runs(Stationary(x), block, channels, 1).operand
+    if w.operand.k != taps * padded or (w.operand.inside is not None and w.operand.elements.shape[2] != block):
+        w = _in_runs(w, block, channels, taps)
+    return x, w
+
+
+def _in_runs(w: Stationary, block: int, channels: int, runs: int) -> Stationary:
+    """The same rows of K = (runs, channels), each run padded to whole blocks of this size."""
+    operand = w.operand
+
+    def cut(values: Tensor) -> Tensor:
+        run = values[:, : operand.k].unflatten(1, (runs, -1))[..., :channels]
+        return functional.pad(run, (0, -channels % block)).flatten(1).unflatten(1, (-1, block))
+
+    inside = None if operand.inside is None else cut(_per_element(operand))[..., 0]
+    elements = cut(operand.flat())
+    return Stationary(replace(operand, elements=elements, inside=inside, k=elements.shape[1] * block), w.kernel)
 
 
 def _per_pixel(x: Operand) -> Operand:

@@ -34,13 +34,13 @@ def layer_results(prepared: nn.Module, frozen: nn.Module | None) -> tuple[LayerR
     """One figure set a layer; overflow counts and certificates from the frozen model where there is one."""
     exact = {str(m.name): m for m in (frozen.modules() if frozen else ()) if isinstance(m, QuantizedLayer | Attention)}
     results = []
-    for name, module in prepared.named_modules():
+    for module in prepared.modules():
         if isinstance(module, FakeQuantizedLayer):
             results.append(_layer(module, exact.get(str(module.name))))
         elif isinstance(module, Attention):
             results.append(_attention(module, exact.get(str(module.name))))
         elif isinstance(module, QuantizedEmbedding):
-            results.append(_embedding(name, module))
+            results.append(_embedding(module.name, module))
     return tuple(results)
 
 

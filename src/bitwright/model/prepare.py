@@ -20,10 +20,10 @@ from bitwright.model.attention import Attention, AttentionCaller
 from bitwright.model.inspect import Structure, inspect, kind_of, unsupported_reason
 from bitwright.model.layers import FakeQuantizedLayer, QuantizedEmbedding, QuantizedLayer, naming
 from bitwright.model.lowering import Conv, Linear, Lowering
-from bitwright.model.task import Batch
+from bitwright.model.task import Batch, Inputs, call
 from bitwright.model.transform import fold_batchnorm
 from bitwright.quantize import Quantizer, Range, Statistics
-from bitwright.recipe import LayerInfo, Recipe
+from bitwright.recipe import LayerInfo, Recipe, nearest
 from bitwright.result import Coverage
 from bitwright.scheme import Scheme
 
@@ -33,33 +33,30 @@ Seen = dict[str, Statistics | dict[str, Statistics]]
 M = TypeVar("M", bound=nn.Module)
 
 
-def prepare(model: nn.Module, recipe: Recipe | Scheme, example: tuple[Any, ...] | None = None) -> nn.Module:
+def prepare(model: nn.Module, recipe: Recipe | Scheme, example: Inputs | None = None) -> nn.Module:
     """A copy whose matched layers simulate their scheme once calibrated.
 
-    The example's one run tells the order of layers and finds attention; without it attention stays in float.
+    One run of the example, a tuple of arguments or a dict of keyword arguments, tells the order of layers and finds attention; without it attention stays in float.
     NaN or infinity in a weight raises ValueError naming the layer.
     """
     recipe = Recipe.uniform(recipe) if isinstance(recipe, Scheme) else recipe
-    structure = inspect(model, example)
-    assigned = recipe.assign(structure.layers)
     prepared = copy.deepcopy(model).eval()
-    coverage = _coverage(model, structure, assigned)
+    structure = inspect(prepared, example)
+    assigned = recipe.assign(structure.layers)
+    coverage = _coverage(prepared, structure, assigned)
     kinds = dict(structure.layers)
     replacements: dict[int, nn.Module] = {}
     for name, scheme in assigned.items():
         if scheme is not None and kinds[name] != "attention" and _unquantizable(kinds[name], scheme) is None:
             layer = prepared.get_submodule(name)
             _require_finite_weight(name, layer)
-            replacements[id(layer)] = _replacement(layer, scheme)
-    _replace(prepared, replacements)
+            replacements[id(layer)] = _replacement(name, layer, scheme)
     for caller, calls in structure.attention.items():
         scheme = assigned.get(f"{caller}.attention" if caller else "attention")
         if scheme is not None and scheme.input is not None:
-            wrapped = AttentionCaller(prepared.get_submodule(caller), [scheme] * calls)
-            prepared = wrapped if caller == "" else _set(prepared, caller, wrapped)
-    for name, module in prepared.named_modules():
-        if isinstance(module, FakeQuantizedLayer | Attention):
-            module.name = _original_name(name)
+            module = prepared.get_submodule(caller)
+            replacements[id(module)] = AttentionCaller(caller, module, [scheme] * calls)
+    prepared = _replaced(prepared, replacements)
     prepared.coverage = coverage  # type: ignore[assignment]
     prepared.recipe = recipe  # type: ignore[assignment]
     return prepared
@@ -97,6 +94,9 @@ def resolve(prepared: M, seen: Seen) -> M:
     if recipe.promotion is not None:
         promotion = recipe.promotion
         layers = {n: m for n, m in _sites(prepared).items() if isinstance(m, FakeQuantizedLayer)}
+        for always in promotion.always:
+            if always not in layers:
+                raise ValueError(f"the promotion always names {always!r}, which is no quantized layer{nearest(always, layers)}")
         ranked = sorted(layers, key=lambda n: (n not in promotion.always, -_error(layers[n], seen[n])))
         for name in ranked[: promotion.layers]:
             layers[name].scheme = promotion.scheme
@@ -110,23 +110,28 @@ def freeze(prepared: nn.Module) -> nn.Module:
     A register that forbids overflow and is too narrow for these weights raises ValueError naming the layer.
     """
     frozen = copy.deepcopy(prepared)
-    for name, layer in list(frozen.named_modules()):
+    replacements: dict[int, nn.Module] = {}
+    for layer in frozen.modules():
         if isinstance(layer, FakeQuantizedLayer):
             if not layer.is_resolved:
                 raise ValueError("the model is not calibrated; call calibrate before freeze")
             with naming(layer.name):
-                quantized = _freeze_layer(layer)
-            frozen = quantized if name == "" else _set(frozen, name, quantized)
+                replacements[id(layer)] = _freeze_layer(layer)
         elif isinstance(layer, Attention):
             layer.is_exact = True
-    return frozen
+    return _replaced(frozen, replacements)
 
 
 def quantize(
-    model: nn.Module, scheme: Scheme | Recipe, calibration: Iterable[Batch] | Iterable[tuple[Any, ...]]
+    model: nn.Module, scheme: Scheme | Recipe, calibration: Iterable[Batch] | Iterable[Inputs] | Iterable[torch.Tensor]
 ) -> nn.Module:
-    """The steps in one call: fold BatchNorm, prepare, calibrate, freeze. Calibration batches are `Batch`es or input tuples."""
-    batches = [b if isinstance(b, Batch) else Batch(b if isinstance(b, tuple) else (b,), torch.empty(0)) for b in calibration]
+    """The steps in one call: fold BatchNorm, prepare, calibrate, freeze.
+
+    Calibration batches are `Batch`es, tensors, or the arguments of a call: a tuple, or a dict by keyword.
+    """
+    batches = [
+        b if isinstance(b, Batch) else Batch(b if isinstance(b, tuple | dict) else (b,), torch.empty(0)) for b in calibration
+    ]
     if not batches:
         raise ValueError("the calibration data is empty; give at least one batch")
     example = batches[0].inputs
@@ -157,8 +162,8 @@ def _prove(layer: FakeQuantizedLayer | QuantizedLayer, weight: Any) -> Proof:
     assert quantizer is not None, "quantized input"
     bounds = _input_bounds(quantizer, layer.input_ranges)
     datapath = layer.scheme.datapath
-    fitted = layer.lowering.fit(quantizer, weight.k)
-    assert isinstance(fitted, Quantizer)
+    shape = layer.weight.shape if isinstance(layer, FakeQuantizedLayer) else layer.weight_shape
+    fitted = layer.lowering.along_k(quantizer, shape)
     certificate = datapath.certify(weight, fitted, bounds)
     elements = datapath.inner_elements(fitted, weight.quantizer, *weight.shape)
     return Proof(bits_for(*worst_sum(bounds, weight.quantizer.format.bounds(), elements)), certificate)
@@ -190,14 +195,19 @@ def _freeze_layer(layer: FakeQuantizedLayer) -> QuantizedLayer:
 
 
 def _forward(model: nn.Module, batch: Batch) -> Any:
-    return model(*batch.inputs)
+    return call(model, batch.inputs)
 
 
-def _replacement(layer: nn.Module, scheme: Scheme) -> nn.Module:
-    if isinstance(layer, nn.Embedding):
-        return QuantizedEmbedding(layer, scheme)
-    lowering: Lowering = Linear() if isinstance(layer, nn.Linear) else Conv.of(layer)  # type: ignore[arg-type]
-    return FakeQuantizedLayer(layer, lowering, scheme)
+def _replacement(name: str, layer: nn.Module, scheme: Scheme) -> nn.Module:
+    made: FakeQuantizedLayer | QuantizedEmbedding
+    with naming(name):
+        if isinstance(layer, nn.Embedding):
+            made = QuantizedEmbedding(layer, scheme)
+        else:
+            lowering: Lowering = Linear() if isinstance(layer, nn.Linear) else Conv.of(layer)  # type: ignore[arg-type]
+            made = FakeQuantizedLayer(layer, lowering, scheme)
+    made.name = name
+    return made
 
 
 def _unquantizable(kind: str, scheme: Scheme) -> str | None:
@@ -256,23 +266,10 @@ def _require_finite_weight(name: str, layer: nn.Module) -> None:
             raise ValueError(f"layer {name}: {parameter}[{', '.join(map(str, index))}] is {value[index].item()}; only finite weights can be quantized")  # noqa: E501
 
 
-def _replace(model: nn.Module, replacements: dict[int, nn.Module]) -> None:
-    """Every place a module stands in, also where it is shared."""
+def _replaced(model: nn.Module, replacements: dict[int, nn.Module]) -> nn.Module:
+    """The model with modules exchanged in every place that they stand in, also where they are shared."""
     for parent in list(model.modules()):
         for attribute, child in list(parent._modules.items()):
             if child is not None and id(child) in replacements:
                 parent._modules[attribute] = replacements[id(child)]
-
-
-def _set(model: nn.Module, name: str, module: nn.Module) -> nn.Module:
-    parent, _, attribute = name.rpartition(".")
-    model.get_submodule(parent)._modules[attribute] = module
-    return model
-
-
-def _original_name(name: str) -> str:
-    """The name before attention callers were wrapped."""
-    parts = [p for p in name.split(".") if p != "inner"]
-    return ".".join(parts[:-1] if len(parts) > 1 and parts[-2] == "attention" and parts[-1].isdigit() and parts[-1] == "0" else parts)  # noqa: E501
-
-
+    return replacements.get(id(model), model)

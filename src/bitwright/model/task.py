@@ -2,19 +2,40 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 
+Inputs = tuple[Any, ...] | dict[str, Any]
+"""Arguments of a forward call, by position or by keyword."""
+
+
+def call(model: nn.Module, inputs: Inputs) -> Any:
+    """The model on its inputs."""
+    return model(**inputs) if isinstance(inputs, dict) else model(*inputs)
+
+
 @dataclass(frozen=True)
 class Batch:
     """Inputs of one forward call, and the targets of its samples."""
 
-    inputs: tuple[Tensor, ...]
+    inputs: tuple[Tensor, ...] | dict[str, Tensor]
     targets: Tensor
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The inputs without their keywords."""
+        return tuple(self.inputs.values()) if isinstance(self.inputs, dict) else self.inputs
+
+    def first(self, count: int) -> "Batch":
+        """Its first samples."""
+        parts = tuple(x[:count] for x in self.tensors)
+        inputs = dict(zip(self.inputs, parts, strict=True)) if isinstance(self.inputs, dict) else parts
+        return replace(self, inputs=inputs, targets=self.targets[:count])
 
 
 class Metric(ABC):
@@ -154,4 +175,4 @@ class Task(ABC):
 
     def forward(self, model: nn.Module, batch: Batch) -> Tensor:
         """Outputs [samples, ...] that the metric judges."""
-        return model(*batch.inputs)
+        return call(model, batch.inputs)

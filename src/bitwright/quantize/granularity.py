@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Shaped
 
 
 class Granularity(ABC):
@@ -23,13 +23,13 @@ class Granularity(ABC):
         height, width = self.cell(rows, k)
         return -(-rows // height), -(-k // width)
 
-    def reduce(self, function: np.ufunc, x: Float[np.ndarray, "rows k"]) -> Float[np.ndarray, "down across"]:
+    def reduce(self, function: np.ufunc, x: Shaped[np.ndarray, "rows k"]) -> Shaped[np.ndarray, "down across"]:
         """function.reduce over each cell."""
         height, width = self.cell(*x.shape)
         columns = function.reduceat(x, np.arange(0, x.shape[1], width), axis=1)
         return function.reduceat(columns, np.arange(0, x.shape[0], height), axis=0)
 
-    def expand(self, cells: Float[np.ndarray, "down across"], rows: int, k: int) -> Float[np.ndarray, "rows k"]:
+    def expand(self, cells: Shaped[np.ndarray, "down across"], rows: int, k: int) -> Shaped[np.ndarray, "rows k"]:
         """Each cell's value at every element of the cell. A single row or column of cells serves all of them."""
         height, width = self.cell(rows, k)
         down = np.arange(rows) // height if cells.shape[0] > 1 else np.zeros(rows, int)

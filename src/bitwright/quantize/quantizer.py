@@ -157,10 +157,10 @@ class Quantizer:
         block = self.block(*x.shape)
         padding = -x.shape[1] % block
         if padding:
-            fill = 0 if zero_points is None else zero_points[0, 0]
-            level = np.pad(level, ((0, 0), (0, padding)), constant_values=fill)
-            if zero_points is not None and zero_points.size > 1:
-                level[:, x.shape[1] :] = zero_points
+            rows, k = x.shape
+            level = np.pad(level, ((0, 0), (0, padding)))
+            if zero_points is not None:
+                level[:, k:] = finest.expand(zero_points, rows, k + padding)[:, k:]
         level = level.reshape(x.shape[0], -1, block)
         return QuantizedTensor(self.format.encode(level, self.rounding, generator), tuple(codes), zero_points, x.shape[1], self)  # noqa: E501
 
@@ -213,7 +213,9 @@ def _least_error(x: np.ndarray, candidates: list[QuantizedTensor]) -> QuantizedT
     finest = quantizer.scales[-1].share
     errors = np.stack([finest.reduce(np.add, (c.decode() - x) ** 2) for c in candidates])
     best = errors.argmin(0)
-    per_block = np.broadcast_to(best, candidates[0].codes.shape[:2])
+    height, _ = finest.cell(*x.shape)
+    down = np.arange(len(x)) // height
+    per_block = np.broadcast_to(best[down], candidates[0].codes.shape[:2])
     codes = np.take_along_axis(np.stack([c.codes for c in candidates]), per_block[None, ..., None], 0)[0]
     fine = np.take_along_axis(np.stack([c.scales[-1] for c in candidates]), best[None], 0)[0]
     return replace(candidates[0], codes=codes, scales=(*candidates[0].scales[:-1], fine))

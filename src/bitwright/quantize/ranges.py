@@ -82,7 +82,7 @@ class Statistics:
     def _fill_histogram(self, magnitude: np.ndarray) -> None:
         largest = float(magnitude.max())
         if self.width == 0.0 and largest > 0:
-            self.width = largest / BINS
+            self.width = max(largest / BINS, np.finfo(np.float64).tiny)  # zero would never grow
             self.counts[0] = self.count - magnitude.size  # all zeros so far
         while largest > self.width * BINS:
             self.counts = np.concatenate([self.counts.reshape(-1, 2).sum(1), np.zeros(BINS // 2, np.int64)])
@@ -94,7 +94,7 @@ class Statistics:
         """Reservoir sampling: every row seen has the same chance to be in the sample."""
         capacity = max(self._sample_elements // x.shape[1], 1)
         if self.sample.shape[1] != x.shape[1]:
-            self.sample = np.zeros((0, x.shape[1]), x.dtype)
+            self.sample, self._rows_seen = np.zeros((0, x.shape[1]), x.dtype), 0
         free = capacity - len(self.sample)
         self.sample = np.concatenate([self.sample, x[:free]])
         late = x[max(free, 0) :]

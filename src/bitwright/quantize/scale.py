@@ -65,10 +65,10 @@ class Range(NamedTuple):
 
 def set_scales(
     scales: tuple[Scale, ...],
-    spans: list[Float[np.ndarray, "down across"]],
+    spans: list[Float[np.ndarray, "_ _"]],
     full_scales: tuple[float, ...],
     shape: tuple[int, int],
-) -> tuple[list[Int[np.ndarray, "down across"]], Float[np.ndarray, "rows across"]]:
+) -> tuple[list[Int[np.ndarray, "_ _"]], Float[np.ndarray, "rows across"]]:
     """Scale codes of each level, and the stored product of all of them [rows or 1, cells of the finest level].
 
     `spans` are what each level must map to its entry of `full_scales`. Arithmetic is in the spans' own float type.
@@ -97,7 +97,7 @@ def set_scales(
 
 
 def scale_product(
-    scales: tuple[Scale, ...], codes: tuple[Int[np.ndarray, "down across"], ...], shape: tuple[int, int]
+    scales: tuple[Scale, ...], codes: tuple[Int[np.ndarray, "_ _"], ...], shape: tuple[int, int]
 ) -> Float[np.ndarray, "rows across"]:
     """Product of the stored scales in float64, on the finest level's grid."""
     product = np.ones((1, 1))

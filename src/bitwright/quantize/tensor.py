@@ -18,7 +18,7 @@ class QuantizedTensor:
     """x[row, i] ≈ element(codes[row, i // block, i % block]) · product of its scales; K is padded to whole blocks."""
 
     codes: Int[np.ndarray, "rows blocks block"]
-    scales: tuple[Int[np.ndarray, "down across"], ...]  # coarse to fine
+    scales: tuple[Int[np.ndarray, "_ _"], ...]  # coarse to fine
     zero_points: Int[np.ndarray, "down across"] | None  # codes of real zero, on the coarsest grid; None is code 0
     k: int
     quantizer: "Quantizer"

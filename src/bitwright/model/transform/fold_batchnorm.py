@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bitwright.model.task import Inputs, call
+
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 PRODUCERS = (nn.Conv1d, nn.Conv2d, nn.Linear)
 
 
 @torch.no_grad()
-def fold_batchnorm(model: nn.Module, example: tuple[Any, ...]) -> nn.Module:
+def fold_batchnorm(model: nn.Module, example: Inputs) -> nn.Module:
     """A copy without the BatchNorms that directly follow a layer. One run of the example tells which follows which."""
     model = copy.deepcopy(model).eval()
     names = {id(module): name for name, module in model.named_modules()}
@@ -25,7 +27,7 @@ def fold_batchnorm(model: nn.Module, example: tuple[Any, ...]) -> nn.Module:
     return model
 
 
-def _pairs(model: nn.Module, example: tuple[Any, ...]) -> list[tuple[nn.Module, nn.Module]]:
+def _pairs(model: nn.Module, example: Inputs) -> list[tuple[nn.Module, nn.Module]]:
     """(layer, norm) where the norm's input is the layer's output and both run exactly once."""
     made: list[tuple[Tensor, nn.Module]] = []  # keeps outputs alive, so identities stay unique
     pairs: list[tuple[nn.Module, nn.Module]] = []
@@ -40,7 +42,7 @@ def _pairs(model: nn.Module, example: tuple[Any, ...]) -> list[tuple[nn.Module, 
 
     handles = [m.register_forward_hook(seen) for m in model.modules() if isinstance(m, (*PRODUCERS, *NORMS))]
     try:
-        model(*example)
+        call(model, example)
     finally:
         for handle in handles:
             handle.remove()

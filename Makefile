@@ -1,0 +1,22 @@
+bin := .venv/bin/
+
+demo:  # the README's first command, once installed
+	$(bin)bitwright compare
+
+check:
+	$(bin)ruff format --check .
+	$(bin)ruff check .
+	$(bin)mypy
+	$(bin)lint-imports --no-cache
+	$(bin)pytest tests/test_layers.py
+
+test:
+	OMP_NUM_THREADS=1 $(bin)pytest -n 2
+
+bench:
+	set -e; for claim in benchmarks/*.py; do [ ! -e $$claim ] || $(bin)python $$claim; done
+
+docs:  # needs pip install -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(bin)mkdocs build --strict
+
+.PHONY: demo check test bench docs

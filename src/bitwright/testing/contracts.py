@@ -1,0 +1,438 @@
+"""The laws as pytest classes: subclass one and give it a fixture.
+
+    class TestMyFormat(FormatContract):
+        @pytest.fixture(params=[my_format(3), my_format(4)], ids=repr)
+        def format(self, request):
+            return request.param
+
+A law that does not concern a format or scheme (rounding of a group format, sums of a weight-only scheme) skips and says why.
+"""
+
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from bitwright.datapath import Accumulator, Datapath, Overflow
+from bitwright.formats import Bounds, Format, Int, Minifloat, Rounding, pack, unpack
+from bitwright.quantize import Quantizer, QuantizedTensor
+from bitwright.scheme import Scheme
+from bitwright.testing.operands import Operands, extreme_bounds, largest_inputs, operands, resolve
+
+ALL_CODES_UP_TO_BITS = 8
+SAMPLED_CODES = 512
+DETERMINISTIC = tuple(r for r in Rounding if r is not Rounding.STOCHASTIC)
+DRAWS = 4096
+SHORT, RAGGED = 3, 67  # elements along K: sums that fit any register, and two blocks of 64 or less with a cut last one
+
+
+class FormatContract:
+    """Laws F1 to F5. Override the fixture `format`."""
+
+    @pytest.fixture
+    def format(self) -> Format:
+        raise NotImplementedError(f"{type(self).__name__}: override the fixture `format`")
+
+    @pytest.mark.parametrize("rounding", DETERMINISTIC)
+    def test_encoding_a_decoded_value_returns_the_same_value(self, format: Format, rounding: Rounding) -> None:
+        values = format.decode(_codes(format))
+        np.testing.assert_array_equal(format.decode(format.encode(values, rounding)), values)
+
+    @pytest.mark.parametrize("rounding", DETERMINISTIC)
+    def test_no_representable_value_is_nearer_and_ties_follow_the_rounding(self, format: Format, rounding: Rounding) -> None:
+        _require_scalar(format)
+        lower, upper = _neighbours(format)
+        for level in _levels_between(lower, upper):
+            found = format.decode(format.encode(level, rounding))
+            allowed = _expected(format, level, lower, upper, rounding)
+            wrong = ~np.any([found == a for a in allowed], axis=0)
+            first = int(wrong.argmax())
+            assert not wrong.any(), (
+                f"{rounding}: {level[first]!r} between {lower[first]} and {upper[first]} became {found[first]}"
+            )
+
+    def test_stochastic_rounding_takes_one_of_two_neighbours_and_is_right_on_average(self, format: Format) -> None:
+        _require_scalar(format)
+        lower, upper = _neighbours(format)
+        pick = np.unique(np.linspace(0, len(lower) - 1, 12).astype(int))
+        lower, upper = lower[pick, None], upper[pick, None]
+        fraction = np.asarray([0.125, 0.25, 0.5, 0.75])[np.arange(len(pick)) % 4, None]
+        level = lower + (upper - lower) * fraction
+        is_exact = ((level - lower) == (upper - lower) * fraction)[:, 0]  # the widest integers leave no float between
+        level, lower, upper, fraction = (a[is_exact] for a in (level, lower, upper, fraction))
+        level = np.broadcast_to(level, (len(level), DRAWS))
+        drawn = format.decode(format.encode(level, Rounding.STOCHASTIC, np.random.default_rng(0)))
+        assert np.all((drawn == lower) | (drawn == upper))
+        # the mean of n draws of probability p deviates by sqrt(p(1-p)/n); five of those miss once in a million
+        frequency = (drawn == upper).mean(1, keepdims=True)
+        assert np.all(np.abs(frequency - fraction) < 5 * np.sqrt(fraction * (1 - fraction) / DRAWS))
+
+    def test_stochastic_rounding_keeps_representable_values(self, format: Format) -> None:
+        values = format.decode(_codes(format))
+        again = format.encode(values, Rounding.STOCHASTIC, np.random.default_rng(1))
+        np.testing.assert_array_equal(format.decode(again), values)
+
+    @pytest.mark.parametrize("rounding", DETERMINISTIC)
+    def test_encoding_is_monotone(self, format: Format, rounding: Rounding) -> None:
+        _require_scalar(format)
+        lower, upper = _neighbours(format)
+        if rounding is Rounding.TOWARD_ZERO and np.any((lower < 0) & (upper > 0)):
+            pytest.skip("without a zero there is nothing toward zero between its neighbours")
+        levels = np.unique(np.concatenate([*_levels_between(lower, upper), _far(format), -_far(format)]))
+        assert np.all(np.diff(format.decode(format.encode(levels, rounding))) >= 0)
+
+    @pytest.mark.parametrize("rounding", DETERMINISTIC)
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    def test_encoding_saturates(self, format: Format, rounding: Rounding, dtype: type) -> None:
+        _require_scalar(format)
+        far = _far(format)
+        far = far[(far <= np.finfo(dtype).max) | np.isinf(far)].astype(dtype)
+        far = far[np.abs(far) >= max(abs(format.bounds().lowest), format.bounds().highest)]
+        assert set(format.decode(format.encode(far, rounding))) == {format.bounds().highest}
+        assert set(format.decode(format.encode(-far, rounding))) == {format.bounds().lowest}
+
+    def test_the_full_scale_is_a_positive_representable_value(self, format: Format) -> None:
+        assert format.full_scale > 0
+        if format.bounds().highest > 0:
+            level = np.asarray([format.full_scale])
+            np.testing.assert_array_equal(format.decode(format.encode(level)), level)
+
+    def test_nan_has_no_code_and_its_index_is_named(self, format: Format) -> None:
+        level = np.ones((3, 4))
+        level[1, 2] = np.nan
+        with pytest.raises(ValueError, match=r"\(1, 2\)"):
+            format.encode(level)
+
+    def test_codes_fit_in_bits_and_are_not_reserved(self, format: Format) -> None:
+        reach = format.full_scale * np.linspace(-1.5, 1.5, 997)
+        codes = format.encode(np.concatenate([reach, _far(format), -_far(format)]))
+        assert codes.min() >= 0
+        assert codes.max() < 2**format.bits
+        assert not format.is_reserved(codes).any()
+
+    def test_terms_and_elements_stay_in_bounds(self, format: Format) -> None:
+        codes, bounds = _codes(format), format.bounds()
+        significand, exponent, source = format.terms(codes)
+        assert np.abs(significand).max() <= bounds.significand
+        assert np.isin(exponent, np.asarray(bounds.exponent)).all()
+        lane = np.arange(source.shape[-1]) // bounds.per_lane
+        assert np.all((lane - source >= 0) & (lane - source <= bounds.reach))
+        elements = format.decode(codes)
+        assert bounds.lowest <= elements.min()
+        assert elements.max() <= bounds.highest
+
+    def test_bounds_of_a_scalar_format_are_reached(self, format: Format) -> None:
+        _require_scalar(format)
+        elements = format.decode(_codes(format))
+        assert (elements.min(), elements.max()) == (format.bounds().lowest, format.bounds().highest)
+
+    def test_every_element_is_a_multiple_of_the_unit(self, format: Format) -> None:
+        units = np.ldexp(format.decode(_codes(format)), -format.bounds().exponent.start)
+        np.testing.assert_array_equal(units, np.rint(units))
+        assert (min(units.min(), 0), units.max()) >= (min(format.bounds().units[0], 0), 0)
+
+    def test_decoding_is_the_sum_of_terms(self, format: Format) -> None:
+        codes = _codes(format)
+        significand, exponent, source = format.terms(codes)
+        exact = [Fraction(0)] * len(codes)
+        for s, e, lane in zip(significand.tolist(), exponent.tolist(), source.tolist()):
+            exact[lane] += s * Fraction(2) ** e
+        assert [Fraction(v) for v in format.decode(codes).tolist()] == exact
+
+    @pytest.mark.parametrize("count", [1, 2, 5, 7, 32])
+    def test_unpacking_packed_codes_returns_them(self, format: Format, count: int) -> None:
+        codes = np.random.default_rng(count).integers(0, 2**format.bits, (3, count))
+        packed = pack(codes, format.bits)
+        assert packed.shape == (3, -(-count * format.bits // 8))
+        np.testing.assert_array_equal(unpack(packed, format.bits, count), codes)
+
+    def test_element_i_occupies_bits_from_i_times_bits_of_a_little_endian_row(self, format: Format) -> None:
+        codes = np.random.default_rng(3).integers(0, 2**format.bits, 13)
+        row = sum(code << (i * format.bits) for i, code in enumerate(codes.tolist()))
+        assert int.from_bytes(pack(codes, format.bits).tobytes(), "little") == row
+
+
+class SchemeContract:
+    """Laws S1 and S5 to S8. Override the fixture `scheme`."""
+
+    @pytest.fixture
+    def scheme(self) -> Scheme:
+        raise NotImplementedError(f"{type(self).__name__}: override the fixture `scheme`")
+
+    def test_matmul_equals_the_exact_product_of_decoded_operands(self, scheme: Scheme) -> None:
+        _require_input(scheme)
+        compared = 0
+        for k in (SHORT, RAGGED):
+            both = operands(scheme, rows=4, columns=3, k=k)
+            product = _multiply_or_none(scheme.datapath, both)
+            if product is None or product.overflows:
+                continue
+            compared += 1
+            exact, tolerance = _exact_product(scheme.datapath, both)
+            error = np.abs(np.vectorize(Fraction, otypes=[object])(product.values) - exact)
+            assert np.all(error <= tolerance), f"k = {k}: {error.max()} off, {tolerance.max()} allowed"
+        assert compared, "the sums of three products fit any sensible accumulator"
+
+    def test_worst_case_inputs_do_not_overflow_a_register_of_certified_width(self, scheme: Scheme) -> None:
+        _require_input(scheme)
+        for datapath, worst, weight in _worst_cases(scheme, narrower=0):
+            assert datapath.matmul(worst, weight).overflows == 0
+
+    def test_worst_case_inputs_overflow_a_register_one_bit_narrower(self, scheme: Scheme) -> None:
+        _require_input(scheme)
+        for datapath, worst, weight in _worst_cases(scheme, narrower=1):
+            with pytest.raises(OverflowError):
+                datapath.matmul(worst, weight)
+
+    def test_a_register_narrower_than_the_certificate_is_refused(self, scheme: Scheme) -> None:
+        _require_input(scheme)
+        both = operands(scheme, rows=4, columns=3, k=RAGGED)
+        certificate = scheme.datapath.certify(both.w, both.x.quantizer, extreme_bounds(both.x))
+        _require_width(certificate.inner_bits)
+        fits = replace(scheme.datapath, inner=Accumulator(Int(certificate.inner_bits)), outer=Accumulator())
+        fits.require_fit(certificate)
+        with pytest.raises(ValueError, match=f"{certificate.inner_bits}-bit inner"):
+            replace(fits, inner=Accumulator(Int(certificate.inner_bits - 1))).require_fit(certificate)
+
+    def test_the_examples_of_the_source_hold(self, scheme: Scheme) -> None:
+        for example in scheme.examples:
+            chosen = scheme.weight if example.operand == "weight" else scheme.input
+            assert chosen is not None
+            row = np.asarray([example.values])
+            quantizer, ranges = resolve(chosen, row)
+            represented = quantizer.quantize(row, ranges).decode()[0]
+            # float32 scales are within 2**-24 of the source's reals, and two levels of them within twice that
+            np.testing.assert_allclose(represented, example.represented, rtol=2.0**-23, atol=0, err_msg=example.source)
+
+    def test_reading_what_a_scheme_prints_returns_the_scheme(self, scheme: Scheme) -> None:
+        config = pytest.importorskip("bitwright.config", reason="this installation has no bitwright.config")
+        assert config.from_text(repr(scheme)) == scheme
+
+    def test_permuting_input_rows_permutes_results(self, scheme: Scheme) -> None:
+        _require_input(scheme)
+        both = operands(scheme, rows=4, columns=3, k=RAGGED)
+        order = np.asarray([2, 3, 1, 0])
+        permuted = both.x.quantizer.quantize(both.x_values[order], both.x_ranges)
+        expected = scheme.datapath.matmul(both.x, both.w)
+        found = scheme.datapath.matmul(permuted, both.w)
+        np.testing.assert_array_equal(found.values, expected.values[order])
+        assert found.overflows == expected.overflows
+
+    def test_permuting_weight_rows_permutes_result_columns(self, scheme: Scheme) -> None:
+        _require_input(scheme)
+        both = operands(scheme, rows=4, columns=3, k=RAGGED)
+        if any(1 < s.share.cell(*both.w.shape)[0] < 3 for s in both.w.quantizer.scales):
+            pytest.skip("tiles of several rows share a scale, so their rows are not independent")
+        order = np.asarray([2, 0, 1])
+        w_ranges = _permuted_ranges(both.w_ranges, order)
+        permuted = both.w.quantizer.quantize(both.w_values[order], w_ranges)
+        expected = scheme.datapath.matmul(both.x, both.w).values[:, order]
+        np.testing.assert_array_equal(scheme.datapath.matmul(both.x, permuted).values, expected)
+
+    def test_a_row_alone_gives_the_same_results_as_among_others(self, scheme: Scheme) -> None:
+        _require_input(scheme)
+        both = operands(scheme, rows=4, columns=3, k=RAGGED)
+        quantizer = both.x.quantizer
+        if any(r is None and s.share.cell(4, RAGGED)[0] > 1 for r, s in zip(both.x_ranges, quantizer.scales, strict=True)):
+            pytest.skip("a dynamic scale that rows share depends on all of them")
+        whole = scheme.datapath.matmul(both.x, both.w).values
+        for i in range(4):
+            alone = quantizer.quantize(both.x_values[i : i + 1], both.x_ranges)
+            np.testing.assert_array_equal(scheme.datapath.matmul(alone, both.w).values, whole[i : i + 1])
+
+
+def _codes(format: Format) -> np.ndarray:
+    """All codes that stand for a number; of wide formats the first, the last and a sample. Group formats: a valid row."""
+    if not _is_scalar(format):
+        return format.encode(np.random.default_rng(0).normal(size=SAMPLED_CODES) * format.full_scale / 3)
+    if format.bits <= ALL_CODES_UP_TO_BITS:
+        codes = np.arange(2**format.bits)
+    else:
+        sample = np.random.default_rng(0).integers(0, 2**format.bits, SAMPLED_CODES)
+        half = 2 ** (format.bits - 1)
+        codes = np.unique([0, 1, 2, half - 2, half - 1, half, half + 1, 2 * half - 2, 2 * half - 1, *sample])
+        ends = format.encode(np.asarray([-np.inf, np.inf]))
+        codes = np.unique([*codes, *ends])
+    return codes[~format.is_reserved(codes)]
+
+
+def _is_scalar(format: Format) -> bool:
+    bounds = format.bounds()
+    return bounds.reach == 0 and bounds.per_lane == 1 and bounds.norm1 is None
+
+
+def _require_scalar(format: Format) -> None:
+    if not _is_scalar(format):
+        pytest.skip("a group format: what is nearest depends on the neighbours")
+
+
+def _neighbours(format: Format) -> tuple[np.ndarray, np.ndarray]:
+    """Adjacent representable values, lower and upper: all pairs, or those next to sampled codes."""
+    if format.bits <= ALL_CODES_UP_TO_BITS:
+        grid = np.unique(format.decode(_codes(format)))
+        return grid[:-1], grid[1:]
+    code = _codes(format)
+    # wide formats count up or down by code, except where the top bit changes
+    code = code[(code + 1) % 2 ** (format.bits - 1) != 0]
+    code = code[~format.is_reserved(code + 1)]
+    pair = np.sort([format.decode(code), format.decode(code + 1)], axis=0)
+    _, first = np.unique(pair[0], return_index=True)
+    return pair[0][first], pair[1][first]
+
+
+def _levels_between(lower: np.ndarray, upper: np.ndarray) -> list[np.ndarray]:
+    """Both neighbours, their midpoint, a third, and the floats next to each."""
+    middle = lower / 2 + upper / 2  # halving first: the sum of two of the largest float32 is fine, of float64 not
+    return [lower, upper, middle, _next(middle, -1), _next(middle, 1), lower + (upper - lower) / 3, _next(lower, 1), _next(upper, -1)]
+
+
+def _next(x: np.ndarray, direction: int) -> np.ndarray:
+    """The next float; beside zero a normal one, as scaling by a power of two may round a subnormal."""
+    return np.where(x == 0, direction * 2.0**-900, np.nextafter(x, direction * np.inf))
+
+
+def _expected(
+    format: Format, level: np.ndarray, lower: np.ndarray, upper: np.ndarray, rounding: Rounding
+) -> list[np.ndarray]:
+    """Values that the rounding allows for levels in [lower, upper]; several only where it does not decide a tie."""
+    middle = lower / 2 + upper / 2
+    inner, outer = np.where(np.abs(lower) < np.abs(upper), [lower, upper], [upper, lower])
+    match rounding:
+        case Rounding.FLOOR:
+            return [np.where(level == upper, upper, lower)]
+        case Rounding.CEILING:
+            return [np.where(level == lower, lower, upper)]
+        case Rounding.TOWARD_ZERO:
+            # between a negative and a positive neighbour neither is nearer to zero than the level
+            toward = np.where(level < 0, upper, lower)
+            return [np.where(level == lower, lower, np.where(level == upper, upper, toward))]
+        case Rounding.NEAREST_UP:
+            ties = [upper]
+        case Rounding.NEAREST_AWAY:
+            ties = [np.where(np.abs(lower) == np.abs(upper), side, outer) for side in (lower, upper)]
+        case Rounding.NEAREST_ZERO:
+            ties = [np.where(np.abs(lower) == np.abs(upper), side, inner) for side in (lower, upper)]
+        case _:
+            lower_even, upper_even = (format.encode(side) % 2 == 0 for side in (lower, upper))
+            ties = [np.where(lower_even, lower, upper), np.where(upper_even, upper, lower)]
+    return [np.where(level < middle, lower, np.where(level > middle, upper, tie)) for tie in ties]
+
+
+def _far(format: Format) -> np.ndarray:
+    end = max(abs(format.bounds().lowest), format.bounds().highest)
+    return np.asarray([end, end * 1.0001, end * 2, 3.0e38, np.inf])
+
+
+def _require_input(scheme: Scheme) -> None:
+    if scheme.input is None:
+        pytest.skip("weight-only: products are computed in float")
+
+
+def _require_width(bits: int) -> None:
+    if bits > 62:
+        pytest.skip(f"the exact sum needs {bits} bits; Int has up to 62")
+
+
+def _multiply_or_none(datapath: Datapath, both: Operands):
+    try:
+        return datapath.matmul(both.x, both.w)
+    except OverflowError:
+        return None
+
+
+def _exact_product(datapath: Datapath, both: Operands) -> tuple[np.ndarray, np.ndarray]:
+    """The product in fractions, and how far the datapath's stated roundings may lie from it."""
+    x, w, k = both.x, both.w, both.x.k
+    exact = np.empty((len(x.codes), len(w.codes)), object)
+    tolerance = exact.copy()
+    x_values, w_values = _fractions(x), _fractions(w)
+    tile = datapath.inner_elements(x.quantizer, w.quantizer, *w.shape)
+    has_outer = -(-k // tile) > 1 or any(t.quantizer.scales[-1].share.splits_k for t in (x, w))
+    for i, x_row in enumerate(x_values):
+        for j, w_row in enumerate(w_values):
+            products = [a * b for a, b in zip(x_row, w_row, strict=True)]
+            sums = [abs(sum(products[start : start + tile])) for start in range(0, k, tile)]
+            exact[i, j] = sum(products)
+            tolerance[i, j] = _tolerance(datapath, both, (i, j), sums) if has_outer else 4 * U64 * abs(exact[i, j])
+    return exact, tolerance
+
+
+U32, U64 = Fraction(1, 2**24), Fraction(1, 2**53)
+
+
+def _tolerance(datapath: Datapath, both: Operands, at: tuple[int, int], sums: list[Fraction]) -> Fraction:
+    """Error bound of T scaled tile sums that are rounded, added in order, and scaled twice in float64.
+
+    A float register with unit roundoff u rounds each addend once (u·|addend|) and each of T running sums (u·Σ|addend|,
+    to first order; one more term covers the rest). Scale products rounded to a format add their own error.
+    """
+    magnitude = sum(sums, Fraction(0))
+    error = 4 * U64 * magnitude  # two coarse factors, the total's conversion, and one product of coarse levels
+    if not datapath.outer.is_integer:
+        assert isinstance(datapath.outer.format, Minifloat), "a float register"
+        roundoff = Fraction(1, 2 ** (datapath.outer.format.mantissa_bits + 1))
+        error += (len(sums) + 2) * roundoff * magnitude * 2
+        error += len(sums) * Fraction(1, 2**149) * _outside(both, at)  # subnormal addends round by a fixed step
+    product_format = datapath.scale_product
+    if isinstance(product_format, Minifloat):
+        error += magnitude * Fraction(1, 2**product_format.mantissa_bits)
+    elif isinstance(product_format, Int):
+        # every product of scales is off by at most half a step, or by what saturation cuts (one step at most)
+        step = Fraction(2) ** product_format.exponent
+        error += step * sum((s / p for s, p in zip(sums, _scale_products(both, at, len(sums))) if p), Fraction(0))
+    return error
+
+
+def _outside(both: Operands, at: tuple[int, int]) -> Fraction:
+    """A factor no smaller than the coarse scales of row and column."""
+    return Fraction(float(both.x.scale()[at[0]].max())) * Fraction(float(both.w.scale()[at[1]].max())) + 1
+
+
+def _scale_products(both: Operands, at: tuple[int, int], tiles: int) -> list[Fraction]:
+    """Product of the operands' stored block scales, one a tile."""
+
+    def inner(t: QuantizedTensor, row: int) -> list[Fraction]:
+        scale = t.quantizer.scales[-1]
+        if not scale.share.splits_k:
+            return [Fraction(1)] * tiles
+        stored = scale.format.decode(t.scales[-1])
+        return [Fraction(float(v)) for v in stored[row if len(stored) > 1 else 0]]
+
+    return [a * b for a, b in zip(inner(both.x, at[0]), inner(both.w, at[1]), strict=True)]
+
+
+def _fractions(t: QuantizedTensor) -> list[list[Fraction]]:
+    """The matrix that the codes stand for, from elements and stored scales, without rounding."""
+    elements = t.elements().reshape(len(t.codes), -1)[:, : t.k]
+    rows = [[Fraction(v) for v in row] for row in elements.tolist()]
+    for scale, codes in zip(t.quantizer.scales, t.scales, strict=True):
+        factor = scale.share.expand(scale.format.decode(codes), *t.shape).tolist()
+        rows = [[v * Fraction(f) for v, f in zip(row, line)] for row, line in zip(rows, factor)]
+    return rows
+
+
+def _worst_cases(scheme: Scheme, *, narrower: int):
+    """Datapaths with a register of the certified width less some bits, and the inputs that fill it."""
+    for k in (SHORT, RAGGED):
+        both = operands(scheme, rows=4, columns=3, k=k)
+        bounds = extreme_bounds(both.x)
+        wide = replace(scheme.datapath, inner=Accumulator(), outer=scheme.datapath.outer)
+        certificate = wide.certify(both.w, both.x.quantizer, bounds)
+        _require_width(certificate.inner_bits)
+        worst = largest_inputs(both, wide)
+        inner = replace(wide, inner=Accumulator(Int(certificate.inner_bits - narrower)))
+        if inner.outer.is_integer:
+            inner = replace(inner, outer=Accumulator())
+        yield inner, worst, both.w
+        if certificate.outer_bits is not None and certificate.outer_bits <= 62:
+            yield replace(wide, outer=Accumulator(Int(certificate.outer_bits - narrower), Overflow.FORBID)), worst, both.w
+
+
+def _permuted_ranges(ranges, order: np.ndarray):
+    """Calibrated ranges for permuted rows: those that have one a row follow."""
+    rows = len(order)
+    return tuple(r if r is None or len(r.low) != rows else type(r)(r.low[order], r.high[order]) for r in ranges)
+
+
+__all__ = ["Bounds", "FormatContract", "Quantizer", "SchemeContract"]
