@@ -1,7 +1,7 @@
 bin := .venv/bin/
 
 demo:  # the README's first command, once installed
-	$(bin)bitwright compare
+	$(bin)bitwright compare --threads 1
 
 check:
 	$(bin)ruff format --check .

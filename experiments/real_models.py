@@ -70,7 +70,11 @@ def table(comparison, command: str) -> str:
         "|" + "---|" * len(columns),
     ]
     for row in summary_rows(comparison):
-        lines.append("| " + (" | ".join(c.text for c in row.cells) if row.error is None else f"{row.cells[0].text} | {row.error}") + " |")
+        lines.append(
+            "| "
+            + (" | ".join(c.text for c in row.cells) if row.error is None else f"{row.cells[0].text} | {row.error}")
+            + " |"
+        )
     return "\n".join(lines) + "\n"
 
 

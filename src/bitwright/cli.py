@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from bitwright.model.task import Task
     from bitwright.result import Comparison, SchemeResult
 
+STOPPED = "stopped; finished rows are saved, run the same command again to continue"
+
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown",
     help="From a trained neural network to a low-precision accelerator.",
@@ -20,12 +22,34 @@ app = typer.Typer(
 
 @app.command()
 def compare(
-    model: Annotated[str, typer.Argument(help="A built-in task (see `bitwright tasks`), or module:function that returns a Task or a torch module.")] = "digits",
-    schemes: Annotated[list[str] | None, typer.Option("--schemes", "-s", help="A scheme such as 'vs_quant(4, 8)'; repeat, or separate by ';'. Default: one or more of every family, 8 to 2 bits.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Data of the real tasks (default: $BITWRIGHT_DATA); for a model of your own an .npz with x and y, or a folder of images a class.")] = None,
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A built-in task (see `bitwright tasks`), or module:function that returns a Task or a torch module."
+        ),
+    ] = "digits",
+    schemes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--schemes",
+            "-s",
+            help="A scheme such as 'vs_quant(4, 8)'; repeat, or separate by ';'. Default: every family, 8 to 2 bits.",
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Data of the real tasks (default: $BITWRIGHT_DATA); for a model of your own an .npz with x and y, "
+            "or a folder of images a class."
+        ),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Evaluate this many test samples only.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for results and report. Default: runs/MODEL.")] = None,
-    evaluation: Annotated[str, typer.Option(help="'exact', 'simulated' or 'exact and simulated'.")] = "exact and simulated",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for results and report. Default: runs/MODEL.")
+    ] = None,
+    evaluation: Annotated[
+        str, typer.Option(help="'exact', 'simulated' or 'exact and simulated'.")
+    ] = "exact and simulated",
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole comparison as JSON.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads that torch uses.")] = None,
 ) -> None:
@@ -41,8 +65,8 @@ def compare(
 
         import torch
 
-        from bitwright.compare import DEFAULT_SCHEMES
-        from bitwright.compare import compare as run
+        from bitwright.comparison import DEFAULT_SCHEMES
+        from bitwright.comparison import compare as run
         from bitwright.kernels import SlowKernel
 
         if threads:
@@ -60,6 +84,8 @@ def compare(
             print(json.dumps(asdict(comparison), indent=1))
         else:
             _print_table(comparison, folder)
+    if all(row.error for row in comparison.rows):
+        _leave("no scheme gave a result; each one's reason stands above", 1)
 
 
 @app.command()
@@ -111,16 +137,20 @@ def tasks() -> None:
 def main() -> None:
     """Entry point: an interrupt leaves with what is saved so far."""
     try:
-        app(standalone_mode=False)
+        status = app(standalone_mode=False)
     except KeyboardInterrupt:
-        _leave("stopped; finished rows are saved, run the same command again to continue", 130)
+        _leave(STOPPED, 130)
     except typer.Exit as leaving:
         sys.exit(leaving.exit_code)
     except Exception as error:
         if type(error).__module__.startswith(("click", "typer")):
             message = getattr(error, "format_message", lambda: str(error))()
+            if not message:  # the help was shown instead
+                sys.exit(2)
             _leave(message, 2)
         raise
+    if isinstance(status, int) and status:
+        sys.exit(status)
 
 
 class _one_sentence:
@@ -130,6 +160,8 @@ class _one_sentence:
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, KeyboardInterrupt):  # here, as typer turns it into an exit without a word
+            _leave(STOPPED, 130)
         if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("bitwright"):
             _leave(f"{error.name} is not installed; pip install 'bitwright[compare]'", 2)
         if isinstance(error, ImportError | ValueError | OverflowError):
@@ -173,8 +205,10 @@ def _task(name: str, data: Path | None) -> "Task":
     sys.path.insert(0, "")  # modules of the working directory, as `python -m` finds them
     try:
         made = getattr(importlib.import_module(module), function, None)
-    except ImportError as error:
-        raise ValueError(f"module {module} cannot be imported ({error}); correct the name, or run where it lies") from None
+    except (ImportError, SyntaxError) as error:
+        raise ValueError(
+            f"module {module} cannot be imported ({error}); correct the name, or run where it lies"
+        ) from None
     if made is None:
         raise ValueError(f"module {module} has no {function!r}; name a function that returns a Task or a torch module")
     task = made() if callable(made) and not isinstance(made, nn.Module) else made
@@ -184,7 +218,7 @@ def _task(name: str, data: Path | None) -> "Task":
         raise ValueError(f"{name} gives a {type(task).__name__}; it must return a bitwright Task or a torch module")
     if data is None:
         raise ValueError(f"{name} is a torch module; say what to test it on with --data FILE.npz or --data FOLDER")
-    from bitwright.compare import ModelTask
+    from bitwright.comparison import ModelTask
     from bitwright.model.data.user import read_batches
 
     calibration, test = read_batches(data)
@@ -205,7 +239,9 @@ def _print_table(comparison: "Comparison", folder: Path) -> None:
     info = comparison.info
     console = Console(highlight=False)
     unit = f" {info.metric_unit}" if info.metric_unit else ""
-    console.print(f"\n[bold]{info.task}[/bold]: float {info.metric} {info.float_metric:.4g}{unit}, {info.samples} samples")
+    console.print(
+        f"\n[bold]{info.task}[/bold]: float {info.metric} {info.float_metric:.4g}{unit}, {info.samples} samples"
+    )
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("scheme", no_wrap=True)
     for heading in (info.metric_unit or "metric", "Δ float", "agree", "W bits", "A bits", "kB", "acc", "ovf"):
@@ -217,21 +253,24 @@ def _print_table(comparison: "Comparison", folder: Path) -> None:
     for result in comparison.rows:
         if result.error is not None:
             console.print(f"[red]{result.scheme}[/red]: {result.error}", soft_wrap=True)
-    left = sorted({(c.name, c.kind, c.reason) for r in comparison.rows for c in r.coverage if c.status == "unsupported"})
+    left = sorted(
+        {(c.name, c.kind, c.reason) for r in comparison.rows for c in r.coverage if c.status == "unsupported"}
+    )
     for name, kind, reason in left:
         console.print(f"not quantized: {name} ({kind}): {reason}", soft_wrap=True)
     console.print(f"report: {folder / 'report.html'}", soft_wrap=True)
 
 
 def _cells(row: "SchemeResult", float_metric: float) -> list[str]:
-    def text(value: float | None, form: str) -> str:
+    def text(value: float | int | None, form: str) -> str:
         return "–" if value is None else format(value, form)
 
     change = None if row.metric is None else row.metric - float_metric
     kilobytes = None if row.model_bytes is None else row.model_bytes / 1000
     return [
         row.scheme, text(row.metric, ".2f"), text(change, "+.2f"), text(row.agreement, ".1f"),
-        text(row.weight_bits, ".2f"), text(row.input_bits, ".2f"), text(kilobytes, ",.0f" if (kilobytes or 0) >= 100 else ".1f"),
+        text(row.weight_bits, ".2f"), text(row.input_bits, ".2f"),
+        text(kilobytes, ",.0f" if (kilobytes or 0) >= 100 else ".1f"),
         text(row.accumulator_bits, "d"), text(row.overflow_rate, ".1%"),
     ]  # fmt: skip
 

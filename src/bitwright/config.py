@@ -1,48 +1,63 @@
 """Schemes and recipes as text: the call that makes them, parsed with `ast`, literals and known names only.
 
-"vs_quant(4, 8, weight_scale_bits=6)" is a call of the catalogue; `repr` of any scheme is text for the same scheme. A third
-party's scheme is "their_package.module:scheme(bits=4)".
+"vs_quant(4, 8, weight_scale_bits=6)" is a call of the catalogue; `repr` of any scheme is text for the same scheme. A
+third party's scheme is "their_package.module:scheme(bits=4)".
 """
 
 import ast
 import importlib
 import inspect
+import types
+import typing
 from collections.abc import Callable
 from difflib import get_close_matches
 from enum import Enum
 from typing import Any
 
-from bitwright import datapath, formats, quantize
-from bitwright.quantize.scale import ScaleValue
+from bitwright import datapath, formats, quantization
+from bitwright.quantization.scale import ScaleValue
 from bitwright.recipe import Promotion, Recipe, Rule
 from bitwright.recipes import RECIPES
 from bitwright.scheme import Scheme
 from bitwright.schemes import CATALOGUE
 from bitwright.schemes.mx import CeilingRule, OcpRule, RoundedRule
 
-FACTORIES: dict[str, Callable[..., Scheme | Recipe]] = {f.__name__: f for f in (*CATALOGUE, *RECIPES)}
+_SCHEMES: dict[str, Callable[..., Scheme]] = {f.__name__: f for f in CATALOGUE}
+_RECIPES: dict[str, Callable[..., Recipe]] = {f.__name__: f for f in RECIPES}
+FACTORIES: dict[str, Callable[..., Scheme | Recipe]] = {**_SCHEMES, **_RECIPES}
 """What stands at the front of a scheme text."""
+
+LARGEST_EXPONENT = 1024
+"""Of a power that is written out: beyond it no float has a value."""
 
 _NOUNS: dict[str, Any] = {
     name: getattr(module, name)
-    for module in (formats, quantize, datapath)
+    for module in (formats, quantization, datapath)
     for name in module.__all__
     if name[0].isupper()
 } | {c.__name__: c for c in (Scheme, Recipe, Rule, Promotion, ScaleValue, OcpRule, CeilingRule, RoundedRule)}
 
 
 def from_text(text: str) -> Scheme | Recipe:
-    """The scheme or recipe that a text makes. A wrong name, argument or value raises ValueError with the nearest right one."""
+    """The scheme or recipe that a text makes. A wrong name or argument raises ValueError with the nearest right one."""
     module, colon, call = text.partition(":")
     external: dict[str, Any] = {}
-    if colon and all(part.isidentifier() for part in module.strip().split(".")):
+    is_external = bool(colon) and all(part.isidentifier() for part in module.strip().split("."))
+    if is_external:
         external, text = _import(module.strip()), call
     try:
         tree = ast.parse(text.strip(), mode="eval").body
-    except SyntaxError:
-        raise ValueError(f"{text!r} is not a scheme; write a call such as vs_quant(4, 8) or integer(weight_bits=4)") from None
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last three: null bytes, and too deep nesting
+        raise ValueError(
+            f"{text[:80]!r} is not a scheme; write a call such as vs_quant(4, 8) or integer(weight_bits=4)"
+        ) from None
     if isinstance(tree, ast.Name):
         tree = ast.Call(tree, [], [])
+    if is_external and isinstance(tree, ast.Call) and ast.unparse(tree.func) not in external:
+        raise ValueError(
+            f"{module.strip()} has no function {ast.unparse(tree.func)!r} "
+            f"that is annotated to return a Scheme or a Recipe{_nearest(ast.unparse(tree.func), list(external))}"
+        )
     value = _value(tree, {**_NOUNS, **FACTORIES, **external}, text)
     if not isinstance(value, Scheme | Recipe):
         raise ValueError(f"{text!r} makes a {type(value).__name__}; a scheme or a recipe is needed")
@@ -51,9 +66,19 @@ def from_text(text: str) -> Scheme | Recipe:
 
 def _import(module: str) -> dict[str, Any]:
     try:
-        return vars(importlib.import_module(module))
-    except ImportError as error:
+        names = vars(importlib.import_module(module))
+    except (ImportError, SyntaxError) as error:
         raise ValueError(f"{module!r} could not be imported ({error}); install it or correct the name") from None
+    return {name: value for name, value in names.items() if _makes_schemes(value)}
+
+
+def _makes_schemes(value: Any) -> bool:
+    """A function whose annotation says so: a text must not call anything else of a module."""
+    try:
+        made = inspect.signature(value).return_annotation
+    except (TypeError, ValueError):
+        return False
+    return made in (Scheme, Recipe) or str(made).rpartition(".")[2] in ("Scheme", "Recipe")
 
 
 def _value(node: ast.expr, names: dict[str, Any], text: str) -> Any:
@@ -65,7 +90,9 @@ def _value(node: ast.expr, names: dict[str, Any], text: str) -> Any:
         case ast.UnaryOp(ast.USub(), ast.Constant(int() | float() as number)):
             return -number
         case ast.BinOp(ast.Constant(int() | float() as base), ast.Pow(), right):
-            return base ** _value(right, names, text)
+            exponent = _value(right, names, text) if isinstance(right, ast.Constant | ast.UnaryOp) else None
+            if isinstance(exponent, int) and abs(exponent) <= LARGEST_EXPONENT and base:
+                return base**exponent
         case ast.Name(name):
             return _look_up(name, names, text)
         case ast.Attribute(ast.Name(owner), member):
@@ -88,18 +115,32 @@ def _call(name: str, function: Any, positional: list[Any], named: dict[str, Any]
         if key not in signature.parameters:
             raise ValueError(f"{name} has no argument {key!r}{_nearest(key, list(signature.parameters))}")
     try:
-        signature.bind(*positional, **named)
+        bound = signature.bind(*positional, **named)
     except TypeError as error:
         raise ValueError(f"{name}: {error}; it takes {signature}") from None
+    for key, value in bound.arguments.items():
+        kind = signature.parameters[key].annotation
+        if not _fits(value, kind):
+            raise ValueError(f"{name}: {key} is {value!r}; it must be {inspect.formatannotation(kind)}")
     try:
         return function(*positional, **named)
     except TypeError as error:
         raise ValueError(f"{name}: an argument has the wrong type ({error}); it takes {signature}") from None
 
 
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of an annotated kind; kinds that are no classes are left to the call."""
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
+        return any(_fits(value, part) for part in typing.get_args(kind))
+    if kind in (int, float):
+        return isinstance(value, int | kind) and not isinstance(value, bool)
+    kind = typing.get_origin(kind) or (type(None) if kind is None else kind)
+    return not isinstance(kind, type) or kind is inspect.Parameter.empty or isinstance(value, kind)
+
+
 def _look_up(name: str, names: dict[str, Any], text: str, owner: str = "") -> Any:
     if name not in names:
-        choices = list(names) if owner else [*FACTORIES, *names]
+        choices = list(names) if owner else list(dict.fromkeys([*FACTORIES, *names]))
         raise ValueError(f"{owner or 'there is'} no {name!r} (in {text!r}){_nearest(name, choices)}")
     return names[name]
 
@@ -108,4 +149,5 @@ def _nearest(name: str, choices: list[str]) -> str:
     near = get_close_matches(name, choices, n=1, cutoff=0.5)
     if near:
         return f"; did you mean {near[0]!r}?"
-    return f"; choose from {', '.join(c for c in choices if c.islower())}"
+    choices = [c for c in choices if c.islower()]
+    return f"; choose from {', '.join(choices)}" if choices else ""

@@ -1,4 +1,4 @@
-"""Which layers get which scheme: rules over names and kinds, first match wins, and a rule that matches nothing is an error."""
+"""Which layers get which scheme: rules over names and kinds, first match wins; a rule without a match is an error."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -72,7 +72,7 @@ class Recipe:
         return Recipe((*around, Rule("*", scheme)))
 
     def assign(self, layers: Sequence[LayerInfo]) -> dict[str, Scheme | None]:
-        """Scheme of each layer; layers that no rule matches are left out. ValueError for a rule that matches nothing."""
+        """Scheme of each layer; those that no rule matches are left out. ValueError for a rule without a match."""
         products = [layer.name for layer in layers if layer.kind in PRODUCTS]
         assigned: dict[str, Scheme | None] = {}
         used = set()

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from bitwright.datapath import Datapath
-from bitwright.quantize import AnyQuantizer
+from bitwright.quantization import AnyQuantizer
 
 
 @dataclass(frozen=True)

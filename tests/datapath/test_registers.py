@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bitwright.datapath import Accumulator, Datapath, Overflow, bits_for, certify, worst_sum
 from bitwright.formats import BFLOAT16, E2M1, E4M3, FLOAT16, FLOAT32, Bounds, Int, Minifloat
-from bitwright.quantize import PerBlock, PerRow, PerTensor, QuantizedTensor, Quantizer, Scale
+from bitwright.quantization import PerBlock, PerRow, PerTensor, QuantizedTensor, Quantizer, Scale
 
 SIGNED, UNSIGNED = Int(4), Int(4, signed=False)
 
@@ -58,7 +58,12 @@ def test_a_limited_inner_register_equals_a_loop_over_python_integers(register, o
     assert found.accumulations == 20
 
 
-@given(st.integers(2, 16), st.integers(1, 40), st.integers(0, 2**32 - 1), st.sampled_from([Overflow.WRAP, Overflow.SATURATE]))
+@given(
+    st.integers(2, 16),
+    st.integers(1, 40),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([Overflow.WRAP, Overflow.SATURATE]),
+)
 @settings(max_examples=50, deadline=None)
 def test_any_width_equals_a_loop_over_python_integers(bits, k, seed, overflow):
     x, w = integers(seed, 2, k, 0, 15), integers(seed + 1, 2, k, -8, 7)
@@ -86,7 +91,11 @@ def test_a_tile_is_one_inner_sum(tile):
     found = datapath.matmul(tensor(x, UNSIGNED), tensor(w, SIGNED))
     size = tile or 40
     expected = [
-        [sum(stepped(a[i : i + size], b[i : i + size], -128, 127, Overflow.SATURATE) for i in range(0, 40, size)) for b in w] for a in x
+        [
+            sum(stepped(a[i : i + size], b[i : i + size], -128, 127, Overflow.SATURATE) for i in range(0, 40, size))
+            for b in w
+        ]
+        for a in x
     ]
     np.testing.assert_array_equal(found.values, expected)  # few small integers: float32 adds them exactly
     assert found.accumulations == 6 * (-(-40 // size) + (size < 40))
@@ -102,7 +111,9 @@ def test_a_limited_outer_register_equals_a_loop_over_python_integers(overflow):
     found = Datapath(outer=Accumulator(Int(14), overflow)).matmul(a, b)
     block_sums = np.einsum("mtv,ntv->mnt", x.reshape(3, 5, 8), w.reshape(2, 5, 8))
     factors = x_scales[:, None] * w_scales[None]
-    expected = [[stepped(block_sums[i, j], factors[i, j], *Int(14).range, overflow) for j in range(2)] for i in range(3)]
+    expected = [
+        [stepped(block_sums[i, j], factors[i, j], *Int(14).range, overflow) for j in range(2)] for i in range(3)
+    ]
     np.testing.assert_array_equal(found.values, expected)
     assert found.overflows == int((expected != (block_sums * factors).sum(2)).sum()) > 0
 
@@ -153,14 +164,18 @@ def test_float_block_scales_need_a_float_outer_register():
         Datapath(outer=Accumulator()).matmul(x, tensor(np.ones((1, 4)), SIGNED))
 
 
-@pytest.mark.parametrize(("x_block", "w_block", "tile", "said"), [(6, 4, None, "one must divide the other"), (8, 8, 3, "choose a divisor")])
+@pytest.mark.parametrize(
+    ("x_block", "w_block", "tile", "said"), [(6, 4, None, "one must divide the other"), (8, 8, 3, "choose a divisor")]
+)
 def test_blocks_and_tiles_that_do_not_nest_are_refused(x_block, w_block, tile, said):
     x, w = (tensor(np.ones((1, 24)), SIGNED, Scale(PerBlock(b))) for b in (x_block, w_block))
     with pytest.raises(ValueError, match=said):
         Datapath(tile=tile).matmul(x, w)
 
 
-@pytest.mark.parametrize(("x_block", "w_block", "inner"), [(16, 32, 16), (32, 16, 16), (40, 8, 8), (64, 64, 40), (16, 64, 16)])
+@pytest.mark.parametrize(
+    ("x_block", "w_block", "inner"), [(16, 32, 16), (32, 16, 16), (40, 8, 8), (64, 64, 40), (16, 64, 16)]
+)
 def test_an_inner_sum_is_as_long_as_the_smaller_block(x_block, w_block, inner):
     x, w = (Quantizer(SIGNED, (Scale(PerBlock(b)),)) for b in (x_block, w_block))
     assert Datapath().inner_elements(x, w, 3, 40) == inner
@@ -176,7 +191,9 @@ def test_blocks_of_two_sizes_give_the_exact_product():
     np.testing.assert_array_equal(Datapath(outer=Accumulator()).matmul(a, b).values, expected)
 
 
-@pytest.mark.parametrize(("low", "high", "bits"), [(0, 0, 1), (0, 1, 2), (-1, 0, 1), (-2, 1, 2), (-128, 127, 8), (-129, 0, 9), (0, 128, 9)])
+@pytest.mark.parametrize(
+    ("low", "high", "bits"), [(0, 0, 1), (0, 1, 2), (-1, 0, 1), (-2, 1, 2), (-128, 127, 8), (-129, 0, 9), (0, 128, 9)]
+)
 def test_the_width_that_holds_a_range(low, high, bits):
     assert bits_for(low, high) == bits
 
@@ -190,11 +207,20 @@ def test_no_narrower_register_holds_the_range(low, high):
         assert low < -(2 ** (bits - 2)) or high > 2 ** (bits - 2) - 1
 
 
-@pytest.mark.parametrize(("x", "w"), [(Int(2), Int(2)), (Int(2, signed=False), Int(2)), (Int(2, narrow=True), Minifloat(1, 1)), (E2M1, Int(2))], ids=repr)
+@pytest.mark.parametrize(
+    ("x", "w"),
+    [(Int(2), Int(2)), (Int(2, signed=False), Int(2)), (Int(2, narrow=True), Minifloat(1, 1)), (E2M1, Int(2))],
+    ids=repr,
+)
 def test_the_worst_sum_is_the_extreme_over_all_inputs_and_weights(x, w):
-    x_units = np.unique(x.decode(np.arange(2**x.bits)[~x.is_reserved(np.arange(2**x.bits))])) * 2.0 ** -x.bounds().exponent.start
+    x_units = (
+        np.unique(x.decode(np.arange(2**x.bits)[~x.is_reserved(np.arange(2**x.bits))]))
+        * 2.0 ** -x.bounds().exponent.start
+    )
     w_units = np.unique(w.decode(np.arange(2**w.bits))) * 2.0 ** -w.bounds().exponent.start
-    sums = [a * b + c * d for a, c in all_combinations(x_units, repeat=2) for b, d in all_combinations(w_units, repeat=2)]
+    sums = [
+        a * b + c * d for a, c in all_combinations(x_units, repeat=2) for b, d in all_combinations(w_units, repeat=2)
+    ]
     assert worst_sum(x.bounds(), w.bounds(), 2) == (min(sums), max(sums))
 
 

@@ -48,7 +48,9 @@ def apply(variant, accumulator, factor):
 
 
 @pytest.mark.parametrize(
-    ("variant", "formula"), [(DOUBLE_ROUNDING, tflite_double_rounding), (SINGLE_ROUNDING, tflite_single_rounding)], ids=["double", "single"]
+    ("variant", "formula"),
+    [(DOUBLE_ROUNDING, tflite_double_rounding), (SINGLE_ROUNDING, tflite_single_rounding)],
+    ids=["double", "single"],
 )
 class TestTflite:
     @given(accumulator=ACCUMULATORS, factor=st.floats(2.0**-30, 0.9999))
@@ -91,7 +93,10 @@ def test_a_fixed_point_factor_is_normalized_and_nearest(factor, bits):
     assert error <= Fraction(1, 2) / Fraction(2) ** shift
 
 
-@pytest.mark.parametrize(("factor", "accumulator", "result"), [(2.0**-40, 2**30, 0), (2.0**-40, -(2**30), 0), (2.0**-31, 2**30, 1), (2.0**-31, -(2**30), 0)])
+@pytest.mark.parametrize(
+    ("factor", "accumulator", "result"),
+    [(2.0**-40, 2**30, 0), (2.0**-40, -(2**30), 0), (2.0**-31, 2**30, 1), (2.0**-31, -(2**30), 0)],
+)
 def test_very_small_factors_round_to_zero_with_ties_up(factor, accumulator, result):
     assert apply(SINGLE_ROUNDING, accumulator, factor) == result
 

@@ -1,22 +1,37 @@
 """Every format of the core keeps the laws."""
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import numpy as np
 from bitwright.formats import (
-    BFLOAT16, E2M1, E2M3, E3M2, E4M3, E5M2, E8M0, FLOAT16, FLOAT32, MXINT8_ELEMENT, Int, Minifloat, Specials, Table,
+    BFLOAT16,
+    E2M1,
+    E2M3,
+    E3M2,
+    E4M3,
+    E5M2,
+    E8M0,
+    FLOAT16,
+    FLOAT32,
+    MXINT8_ELEMENT,
+    Int,
+    Minifloat,
+    Specials,
+    Table,
 )  # fmt: skip
 from bitwright.schemes.ant import flint, float_type, power_of_two
 from bitwright.testing import FormatContract, formats, levels, roundings
 
 FORMATS = [
-    Int(1), Int(1, signed=False), Int(2), Int(2, narrow=True), Int(4), Int(4, signed=False), Int(8, narrow=True), Int(8, exponent=3),
+    Int(1), Int(1, signed=False), Int(2), Int(2, narrow=True), Int(4), Int(4, signed=False), Int(8, narrow=True),
+    Int(8, exponent=3),
     Int(8, signed=False, exponent=-5), Int(13), Int(24, signed=False), Int(32), Int(53),
     E2M1, E2M3, E3M2, E4M3, E5M2, E8M0, FLOAT16, BFLOAT16, FLOAT32, MXINT8_ELEMENT,
     Minifloat(1, 2), Minifloat(3, 0), Minifloat(2, 0, signed=False), Minifloat(4, 0, specials=Specials.NAN),
-    Minifloat(3, 4, signed=False, specials=Specials.IEEE), Minifloat(2, 3, bias=-3), Minifloat(4, 3, subnormal=False, signed=False),
+    Minifloat(3, 4, signed=False, specials=Specials.IEEE), Minifloat(2, 3, bias=-3), Minifloat(4, 3, subnormal=False,
+    signed=False),
     Minifloat(5, 10, bias=20, specials=Specials.NAN), Minifloat(4, 1, bias=8, specials=Specials.IEEE),
     *[flint(b, signed) for b in (3, 4, 5, 8) for signed in (True, False)], flint(2, signed=False),
     *[power_of_two(b, signed) for b in (2, 4, 5) for signed in (True, False)],

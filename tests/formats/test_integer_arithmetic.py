@@ -8,7 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitwright.formats import E2M3, Int, Minifloat, Rounding, Specials, Table, pack, round_to_integer, shift_right, unpack
+from bitwright.formats import (
+    E2M3,
+    Int,
+    Minifloat,
+    Rounding,
+    Specials,
+    Table,
+    pack,
+    round_to_integer,
+    shift_right,
+    unpack,
+)
 from bitwright.schemes.ant import flint, power_of_two
 
 DETERMINISTIC = [r for r in Rounding if r is not Rounding.STOCHASTIC]

@@ -6,7 +6,20 @@ import pytest
 from gfloat import RoundMode, decode_ndarray, round_ndarray
 from gfloat import formats as oracle
 
-from bitwright.formats import BFLOAT16, E2M1, E2M3, E3M2, E4M3, E5M2, E8M0, FLOAT16, FLOAT32, MXINT8_ELEMENT, Int, Rounding
+from bitwright.formats import (
+    BFLOAT16,
+    E2M1,
+    E2M3,
+    E3M2,
+    E4M3,
+    E5M2,
+    E8M0,
+    FLOAT16,
+    FLOAT32,
+    MXINT8_ELEMENT,
+    Int,
+    Rounding,
+)
 
 DTYPES = {
     E2M1: ml_dtypes.float4_e2m1fn, E2M3: ml_dtypes.float6_e2m3fn, E3M2: ml_dtypes.float6_e3m2fn,
@@ -16,7 +29,8 @@ DTYPES = {
 INFOS = {
     E2M1: oracle.format_info_ocp_e2m1, E2M3: oracle.format_info_ocp_e2m3, E3M2: oracle.format_info_ocp_e3m2,
     E4M3: oracle.format_info_ocp_e4m3, E5M2: oracle.format_info_ocp_e5m2, E8M0: oracle.format_info_ocp_e8m0,
-    BFLOAT16: oracle.format_info_bfloat16, FLOAT16: oracle.format_info_binary16, Int(8, exponent=-6): oracle.format_info_ocp_int8,
+    BFLOAT16: oracle.format_info_bfloat16, FLOAT16: oracle.format_info_binary16, Int(8,
+    exponent=-6): oracle.format_info_ocp_int8,
 }  # fmt: skip
 MODES = {
     Rounding.NEAREST_EVEN: RoundMode.TiesToEven, Rounding.NEAREST_AWAY: RoundMode.TiesToAway,
@@ -98,7 +112,8 @@ def test_mxint8_spans_plus_and_minus_127_of_64():
 
 @pytest.mark.parametrize(
     ("format", "largest", "smallest"),
-    [(E2M1, 6, 0.5), (E2M3, 7.5, 0.125), (E3M2, 28, 0.0625), (E4M3, 448, 2.0**-9), (E5M2, 57344, 2.0**-16), (E8M0, 2.0**127, 2.0**-127)],
+    [(E2M1, 6, 0.5), (E2M3, 7.5, 0.125), (E3M2, 28, 0.0625), (E4M3, 448, 2.0**-9), (E5M2, 57344, 2.0**-16), (E8M0,
+    2.0**127, 2.0**-127)],
     ids=repr,
 )  # fmt: skip
 def test_extremes_are_those_of_the_specification(format, largest, smallest):

@@ -12,7 +12,7 @@ from bitwright.config import from_text
 from bitwright.model.attention import Attention
 from bitwright.model.prepare import calibrate, freeze, prepare
 from bitwright.model.task import Batch
-from bitwright.quantize import QuantizedTensor
+from bitwright.quantization import QuantizedTensor
 
 SCHEMES = (
     "integer(8, 8)",
@@ -175,7 +175,9 @@ def test_every_call_of_a_module_has_statistics_of_its_own():
 
 def test_without_an_example_attention_is_said_to_stay_in_float():
     prepared = prepare(nn.Sequential(nn.Linear(4, 4), Call()), from_text("integer(8, 8)"))
-    assert any(row.kind == "attention" and row.status == "float" and "no example" in row.reason for row in prepared.coverage)
+    assert any(
+        row.kind == "attention" and row.status == "float" and "no example" in row.reason for row in prepared.coverage
+    )
 
 
 def test_a_weight_only_scheme_leaves_attention_in_float():

@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bitwright.compare import DEFAULT_SCHEMES
+from bitwright.comparison import DEFAULT_SCHEMES
 from bitwright.config import from_text
 from bitwright.datapath import Product
 from bitwright.model import layers
 from bitwright.model.layers import FakeQuantizedLayer, QuantizedLayer
 from bitwright.model.prepare import calibrate, freeze, prepare
 from bitwright.model.task import Batch
-from bitwright.quantize import PerBlock, PerTensor, QuantizedTensor
+from bitwright.quantization import PerBlock, PerTensor, QuantizedTensor
 
 SCHEMES = (
     "integer(8, 8)",
@@ -32,6 +32,7 @@ SCHEMES = (
     "integer(8, 8, input_share=PerBlock(4), input_range=None)",
     "integer(8, 8, input_share=PerRow(), input_range=None, weight_share=PerBlock(4))",
     "vs_quant(4, 4, 4, 4)",
+    "vs_quant(4, 4, 4, None)",  # float32 scale products, which tie
     "vs_quant(4, 4, None, None)",
     "vs_quant(4, 4, 4, 4, vector=4)",
     "vs_quant(4, 4, scale_product=Int(6, signed=False, exponent=2))",
@@ -48,7 +49,10 @@ LAYERS = {
     "linear": (lambda: nn.Linear(20, 6), (5, 20)),
     "linear on tokens": (lambda: nn.Linear(33, 5, bias=False), (2, 3, 33)),
     "conv2d": (lambda: nn.Conv2d(20, 6, 3, padding=1), (2, 20, 4, 5)),
-    "conv2d, stride and unequal padding": (lambda: nn.Conv2d(16, 4, (3, 2), stride=(2, 1), padding=(0, 2)), (2, 16, 5, 4)),
+    "conv2d, stride and unequal padding": (
+        lambda: nn.Conv2d(16, 4, (3, 2), stride=(2, 1), padding=(0, 2)),
+        (2, 16, 5, 4),
+    ),
     "conv2d, dilation": (lambda: nn.Conv2d(5, 4, 3, dilation=(2, 1), padding=(2, 0), bias=False), (2, 5, 5, 4)),
     "conv2d, same": (lambda: nn.Conv2d(6, 4, (3, 4), padding="same", dilation=(1, 2)), (2, 6, 4, 8)),
     "conv2d, pointwise": (lambda: nn.Conv2d(36, 4, 1, stride=2), (2, 36, 3, 3)),
@@ -62,17 +66,12 @@ LAYERS = {
     "conv1d, valid": (lambda: nn.Conv1d(7, 4, 3, padding="valid"), (2, 7, 6)),
 }
 
-TIES_IN_FLOAT32 = pytest.param(
-    "vs_quant(4, 4, 4, None)",
-    marks=pytest.mark.xfail(reason="kernels round float32 scale products to even at ties, the reference up"),
-)
-
-every_scheme = pytest.mark.parametrize("scheme", [*SCHEMES, TIES_IN_FLOAT32])
+every_scheme = pytest.mark.parametrize("scheme", SCHEMES)
 every_layer = pytest.mark.parametrize("kind", LAYERS)
 
 
 class Case:
-    """A layer of random weights, prepared, calibrated and frozen under a scheme, with inputs it was not calibrated on."""
+    """A layer of random weights, calibrated and frozen under a scheme, with inputs it was not calibrated on."""
 
     def __init__(self, kind: str, scheme: str, *, offset: float = 0.0) -> None:
         make, shape = LAYERS[kind]
@@ -117,7 +116,7 @@ def test_simulated_equals_exact_to_float_rounding(scheme, kind):
     lowering, fake = case.fake_layer.lowering, case.fake_layer
     x, w = fake._fake_input(case.x).double(), fake.fake_weight().double()
     magnitude = lowering.forward(x.abs(), w.abs())
-    # with u = 2**-24: a float32 sum of K products errs by K·u·Σ|x||w| at most, whatever its order (Higham, sec. 4.2), and
+    # with u = 2**-24: a float32 sum of K products errs by K·u·Σ|x||w| at most, in any order (Higham, sec. 4.2), and
     # decoded operands are rounded once each; the exact path adds at most K block sums in float32 and rounds its end
     # result; the bias adds a last rounding of either. Second-order terms are below the + 8.
     k = case.layer.weight[0].numel()
@@ -196,7 +195,9 @@ def convolution(fake: FakeQuantizedLayer, layer: nn.Conv1d | nn.Conv2d, x: Tenso
     outputs = layer.out_channels // layer.groups
     for group in range(layer.groups):
         own = slice(group * outputs, (group + 1) * outputs)
-        filters = replace(weight, codes=weight.codes[own], scales=tuple(s[own] if len(s) > 1 else s for s in weight.scales))
+        filters = replace(
+            weight, codes=weight.codes[own], scales=tuple(s[own] if len(s) > 1 else s for s in weight.scales)
+        )
         products.append(fake.scheme.datapath.matmul(patches(fake, layer, x, group, (down, across)), filters))
     y = np.concatenate([p.values.astype(np.float32) for p in products], 1).reshape(len(x), down, across, -1)
     y = torch.from_numpy(y).movedim(-1, 1)

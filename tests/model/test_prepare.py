@@ -1,4 +1,5 @@
 import copy
+from functools import cache
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bitwright import kernels
-from bitwright.compare import DEFAULT_SCHEMES
+from bitwright.comparison import DEFAULT_SCHEMES
 from bitwright.config import from_text
 from bitwright.model.layers import FakeQuantizedLayer, QuantizedEmbedding, QuantizedLayer
 from bitwright.model.prepare import calibrate, freeze, observe, prepare, quantize
@@ -16,6 +17,11 @@ from bitwright.recipe import Promotion, Recipe, Rule
 from bitwright.schemes import integer, mxfp4
 
 INT8, INT4 = integer(8, 8), integer(4, 4)
+
+ONE_A_FAMILY = (
+    "integer(8, 8)", "integer(8, 8, zero=Zero.FITTED)", "integer(8, None)", "vs_quant(4, 4)", "ant(4, 4)",
+    "minifloat(4, 3)", "mxfp4()", "nvfp4(four_over_six=True)",
+)  # fmt: skip
 
 
 class Network(nn.Module):
@@ -61,6 +67,12 @@ def calibrated(scheme: str = "integer(8, 8)", model: nn.Module | None = None, x:
     return calibrate(prepared, [Batch((x,), torch.empty(0))])
 
 
+@cache
+def ready(scheme: str) -> nn.Module:
+    """`calibrated`, once a scheme, for tests that do not change the model."""
+    return calibrated(scheme)
+
+
 def status(prepared: nn.Module) -> dict[str, str]:
     return {row.name: row.status for row in prepared.coverage}
 
@@ -72,16 +84,25 @@ def formats(model: nn.Module) -> dict[str, int]:
 
 @pytest.mark.parametrize("scheme", DEFAULT_SCHEMES)
 def test_a_whole_network_equals_the_reference_kernels_bit_for_bit(scheme):
-    frozen = freeze(calibrated(scheme))
-    fast = frozen(images(1))
+    prepared = ready(scheme)
+    fast, simulated = freeze(prepared)(images(1)), prepared(images(1))
     with kernels.only("reference"):
-        slow = freeze(calibrated(scheme))(images(1))
+        slow, slowly_simulated = freeze(prepared)(images(1)), prepared(images(1))
     np.testing.assert_array_equal(fast.numpy(), slow.numpy())
+    np.testing.assert_array_equal(simulated.numpy(), slowly_simulated.numpy())
 
 
-@pytest.mark.parametrize("scheme", DEFAULT_SCHEMES)
+@pytest.mark.parametrize("scheme", ["integer(4, 4)", "vs_quant(4, 4)"])
+def test_calibration_by_the_reference_kernels_finds_the_same(scheme):
+    expected = freeze(ready(scheme))(images(1))
+    with kernels.only("reference"):
+        prepared = calibrated(scheme)
+    np.testing.assert_array_equal(freeze(prepared)(images(1)).numpy(), expected.numpy())
+
+
+@pytest.mark.parametrize("scheme", ONE_A_FAMILY)
 def test_a_calibrated_model_exports_and_computes_the_same(scheme):
-    prepared = calibrated(scheme)
+    prepared = ready(scheme)
     exported = torch.export.export(prepared, (images(),)).module()
     np.testing.assert_array_equal(exported(images(1)).detach().numpy(), prepared(images(1)).detach().numpy())
 
@@ -107,7 +128,9 @@ def test_a_frozen_model_passes_through_meta_and_back():
     frozen = freeze(calibrated())
     expected, state = frozen(images(1)), frozen.state_dict()
     empty = copy.deepcopy(frozen).to("meta")
-    assert {k: (v.shape, v.dtype) for k, v in empty.state_dict().items()} == {k: (v.shape, v.dtype) for k, v in state.items()}
+    assert {k: (v.shape, v.dtype) for k, v in empty.state_dict().items()} == {
+        k: (v.shape, v.dtype) for k, v in state.items()
+    }
     empty.to_empty(device="cpu").load_state_dict(state)
     assert torch.equal(empty(images(1)), expected)
 
@@ -159,7 +182,9 @@ def test_changed_weights_are_simulated_from_the_next_call_on(change):
     layer = prepared.get_submodule("head")
     ranges = layer.weight_ranges
     assert ranges == (None,)  # weights are scaled as they come
-    torch.testing.assert_close(layer.fake_weight(), 2 * calibrated().get_submodule("head").fake_weight(), rtol=0, atol=0)
+    torch.testing.assert_close(
+        layer.fake_weight(), 2 * calibrated().get_submodule("head").fake_weight(), rtol=0, atol=0
+    )
 
 
 def test_the_callers_model_is_left_as_it_was():
@@ -261,7 +286,11 @@ def test_multihead_attention_is_left_alone_and_named():
 
 def test_a_transformer_encoder_computes_in_float_and_says_so():
     x = torch.randn(2, 3, 4)
-    model = nn.Sequential(nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), nn.Linear(4, 2)).eval().requires_grad_(False)
+    model = (
+        nn.Sequential(nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), nn.Linear(4, 2))
+        .eval()
+        .requires_grad_(False)
+    )
     frozen = freeze(calibrated(model=model, x=x))
     assert torch.equal(frozen[0](x), model[0](x))
 
@@ -433,7 +462,9 @@ def test_a_layer_that_calibration_does_not_reach_is_named():
 
 def test_a_register_that_is_too_narrow_is_named_with_the_width_that_would_do():
     prepared = calibrated("integer(8, 8, accumulator_bits=12)")
-    with pytest.raises(ValueError, match=r"layer stem: these weights need a \d+-bit inner accumulator, the datapath has 12"):
+    with pytest.raises(
+        ValueError, match=r"layer stem: these weights need a \d+-bit inner accumulator, the datapath has 12"
+    ):
         freeze(prepared)
 
 

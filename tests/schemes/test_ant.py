@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bitwright.formats import Int, Rounding
-from bitwright.quantize import PerRow, PerTensor, Quantizer, Scale, Statistics
+from bitwright.quantization import PerRow, PerTensor, Quantizer, Scale, Statistics
 from bitwright.schemes import ant, ant_type
 from bitwright.schemes.ant import TYPES, flint, float_type, power_of_two
 
@@ -51,10 +51,14 @@ def first_one_encode(value: int, bits: int) -> int:
 @pytest.mark.parametrize("bits", range(2, 9))
 def test_flint_encodes_grid_values_as_the_first_one_encoder_does(bits):
     values = flint(bits, signed=False).values
-    np.testing.assert_array_equal(flint(bits, signed=False).encode(values), [first_one_encode(int(v), bits) for v in values])
+    np.testing.assert_array_equal(
+        flint(bits, signed=False).encode(values), [first_one_encode(int(v), bits) for v in values]
+    )
 
 
-@pytest.mark.parametrize(("bits", "base", "exponent"), [(3, 6, 4), (4, 14, 6), (5, 30, 8), (6, 62, 10), (7, 126, 12), (8, 254, 14)])
+@pytest.mark.parametrize(
+    ("bits", "base", "exponent"), [(3, 6, 4), (4, 14, 6), (5, 30, 8), (6, 62, 10), (7, 126, 12), (8, 254, 14)]
+)
 def test_flint_bounds_are_the_widths_of_the_decoder(bits, base, exponent):
     bounds = flint(bits, signed=False).bounds()
     # the largest code-ordered base of the decoder has its values below 2**(b-1) in it
@@ -146,11 +150,13 @@ A31 = {
     ),
     "|u|^3": (
         abs(U) ** 3,
-        {"int": (0.00028648, 0.96), "flint": (0.0026313, 1.49), "pot": (0.0040195, 0.84), "float": (0.0011653, 1.37)}, "int", 0.96,
+        {"int": (0.00028648, 0.96), "flint": (0.0026313, 1.49), "pot": (0.0040195, 0.84), "float": (0.0011653,
+        1.37)}, "int", 0.96,
     ),
     "|u|/(1.002-|u|)": (
         abs(U) / (1.002 - abs(U)),
-        {"int": (17.1331, 0.98), "flint": (3.52648, 0.99), "pot": (7.87579, 1.01), "float": (1.7207, 1.01)}, "flint", 495,
+        {"int": (17.1331, 0.98), "flint": (3.52648, 0.99), "pot": (7.87579, 1.01), "float": (1.7207, 1.01)}, "flint",
+        495,
     ),
 }  # fmt: skip
 PAIRS = [(name, type) for name, (_, types, _, _) in A31.items() for type in types]
@@ -188,7 +194,9 @@ def test_the_type_and_the_clipping_are_those_of_the_artifact(name):
     assert ranges[0].high[0, 0] == pytest.approx(alpha, rel=1e-6)  # float32 rounds the largest value
 
 
-@pytest.mark.parametrize(("type", "error", "ratio"), [("int", 0.0227, 0.96), ("flint", 0.0411, 0.90), ("pot", 0.0503, 0.91)])
+@pytest.mark.parametrize(
+    ("type", "error", "ratio"), [("int", 0.0227, 0.96), ("flint", 0.0411, 0.90), ("pot", 0.0503, 0.91)]
+)
 def test_the_clipping_search_on_a_short_row_is_that_of_the_artifact(type, error, ratio):
     x = np.asarray([DIRECT], np.float32)
     _, ranges, represented = calibrated(ant_type(type), x)

@@ -1,10 +1,10 @@
-"""MX and NVFP4 against the byte strings of three public implementations (specs/ant_vsquant_and_block_formats.md, C1 to C4)."""
+"""MX and NVFP4 against bytes of three public implementations (specs/ant_vsquant_and_block_formats.md, C1 to C4)."""
 
 import numpy as np
 import pytest
 
 from bitwright.formats import E2M1, E2M3, E3M2, E4M3, E5M2, E8M0, Int, Rounding, pack
-from bitwright.quantize import PerBlock, Quantizer, Scale, Statistics
+from bitwright.quantization import PerBlock, Quantizer, Scale, Statistics
 from bitwright.schemes import mxfp4, mxfp6, mxfp8, mxint8, nvfp4
 from bitwright.schemes.mx import CeilingRule, OcpRule, RoundedRule
 
@@ -25,12 +25,26 @@ def scale_code(scheme, largest):
 
 OCP = [(6, 127), (6.5, 127), (7, 127), (7.9, 127), (8, 128)]
 MODELOPT = [(1, 125), (0.75, 124), (6, 127), (6.0001, 128), (7, 128), (12, 128)]
-COMPRESSED_TENSORS = [(1, 125), (1.5, 125), (1.75, 126), (6, 127), (6.5, 127), (6.99, 127), (7, 128), (7.9, 128), (8, 128)]
+COMPRESSED_TENSORS = [
+    (1, 125),
+    (1.5, 125),
+    (1.75, 126),
+    (6, 127),
+    (6.5, 127),
+    (6.99, 127),
+    (7, 128),
+    (7.9, 128),
+    (8, 128),
+]
 
 
 @pytest.mark.parametrize(
     ("rule", "largest", "code"),
-    [(r, a, c) for r, table in ((OcpRule(), OCP), (CeilingRule(), MODELOPT), (RoundedRule(), COMPRESSED_TENSORS)) for a, c in table],
+    [
+        (r, a, c)
+        for r, table in ((OcpRule(), OCP), (CeilingRule(), MODELOPT), (RoundedRule(), COMPRESSED_TENSORS))
+        for a, c in table
+    ],
 )
 def test_mxfp4_scale_codes_follow_their_rule(rule, largest, code):
     assert scale_code(mxfp4(rule), largest) == code
@@ -83,7 +97,13 @@ def test_mxfp8_bytes_of_modelopt():
 def test_microxcaling_mxfp8_values():
     x = np.where(np.abs(X) > 1.9, np.sign(X) * 1.9375, X)
     even = dict(zip(x[0].tolist(), mxfp8(E4M3).weight.quantize(x).decode()[0].tolist(), strict=True))
-    away = dict(zip(x[0].tolist(), mxfp8(E4M3, rounding=Rounding.NEAREST_AWAY).weight.quantize(x).decode()[0].tolist(), strict=True))
+    away = dict(
+        zip(
+            x[0].tolist(),
+            mxfp8(E4M3, rounding=Rounding.NEAREST_AWAY).weight.quantize(x).decode()[0].tolist(),
+            strict=True,
+        )
+    )
     assert {v: even[v] for v in (1.9375, -1.9375, 1.0625, 1.5625, 1.3125, 0.8125)} == {
         1.9375: 1.75, -1.9375: -1.75, 1.0625: 1, 1.5625: 1.5, 1.3125: 1.25, 0.8125: 0.8125,
     }  # fmt: skip
@@ -94,8 +114,14 @@ def test_mxint8_holds_sixteenths_exactly():
     np.testing.assert_array_equal(mxint8().weight.quantize(X).decode(), X)
 
 
-EVEN = [[0, 0, 0, 0, 1, -1, 1, 2, 2, 4, 4, -4, 6, -6, 0, 0], [6, 4, 6, 2, 3, -2, -4, -2, 0.5, 0, -0.5, 1.5, 1, 4, 3, -6]]
-AWAY = [[0, 0, 0.5, -0.5, 1, -1, 1.5, 2, 3, 4, 6, -6, 6, -6, 0, 0], [6, 4, 6, 2, 3, -3, -4, -2, 0.5, 0, -0.5, 1.5, 1, 4, 3, -6]]
+EVEN = [
+    [0, 0, 0, 0, 1, -1, 1, 2, 2, 4, 4, -4, 6, -6, 0, 0],
+    [6, 4, 6, 2, 3, -2, -4, -2, 0.5, 0, -0.5, 1.5, 1, 4, 3, -6],
+]
+AWAY = [
+    [0, 0, 0.5, -0.5, 1, -1, 1.5, 2, 3, 4, 6, -6, 6, -6, 0, 0],
+    [6, 4, 6, 2, 3, -3, -4, -2, 0.5, 0, -0.5, 1.5, 1, 4, 3, -6],
+]
 
 
 @pytest.mark.parametrize(("rounding", "values"), [(Rounding.NEAREST_EVEN, EVEN), (Rounding.NEAREST_AWAY, AWAY)])
@@ -153,7 +179,9 @@ def test_int4_with_group_scales_gives_the_bytes_of_compressed_tensors():
 
 
 @pytest.mark.parametrize(
-    ("scheme", "bits"), [(mxfp4(), 4.25), (mxfp6(), 6.25), (mxfp8(), 8.25), (mxint8(), 8.25)], ids=["mxfp4", "mxfp6", "mxfp8", "mxint8"]
+    ("scheme", "bits"),
+    [(mxfp4(), 4.25), (mxfp6(), 6.25), (mxfp8(), 8.25), (mxint8(), 8.25)],
+    ids=["mxfp4", "mxfp6", "mxfp8", "mxint8"],
 )
 def test_mx_bits_an_element(scheme, bits):
     assert scheme.weight.bits_per_element(64, 256) == bits
@@ -167,7 +195,10 @@ def test_nvfp4_bits_an_element():
 def test_four_over_six_never_errs_more_in_a_block_than_six_alone(seed):
     x = np.random.default_rng(seed).standard_t(3, (4, 96)).astype(np.float32)
     chosen = nvfp4(four_over_six=True).weight
-    six = Quantizer(chosen.format, (chosen.scales[0], Scale(PerBlock(16), E4M3, largest=256.0, full_scale=6.0, smallest=2.0**-9, zero_as=1.0)))
+    six = Quantizer(
+        chosen.format,
+        (chosen.scales[0], Scale(PerBlock(16), E4M3, largest=256.0, full_scale=6.0, smallest=2.0**-9, zero_as=1.0)),
+    )
     errors = [((q.quantize(x).decode() - x) ** 2).reshape(4, 6, 16).sum(2) for q in (chosen, six)]
     assert np.all(errors[0] <= errors[1])
     assert np.any(errors[0] < errors[1])
@@ -175,7 +206,9 @@ def test_four_over_six_never_errs_more_in_a_block_than_six_alone(seed):
 
 def test_four_over_six_leaves_room_to_256():
     t = nvfp4(four_over_six=True).weight.quantize(X)
-    np.testing.assert_array_equal(t.quantizer.scales[0].format.decode(t.scales[0]), [[np.float32(1.9375) / np.float32(6 * 256)]])
+    np.testing.assert_array_equal(
+        t.quantizer.scales[0].format.decode(t.scales[0]), [[np.float32(1.9375) / np.float32(6 * 256)]]
+    )
 
 
 def test_an_element_that_mx_does_not_have_is_refused():

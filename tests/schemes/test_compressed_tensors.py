@@ -1,14 +1,14 @@
 """NVFP4, MXFP4 and grouped integers against the compressed-tensors library itself, on random tensors.
 
-Differences that remain are stated where they are allowed for: NVFP4's library multiplies a reciprocal global scale where
-ModelOpt, and so this package, divides twice, which moves a block scale on the edge of a rounding by one code.
+One difference remains: for NVFP4 the library multiplies by a reciprocal global scale where ModelOpt, and so this
+package, divides twice, which moves a block scale on the edge of a rounding by one code.
 """
 
 import numpy as np
 import pytest
 
 from bitwright.formats import E2M1, E4M3, Int, pack
-from bitwright.quantize import PerBlock, PerRow, PerTensor, Quantizer, Scale
+from bitwright.quantization import PerBlock, PerRow, PerTensor, Quantizer, Scale
 from bitwright.schemes import mxfp4, nvfp4
 from bitwright.schemes.mx import RoundedRule
 
@@ -39,7 +39,15 @@ def group_extremes(x, size):
 @pytest.mark.parametrize("seed", range(4))
 def test_mxfp4_scales_and_bytes_are_those_of_the_library(seed):
     x = tensor(seed) * 2.0 ** (7 * seed - 14)
-    args = QuantizationArgs(num_bits=4, type="float", strategy="group", group_size=32, symmetric=True, scale_dtype="torch.uint8", zp_dtype="torch.uint8")
+    args = QuantizationArgs(
+        num_bits=4,
+        type="float",
+        strategy="group",
+        group_size=32,
+        symmetric=True,
+        scale_dtype="torch.uint8",
+        zp_dtype="torch.uint8",
+    )
     scales, _ = calculate_qparams(*group_extremes(x.astype(np.float32), 32), args)
     t = mxfp4(RoundedRule()).weight.quantize(x.astype(np.float32))
     stored = t.quantizer.scales[0].format.decode(t.scales[0])
@@ -53,7 +61,15 @@ def test_mxfp4_scales_and_bytes_are_those_of_the_library(seed):
 @pytest.mark.parametrize("seed", range(8))
 def test_nvfp4_bytes_are_those_of_the_library_under_its_order_of_divisions(seed):
     x = tensor(seed)
-    args = QuantizationArgs(num_bits=4, type="float", strategy="tensor_group", group_size=16, symmetric=True, scale_dtype="torch.float8_e4m3fn", zp_dtype="torch.float8_e4m3fn")
+    args = QuantizationArgs(
+        num_bits=4,
+        type="float",
+        strategy="tensor_group",
+        group_size=16,
+        symmetric=True,
+        scale_dtype="torch.float8_e4m3fn",
+        zp_dtype="torch.float8_e4m3fn",
+    )
     whole = torch.from_numpy(x)
     reciprocal = generate_gparam(whole.min(), whole.max())
     scales, _ = calculate_qparams(*group_extremes(x, 16), args, global_scale=reciprocal)
@@ -87,7 +103,9 @@ def test_integers_and_their_words_are_those_of_the_library(bits, group, seed):
     t = Quantizer(Int(bits), (Scale(share, full_scale=(2**bits - 1) / 2),)).quantize(x)
     np.testing.assert_array_equal(t.elements().reshape(8, -1), theirs.numpy())
     words = pack_to_int32(theirs, bits).numpy()
-    np.testing.assert_array_equal(pack((t.elements().reshape(8, -1) + 2 ** (bits - 1)).astype(int), bits).view("<i4"), words)
+    np.testing.assert_array_equal(
+        pack((t.elements().reshape(8, -1) + 2 ** (bits - 1)).astype(int), bits).view("<i4"), words
+    )
 
 
 @pytest.mark.parametrize("bits", range(2, 9))

@@ -6,7 +6,7 @@ import pytest
 
 from bitwright.datapath import Overflow
 from bitwright.formats import E3M2, E4M3, E5M2, Int, Rounding
-from bitwright.quantize import AbsMax, MinimumError, PerBlock, PerRow, PerTensor, PerTile, Zero
+from bitwright.quantization import AbsMax, MinimumError, PerBlock, PerRow, PerTensor, PerTile, Zero
 from bitwright.schemes import CATALOGUE
 from bitwright.schemes.mx import CeilingRule, RoundedRule
 from bitwright.testing import SchemeContract
@@ -14,7 +14,8 @@ from bitwright.testing import SchemeContract
 SETTINGS = {
     "integer": [
         {}, {"weight_bits": 4, "input_bits": 4}, {"weight_bits": 1, "input_bits": 2}, {"zero": Zero.FITTED},
-        {"weight_share": PerBlock(16), "input_share": PerBlock(32), "input_range": None}, {"weight_share": PerTile(2, 16)},
+        {"weight_share": PerBlock(16), "input_share": PerBlock(32), "input_range": None}, {"weight_share": PerTile(2,
+        16)},
         {"input_share": PerRow(), "input_range": None}, {"weight_bits": 4, "input_bits": None},
         {"weight_bits": 4, "input_bits": 4, "accumulator_bits": 9, "overflow": Overflow.WRAP},
         {"weight_bits": 4, "input_bits": 4, "accumulator_bits": 9, "overflow": Overflow.SATURATE},
@@ -29,7 +30,8 @@ SETTINGS = {
     "ant": [{}, {"weight_bits": 8, "input_bits": 8}, {"weight_bits": 3, "input_bits": 5, "types": ("flint", "float")}],
     "ant_type": [{"type": t} for t in ("int", "flint", "pot", "float")] + [{"input_bits": None}],
     "minifloat": [
-        {}, {"exponent_bits": 5, "mantissa_bits": 2}, {"exponent_bits": 2, "mantissa_bits": 1, "weight_share": PerBlock(32)},
+        {}, {"exponent_bits": 5, "mantissa_bits": 2}, {"exponent_bits": 2, "mantissa_bits": 1,
+        "weight_share": PerBlock(32)},
         {"exponent_bits": 3, "mantissa_bits": 0}, {"weight_only": True},
     ],
     "mxfp4": [
@@ -39,7 +41,8 @@ SETTINGS = {
     "mxfp6": [{}, {"element": E3M2, "rule": RoundedRule()}],
     "mxfp8": [{}, {"element": E5M2}, {"element": E4M3, "rule": CeilingRule()}],
     "mxint8": [{}, {"block": 8}],
-    "nvfp4": [{}, {"four_over_six": True}, {"input_range": None}, {"zero_scale": 0.125, "smallest_scale": 0.0}, {"weight_only": True}],
+    "nvfp4": [{}, {"four_over_six": True}, {"input_range": None}, {"zero_scale": 0.125, "smallest_scale": 0.0},
+    {"weight_only": True}],
 }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from bitwright.datapath import Accumulator, Overflow
 from bitwright.formats import Int, Rounding
-from bitwright.quantize import Statistics
+from bitwright.quantization import Statistics
 from bitwright.schemes import vs_quant, vs_quant_chip
 
 B = ((7 * np.arange(32) % 32) - 15.5) / 8
@@ -55,7 +55,10 @@ def test_single_level_scales():
 def test_activations_use_all_codes_of_an_unsigned_format():
     t = activation(input_scale_bits=6)
     assert t.quantizer.format == Int(4, signed=False)
-    row = [[1, 8, 15, 11, 4, 4, 11, 15, 8, 1, 7, 14, 12, 5, 3, 10], [15, 8, 1, 5, 12, 12, 5, 1, 8, 15, 9, 2, 4, 11, 13, 6]]
+    row = [
+        [1, 8, 15, 11, 4, 4, 11, 15, 8, 1, 7, 14, 12, 5, 3, 10],
+        [15, 8, 1, 5, 12, 12, 5, 1, 8, 15, 9, 2, 4, 11, 13, 6],
+    ]
     np.testing.assert_array_equal(t.elements(), [row, row[::-1]])
     np.testing.assert_array_equal(t.scales[1], [[59, 16], [63, 15]])
     coarse = t.quantizer.scales[0].format.decode(t.scales[0])
@@ -97,7 +100,9 @@ def test_float_results_of_the_specification_belong_to_the_same_operands():
     np.testing.assert_allclose(W @ A.T, [[-1.2817383, -2.4682617], [2.4682617, 1.2817383]], atol=5e-8)
 
 
-@pytest.mark.parametrize(("input_scale", "weight_scale", "product"), [(255, 255, 254), (128, 128, 64), (200, 3, 2), (15, 4, 0)])
+@pytest.mark.parametrize(
+    ("input_scale", "weight_scale", "product"), [(255, 255, 254), (128, 128, 64), (200, 3, 2), (15, 4, 0)]
+)
 def test_the_chip_keeps_the_upper_eight_bits_of_a_scale_product(input_scale, weight_scale, product):
     datapath = vs_quant_chip().datapath
     level = np.asarray([float(input_scale * weight_scale)])
@@ -109,7 +114,10 @@ def test_the_chip_keeps_the_upper_eight_bits_of_a_scale_product(input_scale, wei
 def test_the_chip_saturates_its_sum_after_every_vector():
     scheme = vs_quant_chip()
     generator = np.random.default_rng(0)
-    x, w = np.abs(generator.normal(size=(3, 640))).astype(np.float32), np.abs(generator.normal(size=(4, 640))).astype(np.float32)
+    x, w = (
+        np.abs(generator.normal(size=(3, 640))).astype(np.float32),
+        np.abs(generator.normal(size=(4, 640))).astype(np.float32),
+    )
     w[:, 320:] *= -1  # up to the limit, then back: the order matters
     seen = Statistics.of(x)
     quantizer = scheme.input.fit(seen)

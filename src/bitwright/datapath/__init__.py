@@ -6,6 +6,6 @@ from bitwright.datapath.ranges import Certificate, bits_for, certify, worst_sum
 from bitwright.datapath.requantize import DOUBLE_ROUNDING, SINGLE_ROUNDING, FixedPoint, Requantize
 
 __all__ = [
-    "DOUBLE_ROUNDING", "SINGLE_ROUNDING", "WIDE", "Accumulator", "Certificate", "Datapath", "FixedPoint", "Lanes", "Overflow",
-    "Product", "Requantize", "bits_for", "certify", "lanes", "worst_sum",
+    "DOUBLE_ROUNDING", "SINGLE_ROUNDING", "WIDE", "Accumulator", "Certificate", "Datapath", "FixedPoint", "Lanes",
+    "Overflow", "Product", "Requantize", "bits_for", "certify", "lanes", "worst_sum",
 ]  # fmt: skip

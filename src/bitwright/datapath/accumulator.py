@@ -22,7 +22,7 @@ class Overflow(Enum):
 
 @dataclass(frozen=True)
 class Accumulator:
-    """A register of `format`; None is an integer register as wide as the worst case needs. Sums run along K in order."""
+    """A register of `format`; None is an integer one as wide as the worst case needs. Sums run along K in order."""
 
     format: Format | None = None
     overflow: Overflow = Overflow.FORBID

@@ -12,8 +12,8 @@ from jaxtyping import Float, Shaped
 from bitwright.datapath.accumulator import WIDE, Accumulator, Overflow
 from bitwright.datapath.ranges import Certificate, certify, integers, tiles
 from bitwright.formats import FLOAT32, Bounds, Format, Int, Rounding
-from bitwright.quantize import QuantizedTensor, Quantizer
-from bitwright.quantize.scale import scale_product
+from bitwright.quantization import QuantizedTensor, Quantizer
+from bitwright.quantization.scale import scale_product
 
 
 class Product(NamedTuple):
@@ -48,7 +48,7 @@ class Datapath:
     outer: Accumulator = Accumulator(FLOAT32)
     tile: int | None = None
     scale_product: Format | None = None
-    scale_rounding: Rounding = Rounding.NEAREST_UP
+    scale_rounding: Rounding = Rounding.NEAREST_EVEN
 
     def inner_elements(self, x: Quantizer, w: Quantizer, rows: int, k: int) -> int:
         """Length of one inner sum for operands of these quantizers."""
@@ -155,6 +155,8 @@ class Datapath:
                 raise ValueError(
                     "an integer outer accumulator needs integer block scales; store them as Int, or use a float one"
                 )
+            if float(np.abs(partial).max(initial=0)) * float(integer.max(initial=0)) >= 2**48:  # sums may leave int64
+                partial = partial.astype(object)
             return partial * integer
         # float64 holds the product exactly as long as block sum and scale together have 53 significant bits
         value = np.ldexp(partial.astype(np.float64), unit) * scale
@@ -165,7 +167,13 @@ def lanes(t: QuantizedTensor, tile: int) -> Lanes:
     """The rows of a quantized matrix in tiles of K."""
     integer_tiles = tiles(integers(t), t.k, tile)
     inside, outside = _split_scales(t, integer_tiles.shape[1], tile)
-    return Lanes(integer_tiles, inside, outside, t.quantizer.format.bounds().exponent.start, t.quantizer.scales[-1].share.splits_k)  # noqa: E501
+    return Lanes(
+        integer_tiles,
+        inside,
+        outside,
+        t.quantizer.format.bounds().exponent.start,
+        t.quantizer.scales[-1].share.splits_k,
+    )
 
 
 def _split_scales(

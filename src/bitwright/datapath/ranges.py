@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from bitwright.formats import Bounds
-from bitwright.quantize import QuantizedTensor
+from bitwright.quantization import QuantizedTensor
 
 
 def worst_sum(x: Bounds, w: Bounds, k: int) -> tuple[int, int]:
@@ -73,7 +73,9 @@ def certify(
     return Certificate(int(low.min()), int(high.max()), outer_low, outer_high)
 
 
-def tiles(elements: Shaped[np.ndarray, "rows blocks block"], k: int, tile: int) -> Shaped[np.ndarray, "rows tiles tile"]:
+def tiles(
+    elements: Shaped[np.ndarray, "rows blocks block"], k: int, tile: int
+) -> Shaped[np.ndarray, "rows tiles tile"]:
     """The same elements in tiles of K, zero-padded."""
     flat = elements.reshape(len(elements), -1)[:, :k]
     padding = np.zeros((len(elements), -k % tile), flat.dtype)

@@ -72,7 +72,7 @@ class Format(ABC):
     def decode(self, codes: Int[np.ndarray, "*rows k"]) -> Float[np.ndarray, "*rows k"]:
         """Elements of the codes: the sum of their terms. Reserved codes raise ValueError."""
         if np.any(self.is_reserved(codes)):
-            raise ValueError(f"{self}: some codes stand for no number (NaN, infinity or unused); they cannot be decoded")
+            raise ValueError(f"{self}: some codes stand for no number (NaN, infinity, unused) and cannot be decoded")
         significand, exponent, source = self.terms(codes)
         values = np.ldexp(significand.astype(np.float64), exponent)
         if source.shape == codes.shape and self.bounds().reach == 0:  # one term a lane, each its own

@@ -88,7 +88,7 @@ class Minifloat(Format):
     def _magnitude_code(
         self, significand: Int[np.ndarray, "*rows k"], exponent: Int[np.ndarray, "*rows k"]
     ) -> Int[np.ndarray, "*rows k"]:
-        """Code without its sign; the sum carries a rounded-up significand into the exponent, and subnormals out of it."""
+        """Code without its sign; the sum carries a rounded-up significand into the exponent, subnormals out of it."""
         field = exponent - self.smallest_exponent + self.subnormal
         return (field << self.mantissa_bits) + np.abs(significand) - 2**self.mantissa_bits
 

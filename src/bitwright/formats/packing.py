@@ -1,6 +1,6 @@
 """Codes to bytes. Element i of a row occupies bits [i·bits, (i+1)·bits) of the row's little-endian bit string.
 
-So two 4-bit codes share a byte with the even index in the low nibble, and four 6-bit codes fill three bytes: the order of
+So two 4-bit codes share a byte with the even index in the low nibble, and four 6-bit codes fill three: the order of
 NVFP4, MXFP4 and MXFP6 checkpoints, and of `pack-quantized` read as little-endian words. Rows start on whole bytes.
 """
 

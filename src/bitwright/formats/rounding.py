@@ -64,9 +64,7 @@ def round_to_integer(
 ) -> Float[np.ndarray, "*shape"]:
     """Integer neighbour of each value, still as float."""
     lower = np.floor(x)
-    up = choose_upper(
-        x, lower, lower + 1, is_lower_even=np.mod(lower, 2) == 0, rounding=rounding, generator=generator
-    )
+    up = choose_upper(x, lower, lower + 1, is_lower_even=np.mod(lower, 2) == 0, rounding=rounding, generator=generator)
     return lower + up
 
 

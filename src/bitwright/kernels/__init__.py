@@ -6,5 +6,6 @@ from bitwright.kernels.operand import Operand
 from bitwright.kernels.rounding import Unsupported
 
 __all__ = [
-    "Operand", "SlowKernel", "Stationary", "Unsupported", "fake_quantize", "matmul", "matmul_bound", "only", "quantize", "represent",
+    "Operand", "SlowKernel", "Stationary", "Unsupported", "fake_quantize", "matmul", "matmul_bound", "only", "quantize",
+    "represent",
 ]  # fmt: skip

@@ -18,7 +18,7 @@ from bitwright.kernels import quantize as torch_quantize
 from bitwright.kernels.matmul import Stationary
 from bitwright.kernels.operand import Operand
 from bitwright.kernels.rounding import Unsupported
-from bitwright.quantize import Quantizer, Range
+from bitwright.quantization import Quantizer, Range
 
 IMPLEMENTATIONS = ("torch", "reference")
 

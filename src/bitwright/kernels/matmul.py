@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bitwright.datapath import Accumulator, Datapath, Overflow
-from bitwright.formats import FLOAT32, Format, Int, Minifloat
+from bitwright.formats import FLOAT32, Format, Int, Minifloat, Rounding
 from bitwright.kernels.operand import Operand
 from bitwright.kernels.rounding import Unsupported, round_to
 
@@ -65,10 +65,9 @@ def matmul(datapath: Datapath, x: Operand, w: Stationary) -> tuple[Tensor, int, 
     if x.elements.shape[1:] != operand.elements.shape[1:]:
         raise Unsupported("blocks of different sizes")
     blocks = x.elements.shape[1]
-    separate = is_one_integer_sum(datapath, x, w)
-    total = _integer_sum(x, w) if separate else None
-    overflows = 0
-    if total is None:
+    if is_one_integer_sum(datapath, x, w):
+        total, overflows = _integer_sum(x, w), 0
+    else:
         total, overflows = _sum_over_blocks(datapath, x, operand)
     return total.mul_(x.outside).mul_(operand.outside.T), overflows, m * n * (blocks + 1)
 
@@ -180,11 +179,19 @@ def is_one_integer_sum(datapath: Datapath, x: Operand, w: Stationary) -> bool:
     """Block sums and the outer sum never leave their registers, so scales can be multiplied in beforehand."""
     if not datapath.outer.is_integer or datapath.scale_product is not None:
         return False
+    if not (_is_scaled_exact(x) and _is_scaled_exact(w.operand)):
+        return False
     inner, outer = datapath.inner.range, datapath.outer.range
     largest = x.largest
     if inner is not None and largest * w.block_norm > min(-inner[0], inner[1]):
         return False
     return outer is None or _scaled_bound(x, w) <= min(-outer[0], outer[1])
+
+
+def _is_scaled_exact(operand: Operand) -> bool:
+    """Elements times integer scales have no more bits than float32's significand."""
+    largest = 1.0 if operand.inside is None else operand.quantizer.scales[-1].format.full_scale
+    return operand.quantizer.format.bounds().significand * largest <= 2**24
 
 
 def _scaled_bound(x: Operand, w: Stationary) -> float:
@@ -198,6 +205,8 @@ def _integer_sum(x: Operand, w: Stationary) -> Tensor:
 def _sum_over_blocks(datapath: Datapath, x: Operand, w: Operand) -> tuple[Tensor, int]:
     """Block by block: exact inner sum, scale product, outer register."""
     bound = x.largest * _units(w.elements.double().abs().sum(2).max(), w.unit)
+    if datapath.outer.is_integer and 2 * bound * _largest_inside(x) * _largest_inside(w) * x.elements.shape[1] >= 2**53:
+        raise Unsupported("outer sums of more than 53 bits")  # rounding a scale product at most doubles it
     total = torch.empty(x.rows, w.rows, dtype=torch.float64)
     overflows = 0
     step = max(CHUNK // max(w.rows, 1), 16)
@@ -210,7 +219,9 @@ def _sum_over_blocks(datapath: Datapath, x: Operand, w: Operand) -> tuple[Tensor
         if carrier:
             total[start : start + step] = _scaled_blocks(part.scaled.to(carrier), w_scaled)
         else:
-            total[start : start + step], count = accumulate(datapath, _block_steps(datapath, part, w, bound), x.unit + w.unit)
+            total[start : start + step], count = accumulate(
+                datapath, _block_steps(datapath, part, w, bound), x.unit + w.unit
+            )
             overflows += count
     return total, overflows
 
@@ -306,6 +317,10 @@ def block_sum(
     return exact_product(x, w, bound)
 
 
+def _largest_inside(operand: Operand) -> float:
+    return 1.0 if operand.inside is None else float(operand.inside.max())
+
+
 def _column(inside: Tensor | None, i: int, rows: int) -> Tensor:
     return torch.ones(rows, dtype=torch.float64) if inside is None else inside[:, i].double()
 
@@ -313,7 +328,7 @@ def _column(inside: Tensor | None, i: int, rows: int) -> Tensor:
 def _round_scale(datapath: Datapath, scale: Tensor) -> Tensor:
     format = datapath.scale_product
     assert format is not None
-    if format == FLOAT32:
+    if format == FLOAT32 and datapath.scale_rounding is Rounding.NEAREST_EVEN:
         return scale.float().double()
     if isinstance(format, Int) and format.bits <= 24:
         return round_to(format, scale.float(), datapath.scale_rounding).double()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bitwright.datapath import Lanes
 from bitwright.datapath.ranges import tiles
-from bitwright.quantize import QuantizedTensor, Quantizer
+from bitwright.quantization import QuantizedTensor, Quantizer
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,9 @@ class Operand:
         """The matrix in float32 [rows, k]."""
         scaled = self.scaled.flatten(1)[:, : self.k]
         single = self.outside.float()
-        if not torch.compiler.is_compiling() and bool((single == self.outside).all()):  # a product of two float32 rounds the same in either precision
+        if not torch.compiler.is_compiling() and bool(
+            (single == self.outside).all()
+        ):  # a product of two float32 rounds the same in either precision
             return scaled * single
         return (scaled * self.outside).float()
 

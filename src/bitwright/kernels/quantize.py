@@ -7,7 +7,7 @@ from torch import Tensor
 from bitwright.formats import FLOAT32, Rounding
 from bitwright.kernels.operand import Operand
 from bitwright.kernels.rounding import Unsupported, round_to
-from bitwright.quantize import Granularity, Quantizer, Range, Scale, ScaleValue, Zero
+from bitwright.quantization import Granularity, Quantizer, Range, Scale, ScaleValue, Zero
 
 CHUNK = 1 << 18
 """Elements worked on at a time, so that temporaries stay in cache and are recycled."""
@@ -94,8 +94,10 @@ def _encode(
     return Operand(elements, inside, outside.expand(rows, 1), k, quantizer)
 
 
-def _set_scales(scales: tuple[Scale, ...], spans: list[Tensor], full_scales: tuple[float, ...]) -> tuple[list[Tensor], Tensor]:
-    """Stored scale values of each level, and their product; see bitwright.quantize.scale.set_scales."""
+def _set_scales(
+    scales: tuple[Scale, ...], spans: list[Tensor], full_scales: tuple[float, ...]
+) -> tuple[list[Tensor], Tensor]:
+    """Stored scale values of each level, and their product; see bitwright.quantization.scale.set_scales."""
     values: list[Tensor] = []
     taken = torch.ones(1, 1)
     for i, (scale, span) in enumerate(zip(scales, spans, strict=True)):
@@ -128,10 +130,7 @@ def _least_error(x: Tensor, candidates: list[Operand]) -> Operand:
     elements, inside = first.elements, first.inside
     if inside is None:
         raise Unsupported("several full scales for a whole row")
-    finest = first.quantizer.scales[-1].share
-    # the reference's own sums, so that near ties fall alike
-    errors = np.stack([finest.reduce(np.add, (_exact(c) - x.numpy()) ** 2) for c in candidates])
-    best = torch.from_numpy(errors.argmin(0))
+    best = torch.stack([_squared_error(c, x) for c in candidates]).argmin(0)
     for i, c in enumerate(candidates[1:], 1):
         assert c.inside is not None, "candidates differ in their full scale only"
         elements = torch.where((best == i)[..., None], c.elements, elements)
@@ -139,8 +138,15 @@ def _least_error(x: Tensor, candidates: list[Operand]) -> Operand:
     return Operand(elements, inside, first.outside, first.k, first.quantizer)
 
 
-def _exact(operand: Operand) -> np.ndarray:
-    """The matrix as the reference decodes it, in float64 [rows, k]."""
+def _squared_error(operand: Operand, x: Tensor) -> Tensor:
+    """Squared error of each cell of the finest scale, by the reference's own sums, so that near ties fall alike."""
     assert operand.inside is not None, "a scale that varies along K"
     scale = operand.inside.double() * operand.outside
-    return (operand.elements.double() * scale[..., None]).flatten(1)[:, : operand.k].numpy()
+    decoded = (operand.elements.double() * scale[..., None]).flatten(1)[:, : operand.k]
+    wrong = (decoded - x).square()
+    finest = operand.quantizer.scales[-1].share
+    if not torch.compiler.is_compiling():
+        return torch.from_numpy(finest.reduce(np.add, wrong.numpy()))
+    padded = torch.nn.functional.pad(wrong, (0, -operand.k % operand.elements.shape[2]))
+    errors = padded.view(operand.elements.shape).sum(2)
+    return errors if finest.cell(*x.shape)[0] == 1 else errors.sum(0, keepdim=True)

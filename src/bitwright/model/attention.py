@@ -1,7 +1,7 @@
 """Attention products: both operands are activations, so the scheme's input quantizer serves both.
 
-`scaled_dot_product_attention` is a function, not a layer. The module that calls it is wrapped, and while it runs the call
-is redirected here; nothing is patched.
+`scaled_dot_product_attention` is a function, not a layer. The module that calls it is wrapped, and while it runs the
+call is redirected here; nothing is patched.
 """
 
 import math
@@ -18,7 +18,7 @@ from bitwright import kernels
 from bitwright.kernels import Stationary
 from bitwright.model.layers import Measurement, Ranges, naming
 from bitwright.model.lowering import Gemm
-from bitwright.quantize import Quantizer, Statistics
+from bitwright.quantization import Quantizer, Statistics
 from bitwright.scheme import Scheme
 
 OPERANDS = ("query", "key", "probability", "value")
@@ -75,7 +75,9 @@ class Attention(nn.Module):
     ) -> Tensor:  # fmt: skip
         if enable_gqa:
             key, value = (t.repeat_interleave(query.shape[-3] // t.shape[-3], -3) for t in (key, value))
-        scores = self._product("query", "key", query, key) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
+        scores = self._product("query", "key", query, key) * (
+            1 / math.sqrt(query.shape[-1]) if scale is None else scale
+        )
         length, width = scores.shape[-2:]
         if is_causal:
             allowed = torch.ones(length, width, dtype=torch.bool, device=scores.device).tril()

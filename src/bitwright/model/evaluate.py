@@ -40,11 +40,35 @@ class Reference:
 
 
 @torch.no_grad()
+def forward(task: Task, model: nn.Module, batch: Batch) -> Tensor:
+    """The task's forward. ValueError where the model does not take the batch, or gives something else than a tensor."""
+    try:
+        output = task.forward(model, batch)
+    except (RuntimeError, TypeError, IndexError) as error:
+        shapes = " and ".join(str(tuple(x.shape)) for x in batch.tensors)
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(f"{task.name}: the model does not take inputs of shape {shapes} ({reason})") from error
+    if not isinstance(output, Tensor):
+        raise ValueError(
+            f"{task.name}: the model gives a {type(output).__name__}, not a tensor; choose one in Task.forward"
+        )
+    return output
+
+
+@torch.no_grad()
 def reference(task: Task, model: nn.Module, limit: int | None = None, tick: Tick | None = None) -> Reference:
     """Evaluate the float model and keep what later comparisons need."""
-    batches, outputs, statistics = [], [], []
+    batches: list[Batch] = []
+    outputs: list[Tensor] = []
+    statistics: list[np.ndarray] = []
     for batch in task.test(limit):
-        output = task.forward(model, batch)
+        output = forward(task, model, batch)
+        if not bool(torch.isfinite(output).all()):
+            index = tuple(torch.nonzero(~torch.isfinite(output))[0].tolist())
+            raise ValueError(
+                f"{task.name}: float output {index} of test batch {len(batches)} is {output[index].item()}; "
+                "find the layer or the data that made it"
+            )
         batches.append(batch)
         outputs.append(output)
         statistics.append(task.metric.measure(output, batch.targets))

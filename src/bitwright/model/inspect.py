@@ -1,4 +1,4 @@
-"""What a model consists of, from one run of an example: order of layers, attention calls, products outside of layers."""
+"""What a model consists of, from one run of an example: order of layers, attention, products outside of layers."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -36,7 +36,8 @@ UNSUPPORTED: dict[type[nn.Module], str] = {
 PRODUCT_FUNCTIONS: dict[Callable[..., Any], str] = {
     torch.matmul: "matmul", torch.bmm: "bmm", torch.mm: "mm", torch.einsum: "einsum", torch.baddbmm: "baddbmm",
     torch.Tensor.matmul: "matmul", torch.Tensor.__matmul__: "matmul", torch.Tensor.bmm: "bmm", torch.Tensor.mm: "mm",
-    torch.Tensor.__rmatmul__: "matmul", torch.Tensor.baddbmm: "baddbmm", torch.addmm: "addmm", torch.Tensor.addmm: "addmm",
+    torch.Tensor.__rmatmul__: "matmul", torch.Tensor.baddbmm: "baddbmm", torch.addmm: "addmm",
+    torch.Tensor.addmm: "addmm",
     torch.addbmm: "addbmm", torch.Tensor.addbmm: "addbmm", torch.mv: "mv", torch.Tensor.mv: "mv", torch.addmv: "addmv",
     torch.dot: "dot", torch.Tensor.dot: "dot", torch.inner: "inner", torch.Tensor.inner: "inner",
     torch.tensordot: "tensordot", torch.chain_matmul: "chain_matmul", torch.linalg.multi_dot: "multi_dot",
@@ -144,5 +145,7 @@ def _attention_name(caller: str) -> str:
 
 def _inside_opaque(model: nn.Module) -> set[str]:
     """Names of layers inside modules that read their children's weights directly."""
-    opaque = [name for name, m in model.named_modules() if isinstance(m, nn.MultiheadAttention | nn.TransformerEncoderLayer)]
+    opaque = [
+        name for name, m in model.named_modules() if isinstance(m, nn.MultiheadAttention | nn.TransformerEncoderLayer)
+    ]
     return {name for name, _ in model.named_modules() if any(name.startswith(f"{o}.") for o in opaque)}

@@ -12,7 +12,7 @@ from bitwright import kernels
 from bitwright.datapath import Certificate
 from bitwright.kernels import Operand, Stationary
 from bitwright.model.lowering import Lowering
-from bitwright.quantize import QuantizedTensor, Quantizer, Range, Statistics
+from bitwright.quantization import QuantizedTensor, Quantizer, Range, Statistics
 from bitwright.scheme import Scheme
 
 AT_A_TIME = 1 << 20
@@ -69,6 +69,8 @@ class FakeQuantizedLayer(nn.Module):
 
     Before `resolve` it computes in float. `weight` and `bias` keep their names, so checkpoints fit.
     """
+
+    _fake_weight: Tensor | None
 
     def __init__(self, layer: nn.Module, lowering: Lowering, scheme: Scheme) -> None:
         super().__init__()
@@ -158,7 +160,9 @@ class FakeQuantizedLayer(nn.Module):
             rows = self.lowering.weight_rows(self.weight.detach().float(), self.block)
             assert self.weight_quantizer is not None, "resolved before"
             represented = kernels.fake_quantize(self.weight_quantizer, rows, self.weight_ranges)
-            self._fake_weight = self.lowering.weight_from_rows(represented, self.weight.shape, self.block).to(self.weight)
+            self._fake_weight = self.lowering.weight_from_rows(represented, self.weight.shape, self.block).to(
+                self.weight
+            )
             self._version = self.weight._version
         return self._fake_weight
 
@@ -185,6 +189,9 @@ class FakeQuantizedLayer(nn.Module):
 
 class QuantizedLayer(nn.Module):
     """A frozen layer: codes and scales, multiplied through the datapath with every register as wide as it really is."""
+
+    codes: Tensor
+    bias: Tensor | None
 
     def __init__(self, source: FakeQuantizedLayer, weight: QuantizedTensor, certificate: Certificate | None) -> None:
         super().__init__()
@@ -236,9 +243,8 @@ class QuantizedLayer(nn.Module):
             parts.append(self.lowering.add_bias(sums.values, self.bias))
         return torch.cat(parts).to(x.dtype)
 
-
     def _shares_dynamic_ranges(self) -> bool:
-        """Whether a scale that is set from the input at hand serves several samples, so that all must be seen at once."""
+        """Whether a scale set from the input at hand serves several samples, so that all must be seen at once."""
         assert self.input_quantizer is not None, "quantized input"
         scales = self.input_quantizer.scales
         ranges = (*self.input_ranges, *[None] * (len(scales) - len(self.input_ranges)))
@@ -247,6 +253,8 @@ class QuantizedLayer(nn.Module):
 
 class QuantizedEmbedding(nn.Module):
     """Rows of a table, stored as codes: weight only, no arithmetic."""
+
+    weight: Tensor
 
     def __init__(self, layer: nn.Embedding, scheme: Scheme) -> None:
         super().__init__()

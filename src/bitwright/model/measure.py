@@ -13,7 +13,7 @@ from bitwright.model.attention import Attention
 from bitwright.model.layers import FakeQuantizedLayer, Measurement, QuantizedEmbedding, QuantizedLayer
 from bitwright.model.prepare import Proof, prove
 from bitwright.model.task import Batch, Task
-from bitwright.quantize import Quantizer, Statistics
+from bitwright.quantization import Quantizer, Statistics
 from bitwright.result import LayerResult, Picture
 
 FLOAT_BITS = 32.0
@@ -77,7 +77,7 @@ def weight_bits(layer: FakeQuantizedLayer) -> float:
 def stored_bits(quantized: "object") -> float:
     """Bits an element of a quantized matrix."""
     q = quantized
-    return q.quantizer.bits_per_element(*q.shape)  # type: ignore[attr-defined, no-any-return]
+    return q.quantizer.bits_per_element(*q.shape)  # type: ignore[attr-defined]
 
 
 def pictures(prepared: nn.Module, seen: dict[str, object]) -> tuple[Picture, ...]:
@@ -196,5 +196,10 @@ def _picture(
     low = -edge if grid[0] < 0 else 0.0
     counts, edges = np.histogram(np.clip(levels, low, edge), 121, (low, edge))
     return Picture(
-        str(layer.name), operand, describe(quantizer), tuple(map(float, edges)), tuple(map(int, counts)), tuple(map(float, grid))
+        str(layer.name),
+        operand,
+        describe(quantizer),
+        tuple(map(float, edges)),
+        tuple(map(int, counts)),
+        tuple(map(float, grid)),
     )

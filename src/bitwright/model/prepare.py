@@ -14,15 +14,17 @@ import torch
 from torch import nn
 
 from bitwright import kernels
+from bitwright.config import from_text
 from bitwright.datapath import Certificate, bits_for, worst_sum
 from bitwright.formats import Bounds
 from bitwright.model.attention import Attention, AttentionCaller
+from bitwright.model.convolution import Conv
 from bitwright.model.inspect import Structure, inspect, kind_of, unsupported_reason
 from bitwright.model.layers import FakeQuantizedLayer, QuantizedEmbedding, QuantizedLayer, naming
-from bitwright.model.lowering import Conv, Linear, Lowering
+from bitwright.model.lowering import Linear, Lowering
 from bitwright.model.task import Batch, Inputs, call
 from bitwright.model.transform import fold_batchnorm
-from bitwright.quantize import Quantizer, Range, Statistics
+from bitwright.quantization import Quantizer, Range, Statistics
 from bitwright.recipe import LayerInfo, Recipe, nearest
 from bitwright.result import Coverage
 from bitwright.scheme import Scheme
@@ -36,7 +38,8 @@ M = TypeVar("M", bound=nn.Module)
 def prepare(model: nn.Module, recipe: Recipe | Scheme, example: Inputs | None = None) -> nn.Module:
     """A copy whose matched layers simulate their scheme once calibrated.
 
-    One run of the example, a tuple of arguments or a dict of keyword arguments, tells the order of layers and finds attention; without it attention stays in float.
+    One run of the example, a tuple of arguments or a dict of keyword arguments, tells the order of layers and finds
+    attention; without it attention stays in float.
     NaN or infinity in a weight raises ValueError naming the layer.
     """
     recipe = Recipe.uniform(recipe) if isinstance(recipe, Scheme) else recipe
@@ -63,7 +66,9 @@ def prepare(model: nn.Module, recipe: Recipe | Scheme, example: Inputs | None = 
 
 
 @torch.no_grad()
-def observe(prepared: nn.Module, batches: Iterable[Batch], forward: Callable[[nn.Module, Batch], Any] | None = None) -> Seen:
+def observe(
+    prepared: nn.Module, batches: Iterable[Batch], forward: Callable[[nn.Module, Batch], Any] | None = None
+) -> Seen:
     """Statistics of every input, with the network in float. They serve every scheme of the same model."""
     layers = _sites(prepared)
     count = 0
@@ -78,9 +83,7 @@ def observe(prepared: nn.Module, batches: Iterable[Batch], forward: Callable[[nn
     return {name: layer.seen for name, layer in layers.items() if layer.seen is not None}
 
 
-def calibrate(
-    prepared: M, batches: Iterable[Batch], forward: Callable[[nn.Module, Batch], Any] | None = None
-) -> M:
+def calibrate(prepared: M, batches: Iterable[Batch], forward: Callable[[nn.Module, Batch], Any] | None = None) -> M:
     """Fix static ranges and choose formats, in place; returns the model."""
     return resolve(prepared, observe(prepared, batches, forward))
 
@@ -96,7 +99,9 @@ def resolve(prepared: M, seen: Seen) -> M:
         layers = {n: m for n, m in _sites(prepared).items() if isinstance(m, FakeQuantizedLayer)}
         for always in promotion.always:
             if always not in layers:
-                raise ValueError(f"the promotion always names {always!r}, which is no quantized layer{nearest(always, layers)}")
+                raise ValueError(
+                    f"the promotion always names {always!r}, which is no quantized layer{nearest(always, layers)}"
+                )
         ranked = sorted(layers, key=lambda n: (n not in promotion.always, -_error(layers[n], seen[n])))
         for name in ranked[: promotion.layers]:
             layers[name].scheme = promotion.scheme
@@ -123,18 +128,22 @@ def freeze(prepared: nn.Module) -> nn.Module:
 
 
 def quantize(
-    model: nn.Module, scheme: Scheme | Recipe, calibration: Iterable[Batch] | Iterable[Inputs] | Iterable[torch.Tensor]
+    model: nn.Module,
+    scheme: Scheme | Recipe | str,
+    calibration: Iterable[Batch] | Iterable[Inputs] | Iterable[torch.Tensor],
 ) -> nn.Module:
-    """The steps in one call: fold BatchNorm, prepare, calibrate, freeze.
+    """The steps in one call: fold BatchNorm, prepare, calibrate, freeze. The scheme may be text: "vs_quant(4, 8)".
 
     Calibration batches are `Batch`es, tensors, or the arguments of a call: a tuple, or a dict by keyword.
     """
     batches = [
-        b if isinstance(b, Batch) else Batch(b if isinstance(b, tuple | dict) else (b,), torch.empty(0)) for b in calibration
+        b if isinstance(b, Batch) else Batch(b if isinstance(b, tuple | dict) else (b,), torch.empty(0))
+        for b in calibration
     ]
     if not batches:
         raise ValueError("the calibration data is empty; give at least one batch")
     example = batches[0].inputs
+    scheme = from_text(scheme) if isinstance(scheme, str) else scheme
     return freeze(calibrate(prepare(fold_batchnorm(model, example), scheme, example), batches))
 
 
@@ -150,10 +159,7 @@ def prove(layer: FakeQuantizedLayer | QuantizedLayer) -> Proof:
     """What accumulator does this layer need? None where inputs stay in float."""
     if layer.input_quantizer is None:
         return Proof(None, None)
-    if isinstance(layer, QuantizedLayer):
-        weight = layer.quantized_weight()
-    else:
-        weight = _quantized_weight(layer)
+    weight = layer.quantized_weight() if isinstance(layer, QuantizedLayer) else _quantized_weight(layer)
     return _prove(layer, weight)
 
 
@@ -226,15 +232,15 @@ def _error(layer: FakeQuantizedLayer, seen: Any) -> float:
 
 
 def _sites(model: nn.Module) -> dict[str, FakeQuantizedLayer | Attention]:
-    return {
-        m.name: m for _, m in model.named_modules() if isinstance(m, FakeQuantizedLayer | Attention)
-    }
+    return {m.name: m for _, m in model.named_modules() if isinstance(m, FakeQuantizedLayer | Attention)}
 
 
 def _coverage(model: nn.Module, structure: Structure, assigned: dict[str, Scheme | None]) -> tuple[Coverage, ...]:
     rows = []
     for layer in structure.layers:
-        count = max(structure.calls[layer.name] if layer.kind != "attention" else structure.attention[_caller(layer)], 1)
+        count = max(
+            structure.calls[layer.name] if layer.kind != "attention" else structure.attention[_caller(layer)], 1
+        )
         scheme = assigned.get(layer.name)
         why = "no rule names it" if layer.name not in assigned else "its rule keeps it in float"
         if scheme is not None:
@@ -263,7 +269,10 @@ def _require_finite_weight(name: str, layer: nn.Module) -> None:
     for parameter, value in layer.named_parameters(recurse=False):
         if not bool(torch.isfinite(value).all()):
             index = tuple(torch.nonzero(~torch.isfinite(value))[0].tolist())
-            raise ValueError(f"layer {name}: {parameter}[{', '.join(map(str, index))}] is {value[index].item()}; only finite weights can be quantized")  # noqa: E501
+            raise ValueError(
+                f"layer {name}: {parameter}[{', '.join(map(str, index))}] is {value[index].item()}; "
+                "only finite weights can be quantized"
+            )
 
 
 def _replaced(model: nn.Module, replacements: dict[int, nn.Module]) -> nn.Module:

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-
 Inputs = tuple[Any, ...] | dict[str, Any]
 """Arguments of a forward call, by position or by keyword."""
 

@@ -14,4 +14,7 @@ CATALOGUE: tuple[Callable[..., Scheme], ...] = (
     integer, vs_quant, vs_quant_chip, ant, ant_type, minifloat, mxfp4, mxfp6, mxfp8, mxint8, nvfp4,
 )  # fmt: skip
 
-__all__ = ["CATALOGUE", *(factory.__name__ for factory in CATALOGUE)]
+__all__ = [
+    "CATALOGUE", "ant", "ant_type", "integer", "minifloat", "mxfp4", "mxfp6", "mxfp8", "mxint8", "nvfp4", "vs_quant",
+    "vs_quant_chip",
+]  # fmt: skip

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from bitwright.datapath import WIDE, Accumulator, Datapath
 from bitwright.formats import FLOAT32, Format, Int, Minifloat, Rounding, Table
-from bitwright.quantize import BestOf, BySign, Granularity, MinimumError, PerRow, PerTensor, Quantizer, Scale
+from bitwright.quantization import BestOf, BySign, Granularity, MinimumError, PerRow, PerTensor, Quantizer, Scale
 from bitwright.scheme import Scheme
 
 SOURCE = "Guo et al., MICRO 2022; clevercool/ANT-Quantization@bc84067"

@@ -6,8 +6,18 @@ CVPR 2018, arXiv:1712.05877. Differs from the paper: weights are symmetric and p
 
 from bitwright.datapath import Accumulator, Datapath, Overflow
 from bitwright.formats import FLOAT32, Int
-from bitwright.quantize import (
-    AnyQuantizer, BySign, Granularity, MinimumError, PerRow, PerTensor, Quantizer, RangeEstimator, Scale, Zero,
+from bitwright.quantization import (
+    AnyQuantizer,
+    BySign,
+    Granularity,
+    MinimumError,
+    PerColumns,
+    PerRow,
+    PerTensor,
+    Quantizer,
+    RangeEstimator,
+    Scale,
+    Zero,
 )  # fmt: skip
 from bitwright.scheme import Example, Scheme
 
@@ -37,6 +47,10 @@ def integer(
     datapath = Datapath(inner=register, outer=Accumulator(FLOAT32), scale_product=FLOAT32)
     if input_bits is None:
         return Scheme(None, weight, datapath, SOURCE)
+    if input_range is not None and not isinstance(input_share, PerTensor | PerColumns):
+        raise ValueError(
+            f"integer: a range fixed at calibration cannot serve {input_share} of other inputs; pass input_range=None"
+        )
     scale = Scale(input_share, range=input_range)
     unsigned = Int(input_bits, signed=False)
     chosen: AnyQuantizer = Quantizer(unsigned, (scale,), zero=Zero.FITTED)

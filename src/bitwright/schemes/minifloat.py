@@ -6,7 +6,7 @@ and mantissa bits; E4M3 and E5M2 keep their NaN codes, other splits use every co
 
 from bitwright.datapath import WIDE, Accumulator, Datapath
 from bitwright.formats import E4M3, E5M2, FLOAT32, Minifloat
-from bitwright.quantize import AbsMax, Granularity, PerRow, PerTensor, Quantizer, RangeEstimator, Scale
+from bitwright.quantization import AbsMax, Granularity, PerRow, PerTensor, Quantizer, RangeEstimator, Scale
 from bitwright.scheme import Scheme
 
 SOURCE = "Micikevicius et al., arXiv:2209.05433"

@@ -9,9 +9,19 @@ from dataclasses import dataclass
 
 from bitwright.datapath import WIDE, Accumulator, Datapath
 from bitwright.formats import (
-    E2M1, E2M3, E3M2, E4M3, E5M2, E8M0, FLOAT32, MXINT8_ELEMENT, Format, Minifloat, Rounding,
+    E2M1,
+    E2M3,
+    E3M2,
+    E4M3,
+    E5M2,
+    E8M0,
+    FLOAT32,
+    MXINT8_ELEMENT,
+    Format,
+    Minifloat,
+    Rounding,
 )  # fmt: skip
-from bitwright.quantize import PerBlock, Quantizer, Scale
+from bitwright.quantization import PerBlock, Quantizer, Scale
 from bitwright.scheme import Scheme
 
 SOURCE = "OCP Microscaling Formats v1.0, 2023; arXiv:2310.10537"
@@ -45,7 +55,9 @@ class RoundedRule:
     def scale(self, element: Format, share: PerBlock) -> Scale:
         mantissa_bits = 3 if element.bits == 6 else 1
         rounded = Minifloat(8, mantissa_bits)
-        return Scale(share, E8M0, Rounding.FLOOR, full_scale=2.0 ** _LARGEST_EXPONENT[element], magnitude_format=rounded)
+        return Scale(
+            share, E8M0, Rounding.FLOOR, full_scale=2.0 ** _LARGEST_EXPONENT[element], magnitude_format=rounded
+        )
 
 
 Rule = OcpRule | CeilingRule | RoundedRule

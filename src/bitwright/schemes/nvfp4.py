@@ -7,7 +7,7 @@ the two divisions is ModelOpt's.
 
 from bitwright.datapath import WIDE, Accumulator, Datapath
 from bitwright.formats import E2M1, E4M3, FLOAT32
-from bitwright.quantize import AbsMax, PerBlock, PerTensor, Quantizer, RangeEstimator, Scale
+from bitwright.quantization import AbsMax, PerBlock, PerTensor, Quantizer, RangeEstimator, Scale
 from bitwright.scheme import Scheme
 
 SOURCE = "NVIDIA Model Optimizer@a2fbac7, nvfp4_tensor.py"

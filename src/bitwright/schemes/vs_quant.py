@@ -3,13 +3,23 @@
 S. Dai et al., "VS-Quant: per-vector scaled quantization for accurate low-precision neural network inference",
 MLSys 2021, arXiv:2102.04503. The chip: B. Keller et al., JSSC 58(4), 2023.
 Differs from the paper: unsigned inputs use all 2**N codes (the text prints the signed bound, its results need the full
-one); the coarse scale of an input is static, from the largest vector scale seen in calibration (the paper leaves it open).
+one); the coarse scale of an input is static, from the largest vector scale of the calibration (left open there).
 """
 
 from bitwright.datapath import WIDE, Accumulator, Datapath, Overflow
-from bitwright.formats import FLOAT32, Format, Int
-from bitwright.quantize import (
-    AbsMax, BySign, Granularity, PerBlock, PerColumns, PerRow, PerTensor, Quantizer, RangeEstimator, Scale, ScaleValue,
+from bitwright.formats import FLOAT32, Format, Int, Rounding
+from bitwright.quantization import (
+    AbsMax,
+    BySign,
+    Granularity,
+    PerBlock,
+    PerColumns,
+    PerRow,
+    PerTensor,
+    Quantizer,
+    RangeEstimator,
+    Scale,
+    ScaleValue,
 )  # fmt: skip
 from bitwright.scheme import Example, Scheme
 
@@ -34,12 +44,14 @@ def vs_quant(
     `scale_product` rounds the product of the two vector scales, e.g. Int(6, signed=False, exponent=2).
     """
     weight = Quantizer(
-        Int(weight_bits, narrow=True), _scales(PerRow(), weight_scale_bits, PerBlock(vector)), divide_by=ScaleValue.IDEAL
+        Int(weight_bits, narrow=True),
+        _scales(PerRow(), weight_scale_bits, PerBlock(vector)),
+        divide_by=ScaleValue.IDEAL,
     )
     is_integer = weight_scale_bits is not None and (input_bits is None or input_scale_bits is not None)
-    datapath = Datapath(
-        outer=WIDE if is_integer else Accumulator(FLOAT32), scale_product=scale_product if is_integer else FLOAT32
-    )
+    datapath = Datapath(outer=Accumulator(FLOAT32), scale_product=FLOAT32)
+    if is_integer:
+        datapath = Datapath(outer=WIDE, scale_product=scale_product, scale_rounding=Rounding.NEAREST_UP)
     if input_bits is None:
         return Scheme(None, weight, datapath, SOURCE)
     blocks: Granularity = PerBlock(vector) if input_vectors is None else PerColumns(vector)
@@ -62,6 +74,7 @@ def vs_quant_chip() -> Scheme:
         inner=Accumulator(Int(14)),
         outer=Accumulator(Int(24), Overflow.SATURATE),
         scale_product=Int(8, signed=False, exponent=8),
+        scale_rounding=Rounding.NEAREST_UP,
     )
     return Scheme(base.input, base.weight, datapath, "Keller et al., JSSC 58(4), 2023")
 

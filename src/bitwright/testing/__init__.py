@@ -5,6 +5,7 @@ from bitwright.testing.operands import Operands, largest_inputs, operands
 from bitwright.testing.strategies import formats, levels, matrices, quantizers, roundings
 
 __all__ = [
-    "FormatContract", "Operands", "SchemeContract", "formats", "largest_inputs", "levels", "matrices", "operands", "quantizers",
+    "FormatContract", "Operands", "SchemeContract", "formats", "largest_inputs", "levels", "matrices", "operands",
+    "quantizers",
     "roundings",
 ]  # fmt: skip

@@ -5,7 +5,8 @@
         def format(self, request):
             return request.param
 
-A law that does not concern a format or scheme (rounding of a group format, sums of a weight-only scheme) skips and says why.
+A law that does not concern a format or scheme (rounding of a group format,
+sums of a weight-only scheme) skips and says why.
 """
 
 from dataclasses import replace
@@ -15,9 +16,9 @@ import numpy as np
 import pytest
 
 from bitwright.datapath import Accumulator, Datapath, Overflow
-from bitwright.formats import Bounds, Format, Int, Minifloat, Rounding, pack, unpack
-from bitwright.quantize import Quantizer, QuantizedTensor
+from bitwright.formats import Format, Int, Rounding, pack, unpack
 from bitwright.scheme import Scheme
+from bitwright.testing.exact import exact_product
 from bitwright.testing.operands import Operands, extreme_bounds, largest_inputs, operands, resolve
 
 ALL_CODES_UP_TO_BITS = 8
@@ -40,7 +41,9 @@ class FormatContract:
         np.testing.assert_array_equal(format.decode(format.encode(values, rounding)), values)
 
     @pytest.mark.parametrize("rounding", DETERMINISTIC)
-    def test_no_representable_value_is_nearer_and_ties_follow_the_rounding(self, format: Format, rounding: Rounding) -> None:
+    def test_no_representable_value_is_nearer_and_ties_follow_the_rounding(
+        self, format: Format, rounding: Rounding
+    ) -> None:
         _require_scalar(format)
         lower, upper = _neighbours(format)
         for level in _levels_between(lower, upper):
@@ -169,7 +172,7 @@ class SchemeContract:
             if product is None or product.overflows:
                 continue
             compared += 1
-            exact, tolerance = _exact_product(scheme.datapath, both)
+            exact, tolerance = exact_product(scheme.datapath, both)
             error = np.abs(np.vectorize(Fraction, otypes=[object])(product.values) - exact)
             assert np.all(error <= tolerance), f"k = {k}: {error.max()} off, {tolerance.max()} allowed"
         assert compared, "the sums of three products fit any sensible accumulator"
@@ -234,7 +237,9 @@ class SchemeContract:
         _require_input(scheme)
         both = operands(scheme, rows=4, columns=3, k=RAGGED)
         quantizer = both.x.quantizer
-        if any(r is None and s.share.cell(4, RAGGED)[0] > 1 for r, s in zip(both.x_ranges, quantizer.scales, strict=True)):
+        if any(
+            r is None and s.share.cell(4, RAGGED)[0] > 1 for r, s in zip(both.x_ranges, quantizer.scales, strict=True)
+        ):
             pytest.skip("a dynamic scale that rows share depends on all of them")
         whole = scheme.datapath.matmul(both.x, both.w).values
         for i in range(4):
@@ -243,7 +248,7 @@ class SchemeContract:
 
 
 def _codes(format: Format) -> np.ndarray:
-    """All codes that stand for a number; of wide formats the first, the last and a sample. Group formats: a valid row."""
+    """All codes that stand for a number; of wide formats the ends and a sample. Group formats: a valid row."""
     if not _is_scalar(format):
         return format.encode(np.random.default_rng(0).normal(size=SAMPLED_CODES) * format.full_scale / 3)
     if format.bits <= ALL_CODES_UP_TO_BITS:
@@ -284,7 +289,16 @@ def _neighbours(format: Format) -> tuple[np.ndarray, np.ndarray]:
 def _levels_between(lower: np.ndarray, upper: np.ndarray) -> list[np.ndarray]:
     """Both neighbours, their midpoint, a third, and the floats next to each."""
     middle = lower / 2 + upper / 2  # halving first: the sum of two of the largest float32 is fine, of float64 not
-    return [lower, upper, middle, _next(middle, -1), _next(middle, 1), lower + (upper - lower) / 3, _next(lower, 1), _next(upper, -1)]
+    return [
+        lower,
+        upper,
+        middle,
+        _next(middle, -1),
+        _next(middle, 1),
+        lower + (upper - lower) / 3,
+        _next(lower, 1),
+        _next(upper, -1),
+    ]
 
 
 def _next(x: np.ndarray, direction: int) -> np.ndarray:
@@ -341,77 +355,6 @@ def _multiply_or_none(datapath: Datapath, both: Operands):
         return None
 
 
-def _exact_product(datapath: Datapath, both: Operands) -> tuple[np.ndarray, np.ndarray]:
-    """The product in fractions, and how far the datapath's stated roundings may lie from it."""
-    x, w, k = both.x, both.w, both.x.k
-    exact = np.empty((len(x.codes), len(w.codes)), object)
-    tolerance = exact.copy()
-    x_values, w_values = _fractions(x), _fractions(w)
-    tile = datapath.inner_elements(x.quantizer, w.quantizer, *w.shape)
-    has_outer = -(-k // tile) > 1 or any(t.quantizer.scales[-1].share.splits_k for t in (x, w))
-    for i, x_row in enumerate(x_values):
-        for j, w_row in enumerate(w_values):
-            products = [a * b for a, b in zip(x_row, w_row, strict=True)]
-            sums = [abs(sum(products[start : start + tile])) for start in range(0, k, tile)]
-            exact[i, j] = sum(products)
-            tolerance[i, j] = _tolerance(datapath, both, (i, j), sums) if has_outer else 4 * U64 * abs(exact[i, j])
-    return exact, tolerance
-
-
-U32, U64 = Fraction(1, 2**24), Fraction(1, 2**53)
-
-
-def _tolerance(datapath: Datapath, both: Operands, at: tuple[int, int], sums: list[Fraction]) -> Fraction:
-    """Error bound of T scaled tile sums that are rounded, added in order, and scaled twice in float64.
-
-    A float register with unit roundoff u rounds each addend once (u·|addend|) and each of T running sums (u·Σ|addend|,
-    to first order; one more term covers the rest). Scale products rounded to a format add their own error.
-    """
-    magnitude = sum(sums, Fraction(0))
-    error = 4 * U64 * magnitude  # two coarse factors, the total's conversion, and one product of coarse levels
-    if not datapath.outer.is_integer:
-        assert isinstance(datapath.outer.format, Minifloat), "a float register"
-        roundoff = Fraction(1, 2 ** (datapath.outer.format.mantissa_bits + 1))
-        error += (len(sums) + 2) * roundoff * magnitude * 2
-        error += len(sums) * Fraction(1, 2**149) * _outside(both, at)  # subnormal addends round by a fixed step
-    product_format = datapath.scale_product
-    if isinstance(product_format, Minifloat):
-        error += magnitude * Fraction(1, 2**product_format.mantissa_bits)
-    elif isinstance(product_format, Int):
-        # every product of scales is off by at most half a step, or by what saturation cuts (one step at most)
-        step = Fraction(2) ** product_format.exponent
-        error += step * sum((s / p for s, p in zip(sums, _scale_products(both, at, len(sums))) if p), Fraction(0))
-    return error
-
-
-def _outside(both: Operands, at: tuple[int, int]) -> Fraction:
-    """A factor no smaller than the coarse scales of row and column."""
-    return Fraction(float(both.x.scale()[at[0]].max())) * Fraction(float(both.w.scale()[at[1]].max())) + 1
-
-
-def _scale_products(both: Operands, at: tuple[int, int], tiles: int) -> list[Fraction]:
-    """Product of the operands' stored block scales, one a tile."""
-
-    def inner(t: QuantizedTensor, row: int) -> list[Fraction]:
-        scale = t.quantizer.scales[-1]
-        if not scale.share.splits_k:
-            return [Fraction(1)] * tiles
-        stored = scale.format.decode(t.scales[-1])
-        return [Fraction(float(v)) for v in stored[row if len(stored) > 1 else 0]]
-
-    return [a * b for a, b in zip(inner(both.x, at[0]), inner(both.w, at[1]), strict=True)]
-
-
-def _fractions(t: QuantizedTensor) -> list[list[Fraction]]:
-    """The matrix that the codes stand for, from elements and stored scales, without rounding."""
-    elements = t.elements().reshape(len(t.codes), -1)[:, : t.k]
-    rows = [[Fraction(v) for v in row] for row in elements.tolist()]
-    for scale, codes in zip(t.quantizer.scales, t.scales, strict=True):
-        factor = scale.share.expand(scale.format.decode(codes), *t.shape).tolist()
-        rows = [[v * Fraction(f) for v, f in zip(row, line)] for row, line in zip(rows, factor)]
-    return rows
-
-
 def _worst_cases(scheme: Scheme, *, narrower: int):
     """Datapaths with a register of the certified width less some bits, and the inputs that fill it."""
     for k in (SHORT, RAGGED):
@@ -426,13 +369,14 @@ def _worst_cases(scheme: Scheme, *, narrower: int):
             inner = replace(inner, outer=Accumulator())
         yield inner, worst, both.w
         if certificate.outer_bits is not None and certificate.outer_bits <= 62:
-            yield replace(wide, outer=Accumulator(Int(certificate.outer_bits - narrower), Overflow.FORBID)), worst, both.w
+            yield (
+                replace(wide, outer=Accumulator(Int(certificate.outer_bits - narrower), Overflow.FORBID)),
+                worst,
+                both.w,
+            )
 
 
 def _permuted_ranges(ranges, order: np.ndarray):
     """Calibrated ranges for permuted rows: those that have one a row follow."""
     rows = len(order)
     return tuple(r if r is None or len(r.low) != rows else type(r)(r.low[order], r.high[order]) for r in ranges)
-
-
-__all__ = ["Bounds", "FormatContract", "Quantizer", "SchemeContract"]

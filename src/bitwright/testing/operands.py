@@ -9,7 +9,7 @@ from jaxtyping import Float
 from bitwright.datapath import Datapath
 from bitwright.datapath.ranges import integers, tiles
 from bitwright.formats import Bounds
-from bitwright.quantize import AnyQuantizer, QuantizedTensor, Quantizer, Range, Statistics
+from bitwright.quantization import AnyQuantizer, QuantizedTensor, Quantizer, Range, Statistics
 from bitwright.scheme import Scheme
 
 
@@ -33,9 +33,7 @@ def resolve(chosen: AnyQuantizer, sample: Float[np.ndarray, "rows k"]) -> tuple[
 
 
 @lru_cache(maxsize=256)  # searching ranges is slow, and every law of a scheme wants the same operands
-def operands(
-    scheme: Scheme, *, rows: int, columns: int, k: int, seed: int = 0, signed_input: bool = True
-) -> Operands:
+def operands(scheme: Scheme, *, rows: int, columns: int, k: int, seed: int = 0, signed_input: bool = True) -> Operands:
     """Random float32 operands with outliers, zeros and a zero block, quantized as the scheme says."""
     assert scheme.input is not None, "a scheme with an input"
     generator = np.random.default_rng(seed)
@@ -77,7 +75,10 @@ def largest_inputs(both: Operands, datapath: Datapath) -> QuantizedTensor:
     shape = (len(codes), w.k)
     is_integer = datapath.outer.is_integer
     scales = tuple(
-        np.full(s.share.shape(*shape), s.format.encode(np.asarray([s.format.full_scale if s.share.splits_k and is_integer else 1.0]))[0])
+        np.full(
+            s.share.shape(*shape),
+            s.format.encode(np.asarray([s.format.full_scale if s.share.splits_k and is_integer else 1.0]))[0],
+        )
         for s in x.quantizer.scales
     )
     zero_points = None if x.zero_points is None else np.full((1, 1), x.zero_points.flat[0])

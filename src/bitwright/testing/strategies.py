@@ -7,7 +7,17 @@ import numpy as np
 from hypothesis import strategies as st
 
 from bitwright.formats import E2M1, E2M3, E3M2, E4M3, E5M2, E8M0, Format, Int, Minifloat, Rounding, Specials, Table
-from bitwright.quantize import Granularity, PerBlock, PerColumns, PerRow, PerTensor, PerTile, Quantizer, Scale, ScaleValue
+from bitwright.quantization import (
+    Granularity,
+    PerBlock,
+    PerColumns,
+    PerRow,
+    PerTensor,
+    PerTile,
+    Quantizer,
+    Scale,
+    ScaleValue,
+)
 
 Draw = Callable[..., Any]
 """What a composite strategy is given; Hypothesis's own protocol cannot be checked at run time."""
@@ -52,8 +62,27 @@ def formats() -> st.SearchStrategy[Format]:
 
 def levels() -> st.SearchStrategy[float]:
     """Finite levels: zeros, ties, subnormals, huge and small ones, ordinary ones."""
-    special = [0.0, -0.0, 0.5, -0.5, 1.5, 2.5, 0.25, 0.75, 5.0, 5e-324, -1e-310, 2.0**-149, 1e-30, 3.4e38, -3.4e38, 1e300]
-    return st.sampled_from(special) | st.floats(allow_nan=False, allow_infinity=False) | st.integers(-300, 300).map(float)
+    special = [
+        0.0,
+        -0.0,
+        0.5,
+        -0.5,
+        1.5,
+        2.5,
+        0.25,
+        0.75,
+        5.0,
+        5e-324,
+        -1e-310,
+        2.0**-149,
+        1e-30,
+        3.4e38,
+        -3.4e38,
+        1e300,
+    ]
+    return (
+        st.sampled_from(special) | st.floats(allow_nan=False, allow_infinity=False) | st.integers(-300, 300).map(float)
+    )
 
 
 @st.composite
@@ -62,7 +91,8 @@ def matrices(
 ) -> np.ndarray:
     """float32 [rows, k]: one seed draws the bulk, then zeros, equal values, ties, subnormals and outliers are put in.
 
-    Magnitudes stay within 2**±40, so that squares and scales stay normal float32; subnormals are beside them, not alone.
+    Magnitudes stay within 2**±40, so that squares and scales stay normal float32; subnormals are beside them,
+    not alone.
     """
     m, n = draw(rows or st.integers(1, 5)), draw(k or st.integers(1, 70))
     generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -79,7 +109,9 @@ def matrices(
     scale = 2.0 ** draw(st.integers(-20, 20))
     x = (x * scale).astype(np.float32)
     if draw(st.booleans()):
-        x[draw(st.integers(0, m - 1)), draw(st.integers(0, n - 1))] = draw(st.sampled_from([0.0, -0.0, 1e-40, -1e-40, scale]))
+        x[draw(st.integers(0, m - 1)), draw(st.integers(0, n - 1))] = draw(
+            st.sampled_from([0.0, -0.0, 1e-40, -1e-40, scale])
+        )
     return x
 
 

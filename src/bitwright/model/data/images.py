@@ -35,8 +35,9 @@ class Arrays(Reader):
         return (self.file,)
 
     def read(self, folder: Path, chosen: range) -> Samples:
-        stored = np.load(folder / self.file)
-        return Samples(stored[self.inputs][chosen], stored[self.targets][chosen].astype(np.int64))
+        with (folder / self.file).open("rb") as file:
+            stored = np.load(file)
+            return Samples(stored[self.inputs][chosen], stored[self.targets][chosen].astype(np.int64))
 
 
 @final
@@ -52,12 +53,13 @@ class Jpegs(Reader):
         return (self.file,)
 
     def read(self, folder: Path, chosen: range) -> Samples:
-        stored = np.load(folder / self.file)
-        content, offset = stored["jpeg"], stored["offset"]
+        with (folder / self.file).open("rb") as file:
+            stored = np.load(file)
+            content, offset, label = stored["jpeg"], stored["offset"], stored["label"]
         images = [decode_jpeg(content[offset[index] : offset[index + 1]].tobytes()) for index in chosen]
         kept = slice(*self.window)
         pixels = np.stack([image[kept, kept] for image in images])
-        return Samples(pixels, stored["label"][chosen].astype(np.int64))
+        return Samples(pixels, label[chosen].astype(np.int64))
 
 
 @final
@@ -76,8 +78,9 @@ class SuperResolution(Reader):
         return (self.file,)
 
     def read(self, folder: Path, chosen: range) -> Samples:
-        stored = np.load(folder / self.file)
-        large = [stored[f"HR_{index + 1}"] for index in chosen]
+        with (folder / self.file).open("rb") as file:
+            stored = np.load(file)
+            large = [stored[f"HR_{index + 1}"] for index in chosen]
         return Samples([luma(halve(image)) for image in large], [luma(image) for image in large])
 
 

@@ -13,7 +13,9 @@ BATCH = 32
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 
-def read_batches(path: Path, *, image_size: int = 224, calibration_samples: int = 64) -> tuple[tuple[Batch, ...], tuple[Batch, ...]]:
+def read_batches(
+    path: Path, *, image_size: int = 224, calibration_samples: int = 64
+) -> tuple[tuple[Batch, ...], tuple[Batch, ...]]:
     """Calibration and test batches of `path`.
 
     An .npz file holds `x` (float32, first axis samples) and `y` (integer classes), and optionally `calibration`, inputs
@@ -47,7 +49,9 @@ def _read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]
     except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
         if isinstance(error, FileNotFoundError) or "it needs x" in str(error):
             raise
-        raise ValueError(f"{path} is not an array file that NumPy reads without pickle ({error}); save it with np.savez") from None
+        raise ValueError(
+            f"{path} is not an array file that NumPy reads without pickle ({error}); save it with np.savez"
+        ) from None
     x, y, calibration = found
     return np.asarray(x, np.float32), y, None if calibration is None else np.asarray(calibration, np.float32)
 
@@ -65,7 +69,9 @@ def _read_images(folder: Path, size: int) -> tuple[np.ndarray, np.ndarray]:
     for file, _ in files:
         with Image.open(file) as image:
             scale = size * 256 / 224 / min(image.size)
-            resized = image.convert("RGB").resize([max(round(s * scale), size) for s in image.size], Image.Resampling.BILINEAR)
+            resized = image.convert("RGB").resize(
+                [max(round(s * scale), size) for s in image.size], Image.Resampling.BILINEAR
+            )
         left, top = ((s - size) // 2 for s in resized.size)
         images.append(np.asarray(resized.crop((left, top, left + size, top + size)), np.float32) / 255)
     mean, deviation = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)

@@ -1,5 +1,8 @@
 """A task from stored weights and stored samples. Nothing is read before it is used."""
 
+import struct
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +27,13 @@ class Split:
     batch_size: int
 
     def batches(self, folder: Path, limit: int | None = None) -> Iterator[Batch]:
-        samples = self.reader.read(folder, self.chosen[:limit])
+        try:
+            samples = self.reader.read(folder, self.chosen[:limit])
+        except FileNotFoundError:
+            raise
+        except (OSError, EOFError, ValueError, LookupError, zipfile.BadZipFile, zlib.error, struct.error) as error:
+            names = " or ".join(str(folder / file) for file in self.reader.files)
+            raise ValueError(f"{names}: the stored samples cannot be read ({error}); fetch the file again") from error
         for first in range(0, len(samples), self.batch_size):
             yield self.prepare(samples.part(first, first + self.batch_size))
 

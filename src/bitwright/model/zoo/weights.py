@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -18,7 +19,15 @@ Conversion = Callable[[State, nn.Module], State]
 
 def load_weights_(model: nn.Module, files: Sequence[Path], convert: Conversion) -> nn.Module:
     """The model with the files' tensors, in eval mode."""
-    model.load_state_dict(convert(read_tensors(files), model), strict=True)
+    tensors = read_tensors(files)
+    try:
+        model.load_state_dict(convert(tensors, model), strict=True)
+    except (RuntimeError, ValueError, LookupError) as error:
+        names = ", ".join(map(str, files))
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{names}: the tensors do not fit {type(model).__name__} ({reason}); fetch the file again"
+        ) from error
     return model.eval()
 
 
@@ -26,7 +35,10 @@ def read_tensors(files: Sequence[Path]) -> State:
     """All tensors in float32; one of a later file replaces its namesake of an earlier one."""
     tensors: State = {}
     for file in files:
-        tensors |= {name: tensor.float() for name, tensor in load_file(file).items()}
+        try:
+            tensors |= {name: tensor.float() for name, tensor in load_file(file).items()}
+        except SafetensorError as error:
+            raise ValueError(f"{file} is not a whole safetensors file ({error}); fetch it again") from error
     return tensors
 
 

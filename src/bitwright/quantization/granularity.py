@@ -1,4 +1,4 @@
-"""Who shares a scale. Every granularity is a grid of equal rectangles over the matrix [rows, k]; the last may be cut."""
+"""Who shares a scale. Every granularity is a grid of equal rectangles over a matrix [rows, k]."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass

@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Float
 
 from bitwright.formats import Format, Int, Rounding
-from bitwright.quantize.ranges import Statistics
-from bitwright.quantize.scale import Range, Scale, ScaleValue, set_scales
-from bitwright.quantize.tensor import QuantizedTensor
+from bitwright.quantization.ranges import Statistics
+from bitwright.quantization.scale import Range, Scale, ScaleValue, set_scales
+from bitwright.quantization.tensor import QuantizedTensor
 
 Represent = Callable[["Quantizer", np.ndarray, tuple[Range | None, ...]], np.ndarray]
 """Quantize and decode: the reference below, or a kernel equal to it."""
@@ -45,7 +45,8 @@ class Quantizer:
         for finer in self.scales[1:]:
             if finer.room > 2**32:
                 raise ValueError(
-                    f"Quantizer: {finer.format} under a coarser scale has no useful largest value; set Scale(largest=...)"
+                    f"Quantizer: {finer.format} "
+                    "has no useful largest value under a coarser scale; set Scale(largest=...)"
                 )
         if self.zero is Zero.FITTED and not (
             isinstance(self.format, Int) and not self.format.signed and len(self.scales) == 1
@@ -87,7 +88,9 @@ class Quantizer:
                 ranges.append(None)
                 continue
 
-            def error(magnitude: np.ndarray, level: int = i, known: tuple[Range | None, ...] = tuple(ranges)) -> np.ndarray:
+            def error(
+                magnitude: np.ndarray, level: int = i, known: tuple[Range | None, ...] = tuple(ranges)
+            ) -> np.ndarray:
                 trial = (*known, self._range(seen, magnitude, self.scales[level]))
                 x = seen.sample
                 wrong = (represent or fake_quantize)(self, x, trial) - x
@@ -146,7 +149,8 @@ class Quantizer:
         finest = self.scales[-1].share
         divisor = product if self.divide_by is ScaleValue.STORED else spans[-1] / x.dtype.type(full_scale)
         divisor = finest.expand(divisor, *x.shape)
-        level = np.divide(x, divisor, out=np.zeros_like(x), where=divisor > 0)
+        with np.errstate(over="ignore"):  # an infinite level saturates like any other
+            level = np.divide(x, divisor, out=np.zeros_like(x), where=divisor > 0)
         zero_points = None
         if self.zero is Zero.FITTED:
             low = np.minimum(coarsest.low, 0).astype(x.dtype)
@@ -162,12 +166,14 @@ class Quantizer:
             if zero_points is not None:
                 level[:, k:] = finest.expand(zero_points, rows, k + padding)[:, k:]
         level = level.reshape(x.shape[0], -1, block)
-        return QuantizedTensor(self.format.encode(level, self.rounding, generator), tuple(codes), zero_points, x.shape[1], self)  # noqa: E501
+        return QuantizedTensor(
+            self.format.encode(level, self.rounding, generator), tuple(codes), zero_points, x.shape[1], self
+        )
 
 
 @dataclass(frozen=True)
 class BestOf:
-    """Of several quantizers the one with the least squared error on the calibration sample; the first of equals (ANT)."""
+    """Of several quantizers the one with the least squared error on the sample; the first of equals (ANT)."""
 
     quantizers: tuple["Quantizer", ...]
 

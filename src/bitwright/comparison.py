@@ -1,6 +1,7 @@
 """The main job: one float model under many schemes, evaluated exactly, saved row by row."""
 
 import hashlib
+import math
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -8,12 +9,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from bitwright.config import from_text
-from bitwright.model.evaluate import Evaluation, Reference, evaluate, reference
+from bitwright.model.evaluate import Evaluation, Reference, evaluate, forward, reference
 from bitwright.model.measure import layer_results, measure, model_bits, pictures
 from bitwright.model.prepare import Seen, freeze, observe, prepare, resolve
 from bitwright.model.task import Batch, Metric, Task, Top1
@@ -74,7 +76,9 @@ class ModelTask(Task):
             return b"".join(t.detach().cpu().contiguous().numpy().tobytes() for t in self.model.state_dict().values())
 
         def data() -> bytes:
-            return b"".join(x.contiguous().numpy().tobytes() for b in self.test_batches for x in (*b.tensors, b.targets))
+            return b"".join(
+                x.contiguous().numpy().tobytes() for b in self.test_batches for x in (*b.tensors, b.targets)
+            )
 
         return {"weights": state, "test data": data}
 
@@ -149,13 +153,17 @@ class _Bench:
             done += count
             say("float model", done, limit or 0)
 
-        against = reference(task, float_model, limit, tick)
+        def run(network: nn.Module, batch: Batch) -> Any:
+            return forward(task, network, batch)
+
+        run(float_model, calibration[0])  # a batch that does not fit is said before anything is folded
         model = fold_batchnorm(float_model, example)
         total = sum(len(b.targets) for b in calibration)
         say("calibration", 0, total)
         prepared = prepare(model, from_text("integer(8, 8)"), example)
-        seen = observe(prepared, calibration, task.forward)
+        seen = observe(prepared, calibration, run)
         say("calibration", total, total)
+        against = reference(task, float_model, limit, tick)
         size = sum(p.numel() * 4 for p in float_model.parameters())
         return _Bench(task, model, against, calibration, seen, size)
 
@@ -166,7 +174,11 @@ def _row(bench: _Bench, text: str, recipe: Scheme | Recipe, evaluation: str, say
         return _measured_row(bench, text, recipe, evaluation, say, started)
     except (ValueError, OverflowError) as error:
         seconds = time.perf_counter() - started
-        return SchemeResult(text, text, *[None] * 9, seconds=seconds, error=str(error))
+        return SchemeResult(
+            scheme=text, title=text, metric=None, simulated_metric=None, agreement=None, output_sqnr_db=None,
+            weight_bits=None, input_bits=None, model_bytes=None, accumulator_bits=None, overflow_rate=None,
+            seconds=seconds, error=str(error),
+        )  # fmt: skip
 
 
 def _measured_row(
@@ -190,6 +202,9 @@ def _measured_row(
 
         say(text, done, total)
         results[name] = evaluate(task, model, bench.against, tick)
+    for result in results.values():
+        if not math.isfinite(result.metric):
+            raise ValueError(f"the {task.metric.name} is {result.metric}: too little of the network is left")
     layers = layer_results(prepared, frozen)
     weight_bits, input_bits, size = model_bits(prepared, layers)
     main = results.get(EXACT) or results[SIMULATED]
@@ -231,6 +246,7 @@ def _versions() -> dict[str, str]:
 def _source_hash() -> str:
     """Of the code that computes results, so that a change of it never reads an old row."""
     root = Path(__file__).parent
-    folders = ("formats", "quantize", "datapath", "schemes", "kernels", "model")
-    files = sorted(p for f in folders for p in (root / f).glob("*.py"))
+    folders = ("formats", "quantization", "datapath", "schemes", "kernels", "model")
+    modules = [root / f"{name}.py" for name in ("scheme", "recipe", "recipes", "comparison")]
+    files = sorted([*modules, *(p for f in folders for p in (root / f).rglob("*.py"))])
     return hashlib.sha256(b"".join(p.read_bytes() for p in files)).hexdigest()

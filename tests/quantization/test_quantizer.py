@@ -6,8 +6,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitwright.formats import E2M1, E4M3, E8M0, FLOAT32, Int, Rounding, Table, pack
-from bitwright.quantize import (
-    AbsMax, BestOf, BySign, PerBlock, PerColumns, PerRow, PerTensor, PerTile, Quantizer, Range, Scale, ScaleValue, Statistics, Zero,
+from bitwright.quantization import (
+    AbsMax,
+    BestOf,
+    BySign,
+    PerBlock,
+    PerColumns,
+    PerRow,
+    PerTensor,
+    PerTile,
+    Quantizer,
+    Range,
+    Scale,
+    ScaleValue,
+    Statistics,
+    Zero,
 )  # fmt: skip
 from bitwright.testing import matrices, quantizers
 
@@ -104,7 +117,9 @@ def test_two_levels_of_scales_are_set_from_coarse_to_fine():
             block = x[i, 16 * j : 16 * j + 16]
             fine = np.rint(np.abs(block).max() / (np.float32(7) * coarse))
             assert t.scales[1][i, j] == fine
-            np.testing.assert_array_equal(t.elements()[i, j], np.clip(np.rint(block / np.float32(np.float32(fine) * coarse)), -7, 7))
+            np.testing.assert_array_equal(
+                t.elements()[i, j], np.clip(np.rint(block / np.float32(np.float32(fine) * coarse)), -7, 7)
+            )
 
 
 @pytest.mark.parametrize(("divide_by", "element"), [(ScaleValue.STORED, 5), (ScaleValue.IDEAL, 7)])
@@ -151,7 +166,8 @@ def test_a_one_sided_tensor_still_has_a_code_for_zero(shift):
 
 
 @pytest.mark.parametrize("quantizer", [
-    Quantizer(Int(4), (Scale(PerTensor()),)), Quantizer(E2M1, (Scale(PerBlock(8), E8M0, Rounding.FLOOR, full_scale=4.0),)),
+    Quantizer(Int(4), (Scale(PerTensor()),)), Quantizer(E2M1, (Scale(PerBlock(8), E8M0, Rounding.FLOOR,
+    full_scale=4.0),)),
     Quantizer(Int(4, signed=False), (Scale(PerRow()),), zero=Zero.FITTED),
 ])  # fmt: skip
 def test_zeros_stay_zeros(quantizer):
@@ -183,7 +199,10 @@ def test_what_is_not_a_number_is_refused_with_its_index(value):
         (lambda: Quantizer(Int(4), (Scale(PerBlock(8)), Scale(PerTensor()))), "coarse to fine"),
         (lambda: Quantizer(Int(4), (Scale(PerTensor()), Scale(PerBlock(8), FLOAT32))), r"Scale\(largest=\.\.\.\)"),
         (lambda: Quantizer(Int(4), (Scale(PerTensor()),), zero=Zero.FITTED), "unsigned Int"),
-        (lambda: Quantizer(Int(4, signed=False), (Scale(PerTensor()), Scale(PerBlock(8), E4M3)), zero=Zero.FITTED), "exactly one scale"),
+        (
+            lambda: Quantizer(Int(4, signed=False), (Scale(PerTensor()), Scale(PerBlock(8), E4M3)), zero=Zero.FITTED),
+            "exactly one scale",
+        ),
         (lambda: PerBlock(0), "at least 1"),
         (lambda: PerColumns(0), "at least 1"),
         (lambda: PerTile(0, 4), "at least 1"),

@@ -7,10 +7,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from bitwright.formats import pack
-from bitwright.quantize.scale import scale_product
+from bitwright.quantization.scale import scale_product
 
 if TYPE_CHECKING:
-    from bitwright.quantize.quantizer import Quantizer
+    from bitwright.quantization.quantizer import Quantizer
 
 
 @dataclass(frozen=True)

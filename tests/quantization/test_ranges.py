@@ -3,12 +3,24 @@
 import numpy as np
 import pytest
 
-from bitwright.formats import Int
-from bitwright.quantize import (
-    AbsMax, Aciq, Deviations, Entropy, MinimumError, MovingAverage, Percentile, PerBlock, PerRow, PerTensor, Quantizer, Scale,
-    Statistics, Zero,
+from bitwright.formats import E8M0, Int, Rounding
+from bitwright.quantization import (
+    AbsMax,
+    Aciq,
+    Deviations,
+    Entropy,
+    MinimumError,
+    MovingAverage,
+    PerBlock,
+    Percentile,
+    PerRow,
+    PerTensor,
+    Quantizer,
+    Scale,
+    Statistics,
+    Zero,
 )  # fmt: skip
-from bitwright.quantize.ranges import BINS
+from bitwright.quantization.ranges import BINS
 
 SIGNED = Int(4, narrow=True)
 
@@ -50,7 +62,9 @@ def test_a_percentile_of_the_tensor_is_right_to_a_histogram_bin(percent):
 
 def test_a_percentile_per_row_is_numpy_s():
     x = normal(2)
-    np.testing.assert_allclose(magnitude(Percentile(95.0), x, share=PerRow())[:, 0], np.percentile(np.abs(x), 95, axis=1), rtol=1e-6)
+    np.testing.assert_allclose(
+        magnitude(Percentile(95.0), x, share=PerRow())[:, 0], np.percentile(np.abs(x), 95, axis=1), rtol=1e-6
+    )
 
 
 def test_a_percentile_of_blocks_is_refused():
@@ -84,13 +98,21 @@ def test_the_minimum_error_is_the_first_of_all_trials(share):
 
 
 def test_of_equal_errors_the_first_wins():
+    rounded_up = Quantizer(SIGNED, (Scale(PerTensor(), E8M0, Rounding.CEILING, range=MinimumError(75, 101)),))
+    seen = Statistics.of(np.asarray([[7.0, -3.2, 1.4]]))  # every trial is stored as the scale 1
+    assert rounded_up.estimate(seen)[0].high == 5.25
+
+
+def test_a_tensor_of_zeros_has_magnitude_zero():
     assert magnitude(MinimumError(50, 120, 10), np.zeros((2, 8), np.float32)) == 0
 
 
 def test_deviations_choose_the_count_of_least_error():
     x = np.random.default_rng(4).laplace(size=(16, 64)).astype(np.float32)
     found = magnitude(Deviations(), x)[0, 0]
-    trials = [min(abs(x.mean(dtype=np.float64)) + n * x.std(dtype=np.float64), np.abs(x).max()) for n in Deviations().counts]
+    trials = [
+        min(abs(x.mean(dtype=np.float64)) + n * x.std(dtype=np.float64), np.abs(x).max()) for n in Deviations().counts
+    ]
 
     def error(trial):
         scale = np.float32(np.float32(trial) / np.float32(7))
@@ -103,7 +125,9 @@ def test_deviations_choose_the_count_of_least_error():
 def test_aciq_clips_a_laplace_distribution_where_the_paper_does(bits, ratio):
     x = np.random.default_rng(5).laplace(size=(64, 256)).astype(np.float32)
     found = magnitude(Aciq(), x, Int(bits))[0, 0]
-    assert found / np.abs(x).mean(dtype=np.float64) == pytest.approx(ratio, abs=0.01)  # two decimals, which the paper cuts (3.897)
+    assert found / np.abs(x).mean(dtype=np.float64) == pytest.approx(
+        ratio, abs=0.01
+    )  # two decimals, which the paper cuts (3.897)
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])

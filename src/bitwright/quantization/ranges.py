@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from bitwright.formats import Format
-from bitwright.quantize.granularity import Granularity, PerTensor
+from bitwright.quantization.granularity import Granularity, PerTensor
 
 BINS = 2048
 """Bins of |x|; as many as NVIDIA's calibrators use."""
@@ -44,7 +44,9 @@ class Statistics:
         """Take in one batch. NaN or infinity raises ValueError."""
         if not np.isfinite(x).all():
             index = tuple(int(i) for i in np.argwhere(~np.isfinite(x))[0])
-            raise ValueError(f"the value at row, column {index} is {x[index]}; only finite numbers can be calibrated on")
+            raise ValueError(
+                f"the value at row, column {index} is {x[index]}; only finite numbers can be calibrated on"
+            )
         if not x.size:
             return
         magnitude = np.abs(x)
@@ -255,4 +257,6 @@ def _laplace_clip(bits: int) -> float:
 
 def _require_per_tensor(estimator: RangeEstimator, share: Granularity) -> None:
     if not isinstance(share, PerTensor):
-        raise ValueError(f"{estimator}: {share} found; this estimator needs PerTensor, others take AbsMax or MinimumError")
+        raise ValueError(
+            f"{estimator}: {share} found; this estimator needs PerTensor, others take AbsMax or MinimumError"
+        )

@@ -12,10 +12,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from bitwright.formats import FLOAT32, Format, Rounding
-from bitwright.quantize.granularity import Granularity
+from bitwright.quantization.granularity import Granularity
 
 if TYPE_CHECKING:
-    from bitwright.quantize.ranges import RangeEstimator
+    from bitwright.quantization.ranges import RangeEstimator
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""From a float torch model to a quantized one."""
