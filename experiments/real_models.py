@@ -27,12 +27,12 @@ RUNS: dict[str, tuple[int | None, str]] = {
     "stories260k": (40, BOTH),
     "resnet32": (None, BOTH),
     "charrnn": (40, BOTH),
-    "minilm_sst2": (200, EXACT),
-    "minilm_stsb": (200, EXACT),
-    "resnet20_jpeg": (1000, BOTH),
+    "minilm_sst2": (100, EXACT),
+    "minilm_stsb": (100, EXACT),
+    "resnet20_jpeg": (400, EXACT),
     "tiny_darknet": (100, EXACT),
     "mobilenetv2": (100, EXACT),
-    "efficientnet_lite0": (100, EXACT),
+    "efficientnet_lite0": (40, EXACT),
 }
 """Task -> test samples (None: all) and evaluation; sized so that two cores finish them all in about two hours."""
 
@@ -63,7 +63,8 @@ def table(comparison, command: str) -> str:
         f"# {info.task}",
         "",
         f"Float {info.metric}: {info.float_metric:.4f} {info.metric_unit} on {info.samples} samples; "
-        f"{info.calibration_samples} calibration samples; {info.evaluation} evaluation; {info.versions}.",
+        f"{info.calibration_samples} calibration samples; {info.evaluation} evaluation; "
+        f"torch {info.versions['torch']}, NumPy {info.versions['numpy']}, Python {info.versions['python']}.",
         f"Made by `{command}`.",
         "",
         "| " + " | ".join(columns) + " |",
