@@ -52,7 +52,35 @@ def main(names: list[str]) -> None:
         )
         write_csv(comparison, HERE / "results" / f"{name}.csv")
         (HERE / "results" / f"{name}.md").write_text(table(comparison, command))
+        (HERE / "results" / "README.md").write_text(overview())
         print(name, "done", flush=True)
+
+
+def overview() -> str:
+    """All tables under results/ as one: the metric of each task under each scheme."""
+    metrics: dict[str, dict[str, str]] = {}
+    for path in sorted((HERE / "results").glob("*.md")):
+        if path.name == "README.md":
+            continue
+        cells = [line.split("|")[1:3] for line in path.read_text().splitlines() if line.startswith("| ")]
+        metrics[path.stem] = {scheme.strip(): metric.strip() for scheme, metric in cells[1:]}
+        about = next(line for line in path.read_text().splitlines() if line.startswith("Float "))
+        metrics[path.stem] = {"float, samples": about.removeprefix("Float ").split(";")[0]} | metrics[path.stem]
+    schemes = list(dict.fromkeys(s for column in metrics.values() for s in column))
+    lines = [
+        "# Real networks under every scheme",
+        "",
+        "Post-training, no tuning, all layers alike. Each cell is the task's metric, of the exact evaluation; samples",
+        "are few, so read differences beside the standard error. Made by `python experiments/real_models.py`.",
+        "",
+        "| task | " + " | ".join(f"`{s}`" if "(" in s else s for s in schemes) + " |",
+        "|" + "---|" * (len(schemes) + 1),
+    ]
+    lines += [
+        f"| [{task}]({task}.md) | " + " | ".join(column.get(s, "–") for s in schemes) + " |"
+        for task, column in metrics.items()
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def table(comparison, command: str) -> str:
