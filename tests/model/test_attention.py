@@ -193,3 +193,28 @@ def test_a_wrapped_module_still_answers_for_its_fields():
     call = Call()
     call.layer_index = 7
     assert prepare(call, from_text("integer(8, 8)"), seen).layer_index == 7
+
+
+class Pair(nn.Module):
+    """One attention block that two inputs run through in a pass, as a pair of sentences does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = Once()
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.block(x) + self.block(y)
+
+
+class Once(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.scaled_dot_product_attention(x, x, x)
+
+
+def test_a_block_that_runs_twice_a_pass_has_one_attention():
+    torch.manual_seed(0)
+    inputs = torch.randn(2, 1, 4, 8), torch.randn(2, 1, 4, 8)
+    fake = calibrate(prepare(Pair(), from_text("integer(8, 8)"), inputs), [Batch(inputs, torch.empty(0))])
+    sites = [m for m in fake.modules() if isinstance(m, Attention)]
+    assert len(sites) == 1
+    assert torch.isfinite(freeze(fake)(*inputs)).all()

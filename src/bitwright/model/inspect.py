@@ -114,6 +114,8 @@ def inspect(model: nn.Module, example: Inputs | None = None) -> Structure:
     finally:
         for handle in handles:
             handle.remove()
+    # a module that runs several times a pass calls the same attention each time
+    structure.attention = {n: -(-count // max(structure.calls[n], 1)) for n, count in structure.attention.items()}
     structure.layers += [layer for layer in named.values() if layer not in structure.layers]
     structure.layers += [LayerInfo(_attention_name(n), "attention") for n in structure.attention]
     return structure
