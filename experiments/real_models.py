@@ -34,7 +34,7 @@ RUNS: dict[str, tuple[int | None, str]] = {
     "mobilenetv2": (100, EXACT),
     "efficientnet_lite0": (40, EXACT),
 }
-"""Task -> test samples (None: all) and evaluation; sized so that two cores finish them all in about two hours."""
+"""Task -> test samples (None: all) and evaluation; fewer samples where a network is large."""
 
 
 def main(names: list[str]) -> None:
