@@ -1,12 +1,14 @@
 """The command as a user runs it: in a process of its own, or in this one where only its words and status matter."""
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -46,7 +48,9 @@ def start(tmp_path) -> Callable[..., subprocess.Popen]:
 
     def run(*arguments: str) -> subprocess.Popen:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        process = subprocess.Popen(command(*arguments), cwd=tmp_path, env=environment, **pipes)
+        # a shell's background jobs ignore interrupts, and a child would inherit that
+        heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        process = subprocess.Popen(command(*arguments), cwd=tmp_path, env=environment, preexec_fn=heed, **pipes)
         started.append(process)
         return process
 
