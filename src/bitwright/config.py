@@ -21,6 +21,8 @@ from bitwright.recipes import RECIPES
 from bitwright.scheme import Scheme
 from bitwright.schemes import CATALOGUE
 from bitwright.schemes.mx import CeilingRule, OcpRule, RoundedRule
+from bitwright.schemes.overq import Overwrite, Pick
+from bitwright.schemes.term_revealing import ArtifactGrid, Recoding, TermBudget
 
 _SCHEMES: dict[str, Callable[..., Scheme]] = {f.__name__: f for f in CATALOGUE}
 _RECIPES: dict[str, Callable[..., Recipe]] = {f.__name__: f for f in RECIPES}
@@ -35,7 +37,13 @@ _NOUNS: dict[str, Any] = {
     for module in (formats, quantization, datapath)
     for name in module.__all__
     if name[0].isupper()
-} | {c.__name__: c for c in (Scheme, Recipe, Rule, Promotion, ScaleValue, OcpRule, CeilingRule, RoundedRule)}
+} | {
+    c.__name__: c
+    for c in (
+        Scheme, Recipe, Rule, Promotion, ScaleValue, OcpRule, CeilingRule, RoundedRule, Overwrite, Pick, TermBudget,
+        Recoding, ArtifactGrid,
+    )
+}  # fmt: skip
 
 
 def from_text(text: str) -> Scheme | Recipe:

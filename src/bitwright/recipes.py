@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from bitwright.recipe import Promotion, Recipe, Rule
+from bitwright.scheme import Scheme
 from bitwright.schemes import ant, integer
 
 
@@ -16,9 +17,9 @@ def ant4_8(promoted: int = 4, always: tuple[str, ...] = ()) -> Recipe:
     return Recipe((Rule("*", ant(4, 4)),), Promotion(promoted, ant(8, 8), always))
 
 
-def kept_ends(scheme_bits: int = 4, end_bits: int = 8) -> Recipe:
-    """Integers with the first and last product wider, as most papers report them."""
-    return Recipe.uniform(integer(scheme_bits, scheme_bits), ends=integer(end_bits, end_bits))
+def kept_ends(scheme: Scheme = integer(4, 4), ends: Scheme = integer(8, 8)) -> Recipe:
+    """One scheme with the first and last product wider, as most papers report them: `kept_ends(overq(4))`."""
+    return Recipe.uniform(scheme, ends=ends)
 
 
 RECIPES: tuple[Callable[..., Recipe], ...] = (ant4_8, kept_ends)

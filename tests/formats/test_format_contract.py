@@ -22,6 +22,8 @@ from bitwright.formats import (
     Table,
 )  # fmt: skip
 from bitwright.schemes.ant import flint, float_type, power_of_two
+from bitwright.schemes.overq import Overwrite, Pick
+from bitwright.schemes.term_revealing import Recoding, TermBudget
 from bitwright.testing import FormatContract, formats, levels, roundings
 
 FORMATS = [
@@ -37,6 +39,12 @@ FORMATS = [
     *[power_of_two(b, signed) for b in (2, 4, 5) for signed in (True, False)],
     *[float_type(b, signed) for b in (3, 4, 6) for signed in (True, False)],
     Table((-1, 1), (0, 0)), Table((0, 1, -3, 9), (0, 2, 0, 1)), Table((1, 9, 0, 0), (0, 0, 0, 0)),
+    Overwrite(Int(4, signed=False)), Overwrite(Int(4, signed=False), cascade=4, tile=16, pick=Pick.LARGEST),
+    Overwrite(Int(4, signed=False), cascade=3, precision_overwrite=True), Overwrite(Int(3, narrow=True), cascade=2),
+    Overwrite(Int(5, narrow=True), precision_overwrite=True), Overwrite(flint(4, signed=False), cascade=2),
+    Overwrite(Int(4, signed=False), range_overwrite=False, precision_overwrite=True), Overwrite(flint(4), cascade=8),
+    *[TermBudget(128, group=8, budget=12, recoding=r) for r in Recoding if r is not Recoding.BOOTH],
+    TermBudget(255, signed=False, budget=3), TermBudget(15), TermBudget(127, group=4, budget=3),
 ]  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -48,17 +49,23 @@ from bitwright.schemes import (
     CATALOGUE,
     ant,
     ant_type,
+    combined,
     integer,
     minifloat,
     mxfp4,
     mxfp6,
     mxfp8,
     nvfp4,
+    overq,
+    overq_on,
+    term_revealing,
     vs_quant,
     vs_quant_chip,
 )  # fmt: skip
 from bitwright.schemes.ant import TYPES, flint, power_of_two
 from bitwright.schemes.mx import CeilingRule, RoundedRule
+from bitwright.schemes.overq import Overwrite, Pick
+from bitwright.schemes.term_revealing import Recoding, TermBudget
 from bitwright.testing import matrices, quantizers
 
 pytestmark = pytest.mark.filterwarnings("ignore:Do not use the .random. module")  # beartype's, not ours
@@ -105,6 +112,46 @@ def test_wide_floats_round_as_in_the_reference(format):
     np.testing.assert_array_equal(found.numpy(), format.decode(format.encode(level)))
 
 
+LANES = [
+    Int(4, signed=False), Int(3, narrow=True), Int(8, signed=False), Int(2, signed=False), flint(4, signed=False),
+    flint(4),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("rounding", DETERMINISTIC)
+@pytest.mark.parametrize("pick", Pick)
+@pytest.mark.parametrize("lane", LANES, ids=repr)
+def test_lanes_that_overwrite_neighbours_equal_the_reference(lane, pick, rounding):
+    generator = np.random.default_rng(0)
+    for cascade, tile, kinds in product([1, 2, 4, 9], [None, 1, 5, 16], [(True, False), (False, True), (True, True)]):
+        if kinds[1] and not isinstance(lane, Int):
+            continue
+        format = Overwrite(lane, kinds[0], cascade, kinds[1], pick, tile)
+        level = (generator.standard_t(2, (7, 3, 23)) * lane.full_scale * 0.35).astype(np.float32)
+        level[generator.random(level.shape) < 0.3] = 0
+        tied = generator.random(level.shape) < 0.3
+        level[tied] = np.round(level[tied] * 2) / 2
+        level = np.abs(level) if lane.bounds().lowest == 0 else level
+        found = round_to(format, torch.from_numpy(level), rounding)
+        np.testing.assert_array_equal(
+            found.numpy(), format.decode(format.encode(level, rounding)), err_msg=repr(format)
+        )
+
+
+@pytest.mark.parametrize("recoding", Recoding)
+@pytest.mark.parametrize("largest", [15, 127, 128, 255])
+def test_term_budgets_equal_the_reference(largest, recoding):
+    generator = np.random.default_rng(0)
+    for group, budget, is_signed in product([1, 2, 8, 16], [None, 1, 2, 3, 12, 24], [True, False]):
+        if budget is not None and budget > group * TermBudget(largest, recoding=recoding).most_terms:
+            continue
+        format = TermBudget(largest, is_signed, group, budget, recoding)
+        level = (generator.standard_t(3, (5, 2, 43)) * largest * 0.3).astype(np.float32)
+        level = level if is_signed else np.abs(level)
+        found = round_to(format, torch.from_numpy(level), Rounding.NEAREST_AWAY)
+        np.testing.assert_array_equal(found.numpy(), format.decode(format.encode(level)), err_msg=repr(format))
+
+
 def sample(seed, rows, k, *, signed=True):
     x = np.random.default_rng(seed).standard_t(3, (rows, k)).astype(np.float32)
     x[0, : k // 2] = 0
@@ -145,6 +192,11 @@ SCHEMES = {
     Rounding.NEAREST_AWAY),
     "mxfp6": mxfp6(), "mxfp6 wide": mxfp6(E3M2, RoundedRule()), "mxfp8": mxfp8(), "mxfp8 wide": mxfp8(E5M2),
     "nvfp4": nvfp4(), "nvfp4 4/6": nvfp4(four_over_six=True), "nvfp4 ct": nvfp4(zero_scale=0.125, smallest_scale=0.0),
+    "overq": overq(tile=16), "overq all": overq(3, precision_overwrite=True, signed=True, pick=Pick.LARGEST),
+    "overq vectors": overq_on(), "overq flint": overq_on(ant_type("flint", 4, 4)),
+    "terms": term_revealing(), "terms as found": term_revealing(recoding=Recoding.HESE_ARTIFACT, quirks=True),
+    "terms in blocks": term_revealing(weight_share=PerBlock(16)), "overq and ant": combined(),
+    "overq and terms": combined(overq(), term_revealing()), "overq and nvfp4": combined(overq(), nvfp4()),
 }  # fmt: skip
 SHAPES = [(1, 1, 1), (3, 2, 16), (5, 4, 37), (4, 3, 150)]
 _resolved: dict = {}

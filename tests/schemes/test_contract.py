@@ -7,8 +7,10 @@ import pytest
 from bitwright.datapath import Overflow
 from bitwright.formats import E3M2, E4M3, E5M2, Int, Rounding
 from bitwright.quantization import AbsMax, MinimumError, PerBlock, PerRow, PerTensor, PerTile, Zero
-from bitwright.schemes import CATALOGUE
+from bitwright.schemes import CATALOGUE, ant_type, mxfp4, mxint8, nvfp4, term_revealing, vs_quant
 from bitwright.schemes.mx import CeilingRule, RoundedRule
+from bitwright.schemes.overq import Pick
+from bitwright.schemes.term_revealing import Recoding
 from bitwright.testing import SchemeContract
 
 SETTINGS = {
@@ -43,6 +45,22 @@ SETTINGS = {
     "mxint8": [{}, {"block": 8}],
     "nvfp4": [{}, {"four_over_six": True}, {"input_range": None}, {"zero_scale": 0.125, "smallest_scale": 0.0},
     {"weight_only": True}],
+    "overq": [
+        {}, {"bits": 2, "cascade": 1, "tile": 8}, {"precision_overwrite": True, "signed": True},
+        {"range_overwrite": False, "precision_overwrite": True, "bits": 8}, {"pick": Pick.LARGEST, "tile": None},
+    ],
+    "overq_on": [
+        {}, {"scheme": ant_type("flint", 4, 4), "cascade": 2}, {"scheme": mxint8(block=16), "signed": True},
+        {"scheme": vs_quant(4, 3), "precision_overwrite": True, "spread": (4.0,)},
+    ],
+    "term_revealing": [
+        {}, {"recoding": Recoding.HESE_ARTIFACT, "group": 16, "budget": 20, "data_terms": 1, "quirks": True},
+        {"recoding": Recoding.NAF, "data_terms": None}, {"recoding": Recoding.BINARY, "budget": None},
+        {"recoding": Recoding.BOOTH, "group": 1, "budget": 2, "weight_share": PerRow()},
+        {"weight_share": PerBlock(16), "weight_bits": 5, "input_bits": 5},
+    ],
+    "combined": [{}, {"weight": term_revealing()}, {"weight": vs_quant()}, {"weight": nvfp4()},
+    {"input": mxfp4(), "weight": term_revealing(weight_share=PerBlock(16))}],
 }  # fmt: skip
 
 
@@ -50,7 +68,7 @@ def cases():
     """The plain call where it needs no arguments, and every setting above."""
     for factory in CATALOGUE:
         for arguments in SETTINGS.get(factory.__name__, [{}]):
-            text = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+            text = ", ".join(f"{name}={value!r:.40}" for name, value in arguments.items())
             yield pytest.param(factory(**arguments), id=f"{factory.__name__}({text})")
 
 

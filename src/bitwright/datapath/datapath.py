@@ -52,6 +52,11 @@ class Datapath:
 
     def inner_elements(self, x: Quantizer, w: Quantizer, rows: int, k: int) -> int:
         """Length of one inner sum for operands of these quantizers."""
+        if x.format.bounds().reach and w.format.bounds().reach:
+            raise ValueError(
+                "both operands hold digits of neighbours, but a multiplier selects a neighbour of one operand only; "
+                "give the stationary one a format without"
+            )
         block, larger = sorted((x.block(rows, k), w.block(rows, k)))
         if larger % block and larger < k:
             raise ValueError(f"blocks of {larger} and {block} elements meet in one product; one must divide the other")

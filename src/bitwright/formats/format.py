@@ -50,6 +50,15 @@ class Format(ABC):
     @abstractmethod
     def full_scale(self) -> float: ...
 
+    @property
+    def run(self) -> int:
+        """Neighbours along the last axis that must lie in one block of scales; 1 for scalar formats."""
+        return 1
+
+    def alone(self) -> "Format":
+        """The format of an element without neighbours in its dot product (a depthwise convolution's channels)."""
+        return self
+
     @abstractmethod
     def encode(
         self,
@@ -77,10 +86,10 @@ class Format(ABC):
         values = np.ldexp(significand.astype(np.float64), exponent)
         if source.shape == codes.shape and self.bounds().reach == 0:  # one term a lane, each its own
             return values
-        elements = np.zeros(codes.shape)
-        rows = np.indices(source.shape)[:-1]
-        np.add.at(elements, (*rows, source), values)
-        return elements
+        k = codes.shape[-1]
+        row = np.arange(codes.size // max(k, 1)).reshape(*codes.shape[:-1], 1)
+        # sums of dyadic numbers of few bits are exact in any order
+        return np.bincount((row * k + source).ravel(), values.ravel(), codes.size).reshape(codes.shape)
 
 
 def own_lane(shape: tuple[int, ...]) -> Int[np.ndarray, "*rows k"]:

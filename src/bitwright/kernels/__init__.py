@@ -1,5 +1,6 @@
 """Fast functions equal to the reference."""
 
+import bitwright.kernels.groups  # noqa: F401  # registers its formats with `round_to`
 from bitwright.kernels.dispatch import SlowKernel, fake_quantize, matmul, only, quantize, represent
 from bitwright.kernels.matmul import Stationary, matmul_bound
 from bitwright.kernels.operand import Operand

@@ -213,11 +213,11 @@ def _sum_over_blocks(datapath: Datapath, x: Operand, w: Operand) -> tuple[Tensor
     if bound >= 2**53 and _has_bare_scales(datapath, x, w):
         return _split_blocks(x, w), 0
     carrier = _carrier(datapath, x, w, bound)
-    w_scaled = w.scaled.to(carrier) if carrier else w.elements
+    w_scaled = w.scaled_in(carrier) if carrier else w.elements
     for start in range(0, x.rows, step):
         part = x.take(slice(start, start + step))
         if carrier:
-            total[start : start + step] = _scaled_blocks(part.scaled.to(carrier), w_scaled)
+            total[start : start + step] = _scaled_blocks(part.scaled_in(carrier), w_scaled)
         else:
             total[start : start + step], count = accumulate(
                 datapath, _block_steps(datapath, part, w, bound), x.unit + w.unit

@@ -59,6 +59,11 @@ class Operand:
         """Elements times the scale inside; exact in float32 where their significant bits allow."""
         return self.elements if self.inside is None else self.elements * self.inside[..., None]
 
+    def scaled_in(self, dtype: torch.dtype) -> Tensor:
+        """Elements times the scale inside, multiplied in this type."""
+        elements = self.elements.to(dtype)
+        return elements if self.inside is None else elements * self.inside.to(dtype)[..., None]
+
     @cached_property
     def largest(self) -> float:
         """Largest |element|, in units."""

@@ -84,6 +84,10 @@ class Conv(Lowering):
         """Channels of one group, or of the whole image where each group has one."""
         return weight.shape[1] if weight.shape[1] > 1 else self.groups
 
+    def has_neighbours(self, weight: Tensor) -> bool:
+        """A filter of one channel meets its taps, whose codes are neighbours in no row of the input."""
+        return weight.shape[1] > 1
+
     def along_k(self, quantizer: Quantizer, shape: torch.Size) -> Quantizer:
         """Of one channel a group: blocks run over channels and K over taps, so each tap has a scale of its own."""
         return quantizer if shape[1] > 1 else shorten(quantizer, 1)

@@ -115,16 +115,15 @@ class FakeQuantizedLayer(nn.Module):
     def resolve(self, seen: Statistics | None) -> None:
         """Choose formats and ranges from the input's statistics and the weight itself."""
         weight = self.weight.detach().float()
-        fitted = self.lowering.fit(self.scheme.weight, self.lowering.channels(weight))
-        block = _finest_block(fitted.fit(Statistics()) if isinstance(fitted, Quantizer) else None)
-        rows = self.lowering.weight_rows(weight, block).numpy()
+        fitted = self.lowering.fit_weight(self.scheme.weight, weight)
+        rows = self.lowering.weight_rows(weight, fitted.alignment).numpy()
         weights = Statistics.of(rows)
         self.weight_quantizer = fitted.fit(weights, kernels.represent)
         self.weight_ranges = self.weight_quantizer.estimate(weights, kernels.represent)
         if self.scheme.input is not None:
             if seen is None or not seen.count:
                 raise ValueError("no calibration data reached this layer; pass batches that run through it")
-            chosen = self.lowering.fit(self.scheme.input, self.lowering.input_channels(weight))
+            chosen = self.lowering.fit_input(self.scheme.input, weight)
             self.input_quantizer = chosen.fit(seen, kernels.represent)
             self.input_ranges = self.input_quantizer.estimate(seen, kernels.represent)
         self.forget()
@@ -133,7 +132,7 @@ class FakeQuantizedLayer(nn.Module):
     @property
     def block(self) -> int:
         """Channels that a weight row is padded to a multiple of."""
-        return _finest_block(self.weight_quantizer)
+        return 1 if self.weight_quantizer is None else self.weight_quantizer.alignment
 
     @property
     def is_resolved(self) -> bool:
@@ -228,8 +227,8 @@ class QuantizedLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         weight = self.stationary()
         if self.input_quantizer is None:
-            block = _finest_block(self.weight_quantizer)
-            real = self.lowering.weight_from_rows(weight.operand.decode(), self.weight_shape, block)
+            rows = weight.operand.decode()
+            real = self.lowering.weight_from_rows(rows, self.weight_shape, self.weight_quantizer.alignment)
             return self.lowering.add_bias(self.lowering.forward(x, real.to(x)), self.bias)
         parts = []
         images = len(x) if self._shares_dynamic_ranges() else AT_A_TIME * len(x) // max(x.numel(), 1)
@@ -269,11 +268,6 @@ class QuantizedEmbedding(nn.Module):
 
     def forward(self, index: Tensor) -> Tensor:
         return nn.functional.embedding(index, self.weight, self.padding_idx)
-
-
-def _finest_block(quantizer: Quantizer | None) -> int:
-    share = None if quantizer is None else quantizer.scales[-1].share
-    return getattr(share, "size", 1) if share is not None else 1
 
 
 def _largest(quantizer: Quantizer | None, ranges: Ranges) -> float | None:

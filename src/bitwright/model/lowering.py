@@ -5,6 +5,7 @@ outputs it reaches. Channels are padded to whole blocks inside K.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -87,18 +88,36 @@ class Lowering(ABC):
         """Elements of K that lie next to each other in the input: what a block can span."""
         return weight.shape[1]
 
-    def fit(self, quantizer: AnyQuantizer, span: int) -> AnyQuantizer:
-        """The quantizer with blocks no longer than the channels they run along."""
-        if isinstance(quantizer, BestOf):
-            return BestOf(tuple(self.fit(q, span) for q in quantizer.quantizers))  # type: ignore[misc]
-        if isinstance(quantizer, BySign):
-            return BySign(self.fit(quantizer.unsigned, span), self.fit(quantizer.signed, span))  # type: ignore[arg-type]
-        return shorten(quantizer, span)
+    def has_neighbours(self, weight: Tensor) -> bool:
+        """Whether channels that are neighbours in the input meet in one dot product."""
+        return True
+
+    def fit_input(self, quantizer: AnyQuantizer, weight: Tensor) -> AnyQuantizer:
+        """The input's quantizer with blocks no longer than the channels that they run along."""
+        return _each(quantizer, lambda q: shorten(self._neighbourly(q, weight), self.input_channels(weight)))
+
+    def fit_weight(self, quantizer: AnyQuantizer, weight: Tensor) -> AnyQuantizer:
+        """The weight's quantizer with blocks no longer than the channels that they run along."""
+        return _each(quantizer, lambda q: shorten(self._neighbourly(q, weight), self.channels(weight)))
+
+    def _neighbourly(self, quantizer: Quantizer, weight: Tensor) -> Quantizer:
+        return quantizer if self.has_neighbours(weight) else quantizer.alone()
+
+
+def _each(quantizer: AnyQuantizer, change: Callable[[Quantizer], Quantizer]) -> AnyQuantizer:
+    """The same choice among changed quantizers."""
+    if isinstance(quantizer, BestOf):
+        return BestOf(tuple(change(q) for q in quantizer.quantizers))
+    if isinstance(quantizer, BySign):
+        return BySign(_each(quantizer.unsigned, change), _each(quantizer.signed, change))  # type: ignore[arg-type]
+    return change(quantizer)
 
 
 def shorten(quantizer: Quantizer, span: int) -> Quantizer:
+    """Blocks of at most `span` elements, made up to whole runs of the format."""
+    longest = span + -span % quantizer.format.run
     scales = tuple(
-        replace(s, share=replace(s.share, size=min(s.share.size, span)))
+        replace(s, share=replace(s.share, size=min(s.share.size, longest)))
         if isinstance(s.share, PerBlock | PerColumns)
         else s
         for s in quantizer.scales

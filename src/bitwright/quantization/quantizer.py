@@ -1,5 +1,6 @@
 """How one operand is represented: a format, and who shares which scales."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -48,6 +49,12 @@ class Quantizer:
                     f"Quantizer: {finer.format} "
                     "has no useful largest value under a coarser scale; set Scale(largest=...)"
                 )
+        size = getattr(self.scales[-1].share, "size", 0)
+        if size % self.format.run:
+            raise ValueError(
+                f"Quantizer: {self.format} looks at runs of {self.format.run} elements, which do not divide "
+                f"the block of {size} that shares a scale; choose a divisor"
+            )
         if self.zero is Zero.FITTED and not (
             isinstance(self.format, Int) and not self.format.signed and len(self.scales) == 1
         ):
@@ -111,6 +118,15 @@ class Quantizer:
     def block(self, rows: int, k: int) -> int:
         """Elements along K that share the finest scale."""
         return self.scales[-1].share.cell(rows, k)[1]
+
+    @property
+    def alignment(self) -> int:
+        """Channels of a weight are padded to a multiple of this: elements that a scale or the format ties together."""
+        return getattr(self.scales[-1].share, "size", self.format.run)
+
+    def alone(self) -> "Quantizer":
+        """The same for elements that have no neighbours in their dot product."""
+        return replace(self, format=self.format.alone())
 
     def candidates(self) -> tuple[float, ...]:
         """Levels that a block's magnitude may map to; more than one where the least error chooses (four-over-six)."""
@@ -177,6 +193,10 @@ class BestOf:
 
     quantizers: tuple["Quantizer", ...]
 
+    @property
+    def alignment(self) -> int:
+        return math.lcm(*(q.alignment for q in self.quantizers))
+
     def fit(self, seen: Statistics, represent: Represent | None = None) -> Quantizer:
         def error(quantizer: Quantizer) -> float:
             found = quantizer.estimate(seen, represent)
@@ -192,6 +212,10 @@ class BySign:
 
     unsigned: "Quantizer | BestOf"
     signed: "Quantizer | BestOf"
+
+    @property
+    def alignment(self) -> int:
+        return math.lcm(self.unsigned.alignment, self.signed.alignment)
 
     def fit(self, seen: Statistics, represent: Represent | None = None) -> Quantizer:
         chosen = self.signed if seen.low < 0 else self.unsigned

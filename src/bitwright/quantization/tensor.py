@@ -50,7 +50,10 @@ class QuantizedTensor:
 
     def pack(self) -> bytes:
         """Codes, then the scale codes of each level, then zero points: each row-major, its rows on whole bytes."""
-        parts = [(self.codes.reshape(len(self.codes), -1)[:, : self.k], self.quantizer.format.bits)]
+        codes = self.codes.reshape(len(self.codes), -1)
+        if not self.quantizer.format.bounds().reach:  # padding may hold a neighbour's digits otherwise
+            codes = codes[:, : self.k]
+        parts = [(codes, self.quantizer.format.bits)]
         parts += [(codes, s.format.bits) for s, codes in zip(self.quantizer.scales, self.scales, strict=True)]
         parts += [(self.zero_points, self.quantizer.format.bits)] if self.zero_points is not None else []
         return b"".join(pack(codes, bits).tobytes() for codes, bits in parts)

@@ -4,17 +4,21 @@ from collections.abc import Callable
 
 from bitwright.scheme import Scheme
 from bitwright.schemes.ant import ant, ant_type
+from bitwright.schemes.combined import combined
 from bitwright.schemes.integer import integer
 from bitwright.schemes.minifloat import minifloat
 from bitwright.schemes.mx import mxfp4, mxfp6, mxfp8, mxint8
 from bitwright.schemes.nvfp4 import nvfp4
+from bitwright.schemes.overq import overq, overq_on
+from bitwright.schemes.term_revealing import term_revealing
 from bitwright.schemes.vs_quant import vs_quant, vs_quant_chip
 
 CATALOGUE: tuple[Callable[..., Scheme], ...] = (
     integer, vs_quant, vs_quant_chip, ant, ant_type, minifloat, mxfp4, mxfp6, mxfp8, mxint8, nvfp4,
+    overq, overq_on, term_revealing, combined,
 )  # fmt: skip
 
 __all__ = [
-    "CATALOGUE", "ant", "ant_type", "integer", "minifloat", "mxfp4", "mxfp6", "mxfp8", "mxint8", "nvfp4", "vs_quant",
-    "vs_quant_chip",
+    "CATALOGUE", "ant", "ant_type", "combined", "integer", "minifloat", "mxfp4", "mxfp6", "mxfp8", "mxint8", "nvfp4",
+    "overq", "overq_on", "term_revealing", "vs_quant", "vs_quant_chip",
 ]  # fmt: skip

@@ -17,6 +17,7 @@ import pytest
 
 from bitwright.datapath import Accumulator, Datapath, Overflow
 from bitwright.formats import Format, Int, Rounding, pack, unpack
+from bitwright.quantization import BySign
 from bitwright.scheme import Scheme
 from bitwright.testing.exact import exact_product
 from bitwright.testing.operands import Operands, extreme_bounds, largest_inputs, operands, resolve
@@ -37,7 +38,7 @@ class FormatContract:
 
     @pytest.mark.parametrize("rounding", DETERMINISTIC)
     def test_encoding_a_decoded_value_returns_the_same_value(self, format: Format, rounding: Rounding) -> None:
-        values = format.decode(_codes(format))
+        values = format.decode(_codes(format, rounding))
         np.testing.assert_array_equal(format.decode(format.encode(values, rounding)), values)
 
     @pytest.mark.parametrize("rounding", DETERMINISTIC)
@@ -109,7 +110,7 @@ class FormatContract:
 
     def test_codes_fit_in_bits_and_are_not_reserved(self, format: Format) -> None:
         reach = format.full_scale * np.linspace(-1.5, 1.5, 997)
-        codes = format.encode(np.concatenate([reach, _far(format), -_far(format)]))
+        codes = format.encode(_allowed(format, np.concatenate([reach, _far(format), -_far(format)])))
         assert codes.min() >= 0
         assert codes.max() < 2**format.bits
         assert not format.is_reserved(codes).any()
@@ -157,17 +158,21 @@ class FormatContract:
 
 
 class SchemeContract:
-    """Laws S1 and S5 to S8. Override the fixture `scheme`."""
+    """Laws S1 and S5 to S8, for inputs with and without a sign. Override the fixture `scheme`."""
+
+    @pytest.fixture(params=[True, False], ids=["signed", "unsigned"])
+    def signed(self, request: pytest.FixtureRequest) -> bool:
+        return bool(request.param)
 
     @pytest.fixture
     def scheme(self) -> Scheme:
         raise NotImplementedError(f"{type(self).__name__}: override the fixture `scheme`")
 
-    def test_matmul_equals_the_exact_product_of_decoded_operands(self, scheme: Scheme) -> None:
+    def test_matmul_equals_the_exact_product_of_decoded_operands(self, scheme: Scheme, signed: bool) -> None:
         _require_input(scheme)
         compared = 0
         for k in (SHORT, RAGGED):
-            both = operands(scheme, rows=4, columns=3, k=k)
+            both = _operands(scheme, k, signed)
             product = _multiply_or_none(scheme.datapath, both)
             if product is None or product.overflows:
                 continue
@@ -177,20 +182,22 @@ class SchemeContract:
             assert np.all(error <= tolerance), f"k = {k}: {error.max()} off, {tolerance.max()} allowed"
         assert compared, "the sums of three products fit any sensible accumulator"
 
-    def test_worst_case_inputs_do_not_overflow_a_register_of_certified_width(self, scheme: Scheme) -> None:
+    def test_worst_case_inputs_do_not_overflow_a_register_of_certified_width(
+        self, scheme: Scheme, signed: bool
+    ) -> None:
         _require_input(scheme)
-        for datapath, worst, weight in _worst_cases(scheme, narrower=0):
+        for datapath, worst, weight in _worst_cases(scheme, signed, narrower=0):
             assert datapath.matmul(worst, weight).overflows == 0
 
-    def test_worst_case_inputs_overflow_a_register_one_bit_narrower(self, scheme: Scheme) -> None:
+    def test_worst_case_inputs_overflow_a_register_one_bit_narrower(self, scheme: Scheme, signed: bool) -> None:
         _require_input(scheme)
-        for datapath, worst, weight in _worst_cases(scheme, narrower=1):
+        for datapath, worst, weight in _worst_cases(scheme, signed, narrower=1):
             with pytest.raises(OverflowError):
                 datapath.matmul(worst, weight)
 
-    def test_a_register_narrower_than_the_certificate_is_refused(self, scheme: Scheme) -> None:
+    def test_a_register_narrower_than_the_certificate_is_refused(self, scheme: Scheme, signed: bool) -> None:
         _require_input(scheme)
-        both = operands(scheme, rows=4, columns=3, k=RAGGED)
+        both = _operands(scheme, RAGGED, signed)
         certificate = scheme.datapath.certify(both.w, both.x.quantizer, extreme_bounds(both.x))
         _require_width(certificate.inner_bits)
         fits = replace(scheme.datapath, inner=Accumulator(Int(certificate.inner_bits)), outer=Accumulator())
@@ -212,9 +219,9 @@ class SchemeContract:
         config = pytest.importorskip("bitwright.config", reason="this installation has no bitwright.config")
         assert config.from_text(repr(scheme)) == scheme
 
-    def test_permuting_input_rows_permutes_results(self, scheme: Scheme) -> None:
+    def test_permuting_input_rows_permutes_results(self, scheme: Scheme, signed: bool) -> None:
         _require_input(scheme)
-        both = operands(scheme, rows=4, columns=3, k=RAGGED)
+        both = _operands(scheme, RAGGED, signed)
         order = np.asarray([2, 3, 1, 0])
         permuted = both.x.quantizer.quantize(both.x_values[order], both.x_ranges)
         expected = scheme.datapath.matmul(both.x, both.w)
@@ -222,9 +229,9 @@ class SchemeContract:
         np.testing.assert_array_equal(found.values, expected.values[order])
         assert found.overflows == expected.overflows
 
-    def test_permuting_weight_rows_permutes_result_columns(self, scheme: Scheme) -> None:
+    def test_permuting_weight_rows_permutes_result_columns(self, scheme: Scheme, signed: bool) -> None:
         _require_input(scheme)
-        both = operands(scheme, rows=4, columns=3, k=RAGGED)
+        both = _operands(scheme, RAGGED, signed)
         if any(1 < s.share.cell(*both.w.shape)[0] < 3 for s in both.w.quantizer.scales):
             pytest.skip("tiles of several rows share a scale, so their rows are not independent")
         order = np.asarray([2, 0, 1])
@@ -233,9 +240,9 @@ class SchemeContract:
         expected = scheme.datapath.matmul(both.x, both.w).values[:, order]
         np.testing.assert_array_equal(scheme.datapath.matmul(both.x, permuted).values, expected)
 
-    def test_a_row_alone_gives_the_same_results_as_among_others(self, scheme: Scheme) -> None:
+    def test_a_row_alone_gives_the_same_results_as_among_others(self, scheme: Scheme, signed: bool) -> None:
         _require_input(scheme)
-        both = operands(scheme, rows=4, columns=3, k=RAGGED)
+        both = _operands(scheme, RAGGED, signed)
         quantizer = both.x.quantizer
         if any(
             r is None and s.share.cell(4, RAGGED)[0] > 1 for r, s in zip(both.x_ranges, quantizer.scales, strict=True)
@@ -247,10 +254,11 @@ class SchemeContract:
             np.testing.assert_array_equal(scheme.datapath.matmul(alone, both.w).values, whole[i : i + 1])
 
 
-def _codes(format: Format) -> np.ndarray:
-    """All codes that stand for a number; of wide formats the ends and a sample. Group formats: a valid row."""
+def _codes(format: Format, rounding: Rounding = Rounding.NEAREST_UP) -> np.ndarray:
+    """All codes that stand for a number; of wide formats the ends and a sample. Group formats: a row so encoded."""
     if not _is_scalar(format):
-        return format.encode(np.random.default_rng(0).normal(size=SAMPLED_CODES) * format.full_scale / 3)
+        sample = np.random.default_rng(0).standard_t(3, SAMPLED_CODES) * format.full_scale / 3
+        return format.encode(_allowed(format, sample), rounding)
     if format.bits <= ALL_CODES_UP_TO_BITS:
         codes = np.arange(2**format.bits)
     else:
@@ -265,6 +273,11 @@ def _codes(format: Format) -> np.ndarray:
 def _is_scalar(format: Format) -> bool:
     bounds = format.bounds()
     return bounds.reach == 0 and bounds.per_lane == 1 and bounds.norm1 is None
+
+
+def _allowed(format: Format, x: np.ndarray) -> np.ndarray:
+    """Levels that the format takes: a group format may refuse negative ones."""
+    return np.maximum(x, 0) if not _is_scalar(format) and format.bounds().lowest == 0 else x
 
 
 def _require_scalar(format: Format) -> None:
@@ -355,10 +368,18 @@ def _multiply_or_none(datapath: Datapath, both: Operands):
         return None
 
 
-def _worst_cases(scheme: Scheme, *, narrower: int):
+def _operands(scheme: Scheme, k: int, signed: bool) -> Operands:
+    if not signed and not isinstance(scheme.input, BySign):
+        pytest.skip("the scheme does not ask for the sign")
+    return operands(scheme, rows=4, columns=3, k=k, signed_input=signed)
+
+
+def _worst_cases(scheme: Scheme, signed: bool, *, narrower: int):
     """Datapaths with a register of the certified width less some bits, and the inputs that fill it."""
     for k in (SHORT, RAGGED):
-        both = operands(scheme, rows=4, columns=3, k=k)
+        both = _operands(scheme, k, signed)
+        if narrower and not _is_scalar(both.x.quantizer.format):
+            pytest.skip("a group format: not all elements are at an extreme at once")
         bounds = extreme_bounds(both.x)
         wide = replace(scheme.datapath, inner=Accumulator(), outer=scheme.datapath.outer)
         certificate = wide.certify(both.w, both.x.quantizer, bounds)
