@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from bitwright.datapath import Accumulator, Datapath, Overflow
     from bitwright.formats import Format, Int, Minifloat, Rounding, Table
     from bitwright.model.prepare import calibrate, freeze, prepare, quantize
+    from bitwright.model.reading import reading
     from bitwright.model.task import Batch, Task
     from bitwright.quantization import BestOf, BySign, PerBlock, PerRow, PerTensor, Quantizer, Scale
     from bitwright.recipe import Recipe, Rule
@@ -24,6 +25,7 @@ _HOME = {
     "datapath": ("Accumulator", "Datapath", "Overflow"),
     "formats": ("Format", "Int", "Minifloat", "Rounding", "Table"),
     "model.prepare": ("calibrate", "freeze", "prepare", "quantize"),
+    "model.reading": ("reading",),
     "model.task": ("Batch", "Task"),
     "quantization": ("BestOf", "BySign", "PerBlock", "PerRow", "PerTensor", "Quantizer", "Scale"),
     "recipe": ("Recipe", "Rule"),
@@ -35,7 +37,7 @@ _MODULE_OF = {name: f"bitwright.{module}" for module, names in _HOME.items() for
 __all__ = [
     "Accumulator", "Batch", "BestOf", "BySign", "Datapath", "Format", "Int", "Minifloat", "ModelTask", "Overflow",
     "PerBlock", "PerRow", "PerTensor", "Quantizer", "Recipe", "Rounding", "Rule", "Scale", "Scheme", "Table", "Task",
-    "calibrate", "compare", "freeze", "from_text", "prepare", "quantize", "write_report",
+    "calibrate", "compare", "freeze", "from_text", "prepare", "quantize", "reading", "write_report",
 ]  # fmt: skip
 
 

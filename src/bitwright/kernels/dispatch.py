@@ -43,7 +43,8 @@ def only(*names: str) -> Iterator[None]:
 
 
 def quantize(quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...] = ()) -> Operand:
-    """x [rows, k] float32 under a quantizer. NaN or infinity raises ValueError naming its index."""
+    """x [rows, k] float32 under a quantizer, without a gradient. NaN or infinity raises ValueError naming its index."""
+    x = x.detach()
     is_traced = torch.compiler.is_compiling()  # a traced tensor has no values to look at
     if x.numel() and not is_traced and not bool(torch.isfinite(x.sum(dtype=torch.float64))):
         index = tuple(torch.nonzero(~torch.isfinite(x))[0].tolist())

@@ -22,6 +22,7 @@ from bitwright.quantization import Quantizer, Statistics
 from bitwright.scheme import Scheme
 
 OPERANDS = ("query", "key", "probability", "value")
+STATIONARY = ("key", "value")
 
 
 class Attention(nn.Module):
@@ -62,8 +63,10 @@ class Attention(nn.Module):
         for name in OPERANDS:
             if not seen[name].count:
                 raise ValueError("no calibration data reached this attention; pass batches that run through it")
-            self.quantizers[name] = self.scheme.input.fit(seen[name], kernels.represent)
-            self.ranges[name] = self.quantizers[name].estimate(seen[name], kernels.represent)
+            quantizer = self.scheme.input.fit(seen[name], kernels.represent)
+            if name in STATIONARY:  # multipliers select a neighbour of the other operand
+                quantizer = quantizer.alone()
+            self.quantizers[name], self.ranges[name] = quantizer, quantizer.estimate(seen[name], kernels.represent)
 
     @property
     def is_resolved(self) -> bool:

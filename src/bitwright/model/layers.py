@@ -84,8 +84,8 @@ class FakeQuantizedLayer(nn.Module):
         self.weight_ranges: Ranges = ()
         self.measurement: Measurement | None = None
         self.sample_shape: torch.Size | None = None
-        self.register_buffer("_fake_weight", None, persistent=False)  # derived from `weight` when that had this version
-        self._version = 0
+        self.register_buffer("_fake_weight", None, persistent=False)
+        self._derived_from: tuple[int, Quantizer | None] = 0, None  # version of `weight`, and what represents it
         self.register_load_state_dict_post_hook(lambda module, keys: module.forget())
         self._observes = self._measures = False
 
@@ -155,14 +155,15 @@ class FakeQuantizedLayer(nn.Module):
     def fake_weight(self) -> Tensor:
         """The weight as its codes represent it."""
         is_traced = torch.compiler.is_compiling()  # tensors that stand in for the weights have no history
-        if self._fake_weight is None or (self._version != self.weight._version and not is_traced):
+        source = self.weight._version, self.weight_quantizer
+        if self._fake_weight is None or (self._derived_from != source and not is_traced):
             rows = self.lowering.weight_rows(self.weight.detach().float(), self.block)
             assert self.weight_quantizer is not None, "resolved before"
             represented = kernels.fake_quantize(self.weight_quantizer, rows, self.weight_ranges)
             self._fake_weight = self.lowering.weight_from_rows(represented, self.weight.shape, self.block).to(
                 self.weight
             )
-            self._version = self.weight._version
+            self._derived_from = source
         return self._fake_weight
 
     def _fake_input(self, x: Tensor) -> Tensor:
@@ -203,12 +204,14 @@ class QuantizedLayer(nn.Module):
             self.register_buffer(f"scales_{i}", _as_buffer(codes, scale.format.bits))
         self.register_buffer("bias", None if source.bias is None else source.bias.detach().clone())
         self.overflows = self.accumulations = 0
-        self._stationary: Stationary | None = None
+        self._stationary: dict[Quantizer, Stationary] = {}
         self.register_load_state_dict_post_hook(lambda module, keys: module.forget())
+
+    is_resolved = True
 
     def forget(self) -> None:
         """Drop what was derived from the codes."""
-        self._stationary = None
+        self._stationary = {}
 
     def quantized_weight(self) -> QuantizedTensor:
         """The weight's codes and scale codes."""
@@ -218,10 +221,11 @@ class QuantizedLayer(nn.Module):
 
     def stationary(self) -> Stationary:
         """The weight as the kernels take it."""
-        if self._stationary is None:
+        quantizer = self.weight_quantizer
+        if quantizer not in self._stationary:
             kernel = self.lowering.kernel(torch.empty(self.weight_shape))
-            self._stationary = Stationary(Operand.of(self.quantized_weight()), kernel)
-        return self._stationary
+            self._stationary[quantizer] = Stationary(Operand.of(self.quantized_weight()), kernel)
+        return self._stationary[quantizer]
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ Differs from the artifact: a last group shorter than the others keeps its whole 
 row); input ranges are searched over the calibration sample, not on its coarse grid (`ArtifactGrid` is that grid).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
@@ -159,9 +160,9 @@ class TermBudget(Format):
         significand = np.zeros((*codes.shape, per_lane), np.int64)
         exponent = np.zeros_like(significand)
         for i in range(per_lane):  # the largest first
-            has = left > 0
-            exponent[..., i] = np.where(has, np.frexp(left.astype(np.float64))[1] - 1, 0)
-            bit = has.astype(np.int64) << exponent[..., i]
+            has = (left > 0).astype(np.int64)
+            exponent[..., i] = has * (np.frexp(left.astype(np.float64))[1] - 1)
+            bit = has << exponent[..., i]
             significand[..., i] = ((added & bit) > 0).astype(np.int64) - ((subtracted & bit) > 0)
             left = left & ~bit
         k = codes.shape[-1]
@@ -283,19 +284,19 @@ def term_revealing(
     )
 
 
-def with_terms(scheme: Scheme, *, budget: int | None, data_terms: int | None) -> Scheme:
-    """Another operating point of a `term_revealing` scheme: the same codes and scales, read with these budgets."""
+def with_budget(terms: int | None) -> Callable[[Format], Format]:
+    """A change of operating point: the same codes, of which at most this many terms are read; None reads all.
 
-    def point(quantizer: Quantizer, terms: int | None) -> Quantizer:
-        if not isinstance(quantizer.format, TermBudget):
-            raise ValueError(
-                f"with_terms: {quantizer.format} found; only formats with a term budget have one to change"
-            )
-        return replace(quantizer, format=replace(quantizer.format, budget=terms))
+    Other formats stay as they are, and so do weights without neighbours, which have no budget.
+    """
 
-    assert isinstance(scheme.input, BySign)
-    chosen = BySign(*(point(q, data_terms) for q in (scheme.input.unsigned, scheme.input.signed)))  # type: ignore[arg-type]
-    return replace(scheme, input=chosen, weight=point(scheme.weight, budget))  # type: ignore[arg-type]
+    def change(format: Format) -> Format:
+        if not isinstance(format, TermBudget) or (format.group == 1 and format.budget is None):
+            return format
+        most = format.group * format.most_terms
+        return replace(format, budget=None if terms is None or terms >= most else terms)
+
+    return change
 
 
 def term_pairs_bound(

@@ -257,8 +257,8 @@ class SchemeContract:
 def _codes(format: Format, rounding: Rounding = Rounding.NEAREST_UP) -> np.ndarray:
     """All codes that stand for a number; of wide formats the ends and a sample. Group formats: a row so encoded."""
     if not _is_scalar(format):
-        sample = np.random.default_rng(0).standard_t(3, SAMPLED_CODES) * format.full_scale / 3
-        return format.encode(_allowed(format, sample), rounding)
+        levels = np.random.default_rng(0).standard_t(3, SAMPLED_CODES) * format.full_scale / 3
+        return format.encode(_allowed(format, levels), rounding)
     if format.bits <= ALL_CODES_UP_TO_BITS:
         codes = np.arange(2**format.bits)
     else:
