@@ -248,8 +248,6 @@ def test_a_submodule_named_inner_keeps_its_name():
 @pytest.mark.parametrize(
     ("make", "x", "reason"),
     [
-        (lambda: nn.LSTM(4, 4), torch.randn(2, 3, 4), "recurrent"),
-        (lambda: nn.GRUCell(4, 4), torch.randn(2, 4), "recurrent"),
         (lambda: nn.ConvTranspose2d(4, 4, 2), torch.randn(2, 4, 3, 3), "transposed"),
         (lambda: nn.ConvTranspose1d(4, 4, 2), torch.randn(2, 4, 3), "transposed"),
         (lambda: nn.Conv3d(4, 4, 1), torch.randn(2, 4, 2, 2, 2), "three-dimensional"),

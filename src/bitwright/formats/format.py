@@ -89,7 +89,8 @@ class Format(ABC):
         k = codes.shape[-1]
         row = np.arange(codes.size // max(k, 1)).reshape(*codes.shape[:-1], 1)
         # sums of dyadic numbers of few bits are exact in any order
-        return np.bincount((row * k + source).ravel(), values.ravel(), codes.size).reshape(codes.shape)
+        sums = np.bincount((row * k + source).ravel(), values.ravel(), codes.size)
+        return sums.reshape(codes.shape).astype(np.float64, copy=False)  # of nothing at all it counts in integers
 
 
 def own_lane(shape: tuple[int, ...]) -> Int[np.ndarray, "*rows k"]:

@@ -20,9 +20,10 @@ QUANTIZABLE: dict[type[nn.Module], str] = {
     nn.Embedding: "Embedding",
 }
 
+RECURRENT = (nn.LSTM, nn.GRU, nn.RNN, nn.LSTMCell, nn.GRUCell, nn.RNNCell)
+"""Their products are hidden in one call; `unroll_recurrent` makes linear layers of them."""
+
 UNSUPPORTED: dict[type[nn.Module], str] = {
-    nn.RNNBase: "recurrent layers are not quantized yet",
-    nn.RNNCellBase: "recurrent layers are not quantized yet",
     nn.ConvTranspose1d: "transposed convolutions are not quantized yet",
     nn.ConvTranspose2d: "transposed convolutions are not quantized yet",
     nn.ConvTranspose3d: "transposed convolutions are not quantized yet",
@@ -70,6 +71,8 @@ def kind_of(module: nn.Module) -> str | None:
 
 def unsupported_reason(module: nn.Module) -> str | None:
     """Why a layer with weights of its own is left alone, if it is one that multiplies."""
+    if isinstance(module, nn.RNNBase | nn.RNNCellBase):
+        return _recurrent_reason(module)
     for known, reason in UNSUPPORTED.items():
         if isinstance(module, known):
             return reason
@@ -78,6 +81,21 @@ def unsupported_reason(module: nn.Module) -> str | None:
     own = list(module.parameters(recurse=False))
     if any(p.dim() >= 2 for p in own) and not list(module.children()):
         return f"{type(module).__name__} is not a layer that bitwright knows"
+    return None
+
+
+def _recurrent_reason(module: nn.RNNBase | nn.RNNCellBase) -> str | None:
+    name = type(module).__name__
+    known = next((c for c in RECURRENT if isinstance(module, c)), None)
+    if known is None:
+        return f"{name} is not a recurrent layer that bitwright knows"
+    if type(module).forward is not known.forward:
+        return f"{name} changes the forward of its class"
+    cell = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    expected = [n for layer in module._all_weights for n in layer] if isinstance(module, nn.RNNBase) else cell
+    computed = next((n for n in expected if n not in module._parameters), None)
+    if computed is not None:
+        return f"its {computed} is computed from other parameters; make it a parameter of its own first"
     return None
 
 

@@ -23,7 +23,7 @@ from bitwright.model.inspect import Structure, inspect, kind_of, unsupported_rea
 from bitwright.model.layers import FakeQuantizedLayer, QuantizedEmbedding, QuantizedLayer, naming
 from bitwright.model.lowering import Linear, Lowering
 from bitwright.model.task import Batch, Inputs, call
-from bitwright.model.transform import fold_batchnorm
+from bitwright.model.transform import fold_batchnorm, replaced, unroll_recurrent
 from bitwright.quantization import Quantizer, Range, Statistics
 from bitwright.recipe import LayerInfo, Recipe, nearest
 from bitwright.result import Coverage
@@ -39,11 +39,11 @@ def prepare(model: nn.Module, recipe: Recipe | Scheme, example: Inputs | None = 
     """A copy whose matched layers simulate their scheme once calibrated.
 
     One run of the example, a tuple of arguments or a dict of keyword arguments, tells the order of layers and finds
-    attention; without it attention stays in float.
+    attention; without it attention stays in float. Recurrent layers are unrolled, so each of their products is a layer.
     NaN or infinity in a weight raises ValueError naming the layer.
     """
     recipe = Recipe.uniform(recipe) if isinstance(recipe, Scheme) else recipe
-    prepared = copy.deepcopy(model).eval()
+    prepared = unroll_recurrent(model).eval()
     structure = inspect(prepared, example)
     assigned = recipe.assign(structure.layers)
     coverage = _coverage(prepared, structure, assigned)
@@ -59,7 +59,7 @@ def prepare(model: nn.Module, recipe: Recipe | Scheme, example: Inputs | None = 
         if scheme is not None and scheme.input is not None:
             module = prepared.get_submodule(caller)
             replacements[id(module)] = AttentionCaller(caller, module, [scheme] * calls)
-    prepared = _replaced(prepared, replacements)
+    prepared = replaced(prepared, replacements)
     prepared.coverage = coverage  # type: ignore[assignment]
     prepared.recipe = recipe  # type: ignore[assignment]
     return prepared
@@ -124,7 +124,7 @@ def freeze(prepared: nn.Module) -> nn.Module:
                 replacements[id(layer)] = _freeze_layer(layer)
         elif isinstance(layer, Attention):
             layer.is_exact = True
-    return _replaced(frozen, replacements)
+    return replaced(frozen, replacements)
 
 
 def quantize(
@@ -273,12 +273,3 @@ def _require_finite_weight(name: str, layer: nn.Module) -> None:
                 f"layer {name}: {parameter}[{', '.join(map(str, index))}] is {value[index].item()}; "
                 "only finite weights can be quantized"
             )
-
-
-def _replaced(model: nn.Module, replacements: dict[int, nn.Module]) -> nn.Module:
-    """The model with modules exchanged in every place that they stand in, also where they are shared."""
-    for parent in list(model.modules()):
-        for attribute, child in list(parent._modules.items()):
-            if child is not None and id(child) in replacements:
-                parent._modules[attribute] = replacements[id(child)]
-    return replacements.get(id(model), model)

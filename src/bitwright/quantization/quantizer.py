@@ -49,7 +49,8 @@ class Quantizer:
                     f"Quantizer: {finer.format} "
                     "has no useful largest value under a coarser scale; set Scale(largest=...)"
                 )
-        size = getattr(self.scales[-1].share, "size", 0)
+        share = self.scales[-1].share
+        size = share.cell(2**40, 2**40)[1] if share.splits_k else 0
         if size % self.format.run:
             raise ValueError(
                 f"Quantizer: {self.format} looks at runs of {self.format.run} elements, which do not divide "

@@ -156,7 +156,7 @@ class TermBudget(Format):
     def terms(self, codes: Ints[np.ndarray, "*rows k"]) -> Terms:
         added, subtracted = self.kept(codes)
         per_lane = self.bounds().per_lane
-        left = added | subtracted
+        left: np.ndarray = added | subtracted
         significand = np.zeros((*codes.shape, per_lane), np.int64)
         exponent = np.zeros_like(significand)
         for i in range(per_lane):  # the largest first
@@ -193,15 +193,24 @@ class TermBudget(Format):
     def _bounds(self) -> Bounds:
         added, subtracted = self.recoding.masks(np.arange(self.largest + 1))
         exponents = range(int((added | subtracted).max()).bit_length())
-        highest = self.largest
         per_lane = min(self.most_terms, self.budget or self.most_terms)
-        if self.group == 1:
-            kept = self._within_budget((added | subtracted)[:, None])[:, 0]
-            highest = int(((added & kept) - (subtracted & kept)).max())
-        else:  # neighbours decide how many terms are left: any number of the first ones
-            for mask in (-1 << exponent for exponent in exponents):
-                highest = max(highest, int(((added & mask) - (subtracted & mask)).max()))
+        highest = self.largest if self.budget is None else self._highest(added, subtracted, self.budget)
         return Bounds(1, exponents, -float(highest) if self.signed else 0.0, float(highest), per_lane=per_lane)
+
+    def _highest(self, added: Ints[np.ndarray, " n"], subtracted: Ints[np.ndarray, " n"], budget: int) -> int:
+        """Largest value of any number of first terms that neighbours can leave an element."""
+        left = added | subtracted
+        most_from = np.asarray([np.bitwise_count(left >> e).max() for e in range(int(left.max()).bit_length() + 1)])
+        kept = np.zeros_like(left)
+        highest = 0
+        for count in range(min(self.most_terms, budget) + 1):
+            following = np.frexp(left.astype(np.float64))[1] - 1
+            # the next term is lost only if neighbours have as many larger ones as the budget has room for
+            is_possible = (left == 0) | (budget - count <= (self.group - 1) * most_from[following])
+            highest = max(highest, int(((added & kept) - (subtracted & kept))[is_possible].max(initial=0)))
+            top = (left > 0).astype(np.int64) << np.maximum(following, 0)
+            kept, left = kept | top, left & ~top
+        return highest
 
     def _parts(self, codes: Ints[np.ndarray, "*rows k"]) -> tuple[np.ndarray, np.ndarray]:
         width = self.largest.bit_length()
@@ -308,7 +317,7 @@ def term_pairs_bound(
     """
     data = data_bits if data_terms is None else min(data_terms, data_bits)
     weight = weight_bits if budget is None else budget / group if group > 1 else min(budget, weight_bits)
-    return data * weight * macs
+    return float(data * weight * macs)
 
 
 def stored_bits(codes: Ints[np.ndarray, "*rows k"], format: TermBudget, weight_bits: int) -> int:
