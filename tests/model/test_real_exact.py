@@ -19,6 +19,9 @@ SCHEMES = (
     "ant(4, 4, lowest_ratio=95, highest_ratio=105)",
     "mxfp4()",
     "nvfp4()",
+    "overq(3, precision_overwrite=True, signed=True)",
+    "overq_on()",
+    "combined(overq(4), term_revealing())",
 )
 
 
