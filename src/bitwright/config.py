@@ -20,6 +20,7 @@ from bitwright.recipe import Promotion, Recipe, Rule
 from bitwright.recipes import RECIPES
 from bitwright.scheme import Scheme
 from bitwright.schemes import CATALOGUE
+from bitwright.schemes.a2q import L1Bounded
 from bitwright.schemes.mx import CeilingRule, OcpRule, RoundedRule
 from bitwright.schemes.overq import Overwrite, Pick
 from bitwright.schemes.term_revealing import ArtifactGrid, Recoding, TermBudget
@@ -41,7 +42,7 @@ _NOUNS: dict[str, Any] = {
     c.__name__: c
     for c in (
         Scheme, Recipe, Rule, Promotion, ScaleValue, OcpRule, CeilingRule, RoundedRule, Overwrite, Pick, TermBudget,
-        Recoding, ArtifactGrid,
+        Recoding, ArtifactGrid, L1Bounded,
     )
 }  # fmt: skip
 

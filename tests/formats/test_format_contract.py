@@ -21,6 +21,7 @@ from bitwright.formats import (
     Specials,
     Table,
 )  # fmt: skip
+from bitwright.schemes.a2q import L1Bounded
 from bitwright.schemes.ant import flint, float_type, power_of_two
 from bitwright.schemes.overq import Overwrite, Pick
 from bitwright.schemes.term_revealing import Recoding, TermBudget
@@ -44,6 +45,7 @@ FORMATS = [
     Overwrite(Int(5, narrow=True), precision_overwrite=True), Overwrite(flint(4, signed=False), cascade=2),
     Overwrite(Int(4, signed=False), range_overwrite=False, precision_overwrite=True), Overwrite(flint(4), cascade=8),
     *[TermBudget(128, group=8, budget=12, recoding=r) for r in Recoding if r is not Recoding.BOOTH],
+    L1Bounded(Int(4, narrow=True), 40.5), L1Bounded(Int(8, narrow=True), 300.0, each_sign=True, tile=8),
     TermBudget(255, signed=False, budget=3), TermBudget(15), TermBudget(127, group=4, budget=3),
 ]  # fmt: skip
 

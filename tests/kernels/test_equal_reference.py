@@ -47,6 +47,7 @@ from bitwright.quantization import (
 )  # fmt: skip
 from bitwright.schemes import (
     CATALOGUE,
+    a2q,
     ant,
     ant_type,
     combined,
@@ -194,6 +195,8 @@ SCHEMES = {
     "nvfp4": nvfp4(), "nvfp4 4/6": nvfp4(four_over_six=True), "nvfp4 ct": nvfp4(zero_scale=0.125, smallest_scale=0.0),
     "overq": overq(tile=16), "overq all": overq(3, precision_overwrite=True, signed=True, pick=Pick.LARGEST),
     "overq vectors": overq_on(), "overq flint": overq_on(ant_type("flint", 4, 4)),
+    "bounded": a2q(), "bounded tiles": a2q(accumulator_bits=12, tile=16),
+    "bounded wide": a2q(8, 8, 20, each_sign=False),
     "terms": term_revealing(), "terms as found": term_revealing(recoding=Recoding.HESE_ARTIFACT, quirks=True),
     "terms in blocks": term_revealing(weight_share=PerBlock(16)), "overq and ant": combined(),
     "overq and terms": combined(overq(), term_revealing()), "overq and nvfp4": combined(overq(), nvfp4()),

@@ -59,6 +59,11 @@ SETTINGS = {
         {"recoding": Recoding.BOOTH, "group": 1, "budget": 2, "weight_share": PerRow()},
         {"weight_share": PerBlock(16), "weight_bits": 5, "input_bits": 5},
     ],
+    "a2q": [
+        {}, {"accumulator_bits": 12, "tile": 16}, {"accumulator_bits": 13, "each_sign": False, "rounding":
+        Rounding.TOWARD_ZERO},
+        {"weight_bits": 8, "weight_range": None, "accumulator_bits": 20},
+    ],
     "combined": [{}, {"weight": term_revealing()}, {"weight": vs_quant()}, {"weight": nvfp4()},
     {"input": mxfp4(), "weight": term_revealing(weight_share=PerBlock(16))}],
 }  # fmt: skip

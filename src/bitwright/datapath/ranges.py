@@ -12,16 +12,22 @@ from bitwright.quantization import QuantizedTensor
 def worst_sum(x: Bounds, w: Bounds, k: int) -> tuple[int, int]:
     """Extreme sums of k products, in units of 2**(x.exponent.start + w.exponent.start).
 
-    Also bounds every partial sum in any order, as zero lies between the extremes. Uses a format's promised norm if
-    it gives one (Colbert et al., arXiv:2301.13376, eq. 8).
+    Also bounds every partial sum in any order, as zero lies between the extremes. Uses the norms that a format
+    promises (Colbert et al., arXiv:2301.13376, eq. 8, and of each sign arXiv:2401.10432).
     """
     (x_low, x_high), (w_low, w_high) = x.units, w.units
     products = [a * b for a in (x_low, x_high) for b in (w_low, w_high)]
     low, high = k * min(0, *products), k * max(0, *products)
+    limits = []
     if w.norm1 is not None:
-        most = int(np.floor(np.ldexp(w.norm1, -w.exponent.start))) * max(abs(x_low), abs(x_high))
-        low, high = max(low, -most), min(high, most)
-    return low, high
+        limits.append(_in_units(w.norm1, w) * max(abs(x_low), abs(x_high)))
+    if w.norm1_of_sign is not None:  # positive weights meet one end of the inputs, negative ones the other
+        limits.append(_in_units(w.norm1_of_sign, w) * (max(x_high, 0) - min(x_low, 0)))
+    return max([low, *(-limit for limit in limits)]), min([high, *limits])
+
+
+def _in_units(norm: float, bounds: Bounds) -> int:
+    return int(np.floor(np.ldexp(norm, -bounds.exponent.start)))
 
 
 def bits_for(low: int, high: int) -> int:

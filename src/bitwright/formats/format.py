@@ -30,7 +30,8 @@ class Bounds(NamedTuple):
     highest: float
     reach: int = 0  # furthest source, in lanes back
     per_lane: int = 1  # terms from one code
-    norm1: float | None = None  # guaranteed bound on a row's Σ|element|, if the format gives one
+    norm1: float | None = None  # guaranteed bound on Σ|element| of a row, or of each tile that the format cuts it into
+    norm1_of_sign: float | None = None  # the same of the positive elements alone, and of the negative ones
 
     @property
     def units(self) -> tuple[int, int]:

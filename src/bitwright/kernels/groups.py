@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bitwright.formats import Int, Rounding
 from bitwright.kernels.rounding import Unsupported, round_to
+from bitwright.schemes.a2q import L1Bounded
 from bitwright.schemes.overq import Overwrite, Pick
 from bitwright.schemes.term_revealing import Recoding, TermBudget
 
@@ -80,6 +81,14 @@ def _fractions(format: Overwrite, levels: Tensor, rounding: Rounding) -> Tensor:
     too_far = (landed * format.unit > format.lane.bounds().highest).float()
     fine += fine.sign() * ((landed == 0).float() - too_far)
     return fine * (format.unit / radix)
+
+
+@round_to.register
+def _(format: L1Bounded, x: Tensor, rounding: Rounding) -> Tensor:
+    """By the reference, whose sorting is what takes the time: weights are rounded once."""
+    if rounding is Rounding.STOCHASTIC:
+        raise Unsupported(f"{format} under {rounding}")
+    return torch.from_numpy(format.decode(format.encode(x.double().numpy(), rounding))).float()
 
 
 @round_to.register

@@ -37,6 +37,19 @@ class Stationary:
         """Largest Σ|element| of a row, in units."""
         return _units(self.operand.flat().double().abs().sum(1).max(), self.operand.unit)
 
+    def norms_of_signs(self, tile: int) -> tuple[float, float]:
+        """Largest sum of the positive elements of a tile of K, and of the negative magnitudes, in units."""
+        if tile not in self._norms:
+            elements = self.operand.flat()[:, : self.operand.k].double()
+            tiles = torch.nn.functional.pad(elements, (0, -self.operand.k % tile)).unflatten(1, (-1, tile))
+            signs = tiles.clamp(min=0).sum(2).max(), tiles.clamp(max=0).neg().sum(2).max()
+            self._norms[tile] = (_units(signs[0], self.operand.unit), _units(signs[1], self.operand.unit))
+        return self._norms[tile]
+
+    @cached_property
+    def _norms(self) -> dict[int, tuple[float, float]]:
+        return {}
+
     @cached_property
     def block_norm(self) -> float:
         """Largest Σ|element| of a block, in units."""
@@ -51,7 +64,7 @@ class Stationary:
 def matmul(datapath: Datapath, x: Operand, w: Stationary) -> tuple[Tensor, int, int]:
     """Products [m, n] in float64, overflowed sums, and sums in all."""
     if datapath.tile is not None:
-        raise Unsupported("tiles smaller than a block")
+        return _tiled(datapath, x, w)
     operand = w.operand
     m, n = x.rows, operand.rows
     if x.inside is None and operand.inside is not None:
@@ -70,6 +83,34 @@ def matmul(datapath: Datapath, x: Operand, w: Stationary) -> tuple[Tensor, int, 
     else:
         total, overflows = _sum_over_blocks(datapath, x, operand)
     return total.mul_(x.outside).mul_(operand.outside.T), overflows, m * n * (blocks + 1)
+
+
+def _tiled(datapath: Datapath, x: Operand, w: Stationary) -> tuple[Tensor, int, int]:
+    """One sum over all of K, where no tile can leave the inner register nor their sum the outer one."""
+    if not are_tiles_free(datapath, x, w):
+        raise Unsupported("tiles smaller than a block")
+    assert datapath.tile is not None, "asked before"
+    tiles = -(-w.operand.k // datapath.tile)
+    total, _, sums = matmul(Datapath(), x, w)
+    return total, 0, sums * (tiles + 1) if tiles > 1 else sums
+
+
+def are_tiles_free(datapath: Datapath, x: Operand, w: Stationary) -> bool:
+    """Whether sums in tiles are the same as one exact sum: integers throughout, and no register overflows."""
+    if x.inside is not None or w.operand.inside is not None or not datapath.outer.is_integer:
+        return False
+    if datapath.inner.format is not None and datapath.inner.range is None:
+        return False
+    assert datapath.tile is not None, "asked of tiled datapaths"
+    limits = ((datapath.inner.range, datapath.tile), (datapath.outer.range, w.operand.k))
+    return all(span is None or _largest_sum(x, w, k) <= min(-span[0], span[1]) for span, k in limits)
+
+
+def _largest_sum(x: Operand, w: Stationary, tile: int) -> float:
+    """Bound on every partial sum of a tile of K, in units: positive and negative products apart."""
+    positive, negative = w.norms_of_signs(tile)
+    low, high = x.extremes
+    return max(high * positive - low * negative, high * negative - low * positive)
 
 
 def matmul_bound(x: Operand, w: Stationary) -> float:

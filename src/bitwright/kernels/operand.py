@@ -70,6 +70,12 @@ class Operand:
         return _largest(self.elements) * 2.0**-self.unit
 
     @cached_property
+    def extremes(self) -> tuple[float, float]:
+        """Lowest and highest element, zero among them, in units."""
+        low, high = self.elements.aminmax() if self.elements.numel() else (torch.zeros(()), torch.zeros(()))
+        return min(float(low), 0.0) * 2.0**-self.unit, max(float(high), 0.0) * 2.0**-self.unit
+
+    @cached_property
     def largest_scaled(self) -> float:
         """Largest |element · scale inside|, in units."""
         return _largest(self.scaled) * 2.0**-self.unit

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from bitwright.scheme import Scheme
+from bitwright.schemes.a2q import a2q
 from bitwright.schemes.ant import ant, ant_type
 from bitwright.schemes.combined import combined
 from bitwright.schemes.integer import integer
@@ -15,10 +16,10 @@ from bitwright.schemes.vs_quant import vs_quant, vs_quant_chip
 
 CATALOGUE: tuple[Callable[..., Scheme], ...] = (
     integer, vs_quant, vs_quant_chip, ant, ant_type, minifloat, mxfp4, mxfp6, mxfp8, mxint8, nvfp4,
-    overq, overq_on, term_revealing, combined,
+    overq, overq_on, term_revealing, a2q, combined,
 )  # fmt: skip
 
 __all__ = [
-    "CATALOGUE", "ant", "ant_type", "combined", "integer", "minifloat", "mxfp4", "mxfp6", "mxfp8", "mxint8", "nvfp4",
-    "overq", "overq_on", "term_revealing", "vs_quant", "vs_quant_chip",
+    "CATALOGUE", "a2q", "ant", "ant_type", "combined", "integer", "minifloat", "mxfp4", "mxfp6", "mxfp8", "mxint8",
+    "nvfp4", "overq", "overq_on", "term_revealing", "vs_quant", "vs_quant_chip",
 ]  # fmt: skip

@@ -272,7 +272,7 @@ def _codes(format: Format, rounding: Rounding = Rounding.NEAREST_UP) -> np.ndarr
 
 def _is_scalar(format: Format) -> bool:
     bounds = format.bounds()
-    return bounds.reach == 0 and bounds.per_lane == 1 and bounds.norm1 is None
+    return bounds.reach == 0 and bounds.per_lane == 1 and bounds.norm1 is None and bounds.norm1_of_sign is None
 
 
 def _allowed(format: Format, x: np.ndarray) -> np.ndarray:
