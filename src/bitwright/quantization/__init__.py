@@ -1,5 +1,6 @@
 """Matrices to codes and scales. NumPy only."""
 
+from bitwright.quantization.compression import Compressibility
 from bitwright.quantization.granularity import Granularity, PerBlock, PerColumns, PerRow, PerTensor, PerTile
 from bitwright.quantization.quantizer import AnyQuantizer, BestOf, BySign, Quantizer, Represent, Zero, fake_quantize
 from bitwright.quantization.ranges import (
@@ -22,6 +23,7 @@ __all__ = [
     "AnyQuantizer",
     "BestOf",
     "BySign",
+    "Compressibility",
     "Deviations",
     "Entropy",
     "Granularity",
