@@ -27,7 +27,7 @@ def test_the_published_sparsity_has_the_entropy_that_the_specification_derives()
     # 98.2 % zeros and fair signs: h(0.018) + 0.018 bits
     expected = -(0.982 * np.log2(0.982) + 0.018 * np.log2(0.018)) + 0.018
     assert found.entropy_bits / found.elements == pytest.approx(expected)
-    assert found.ratio(found.entropy_bits, 8) == pytest.approx(54, abs=1)
+    assert found.ratio(found.entropy_bits, 8.0) == pytest.approx(54, abs=1)
 
 
 def test_sparse_sizes_count_non_zero_codes_and_fillers():
