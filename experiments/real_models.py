@@ -59,8 +59,8 @@ def main(names: list[str]) -> None:
 def overview() -> str:
     """All tables under results/ as one: the metric of each task under each scheme."""
     metrics: dict[str, dict[str, str]] = {}
-    for path in sorted((HERE / "results").glob("*.md")):
-        if path.name == "README.md":
+    for path in sorted(HERE / "results" / f"{name}.md" for name in RUNS):
+        if not path.exists():
             continue
         cells = [line.split("|")[1:3] for line in path.read_text().splitlines() if line.startswith("| ")]
         metrics[path.stem] = {scheme.strip(): metric.strip() for scheme, metric in cells[1:]}
