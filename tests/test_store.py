@@ -1,12 +1,24 @@
 import dataclasses
 import errno
+import json
 import os
 from dataclasses import dataclass
 
 import pytest
 
 from bitwright import store
-from bitwright.result import Comparison, Coverage, LayerResult, Picture, RunInfo, SchemeResult
+from bitwright.result import (
+    Comparison,
+    Coverage,
+    LaneRow,
+    LayerResult,
+    NeighbourResult,
+    OutlierCoverage,
+    Picture,
+    RunInfo,
+    SchemeResult,
+    TermPairs,
+)
 from bitwright.store import key_of, read_json, write_atomically, write_json
 
 
@@ -22,7 +34,14 @@ def filled(kind: type, **given):
 
 LAYER = filled(LayerResult, input_range=(-0.1, 1 / 3))
 PICTURE = filled(Picture, edges=(0.0, 0.1, 0.2), counts=(3, 4), grid=(0.0, 1.0))
-ROW = filled(SchemeResult, layers=(LAYER, LAYER), coverage=(filled(Coverage),), pictures=(PICTURE,))
+NEIGHBOURS = filled(NeighbourResult, coverage=(filled(OutlierCoverage), filled(OutlierCoverage, cascade=8)))
+LANES = {"levels": (0.5, 17.25), "plain": (1.0, 15.0), "digits": (1.0, 1.0), "decoded": (1.0, 17.0)}
+MEASURES = {
+    "neighbours": (NEIGHBOURS, filled(NeighbourResult, coverage=(), precise=None)),
+    "lane_row": filled(LaneRow, states=("OWN", "HIGH"), **LANES),
+    "term_pairs": (filled(TermPairs, has_terms=True),),
+}
+ROW = filled(SchemeResult, layers=(LAYER, LAYER), coverage=(filled(Coverage),), pictures=(PICTURE,), **MEASURES)
 INFO = filled(RunInfo, higher_is_better=True, hashes={"weights": "ab"}, versions={"torch": "2"})
 EMPTY = SchemeResult("integer(8, 8)", "ä \u2028 \x00", *[None] * 9, seconds=1e-300, error="one sentence")
 
@@ -33,6 +52,28 @@ EMPTY = SchemeResult("integer(8, 8)", "ä \u2028 \x00", *[None] * 9, seconds=1e-
 def test_what_is_written_is_read_back_equal(value, tmp_path):
     write_json(tmp_path / "new" / "value.json", value)
     assert read_json(tmp_path / "new" / "value.json", type(value)) == value
+
+
+def test_a_row_from_before_a_figure_was_added_is_read_without_it(tmp_path):
+    write_json(tmp_path / "row.json", ROW)
+    old = json.loads((tmp_path / "row.json").read_text())
+    for name in MEASURES:
+        del old[name]
+    (tmp_path / "row.json").write_text(json.dumps(old))
+    expected = dataclasses.replace(ROW, neighbours=(), lane_row=None, term_pairs=())
+    assert read_json(tmp_path / "row.json", SchemeResult) == expected
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_files_have_the_mode_that_the_users_mask_leaves(mask, mode, tmp_path):
+    before = os.umask(mask)
+    try:
+        write_json(tmp_path / "value.json", Number(1.0))
+        write_json(tmp_path / "value.json", Number(2.0))
+    finally:
+        os.umask(before)
+    assert (tmp_path / "value.json").stat().st_mode & 0o777 == mode
 
 
 @dataclass(frozen=True)

@@ -104,6 +104,40 @@ def report(folder: Annotated[Path, typer.Argument(help="Folder of an earlier com
 
 
 @app.command()
+def certify(
+    model: Annotated[str, typer.Argument(help="A built-in task, or module:function, as in compare.")] = "digits",
+    scheme: Annotated[str, typer.Option("--scheme", "-s", help="A scheme such as 'a2q(4, 8, 16)'.")] = "integer(8, 8)",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="JSON file for the certificate.")] = None,
+    bias_inside: Annotated[bool, typer.Option("--bias-inside", help="The register holds the bias too.")] = False,
+    tile: Annotated[
+        int | None, typer.Option(min=1, help="Products in one register; a wider one adds the tiles.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Test samples that show what sums are reached.")] = 32,
+    data: Annotated[Path | None, typer.Option(help="Data, as in compare.")] = None,
+) -> None:
+    """Prove how wide each layer's accumulator must be, and show how much of that data reaches.
+
+    Exit status 1 where a register that forbids overflow is too narrow.
+    """
+    with _one_sentence():
+        if model.partition(":")[1] == "":
+            _use_data_folder(data)
+        from bitwright.model.certify import Placement, certify_task
+        from bitwright.store import write_json
+
+        with _Screen(quiet=not sys.stderr.isatty()) as screen:
+            certificate = certify_task(
+                _task(model, data), scheme, Placement(tile, bias_inside), samples=limit, progress=screen.progress
+            )
+        print("\n".join(certificate.lines()))
+        if out is not None:
+            write_json(out, certificate)
+            print(f"certificate: {out}")
+    if certificate.shortfall:
+        _leave(certificate.shortfall, 1)
+
+
+@app.command()
 def schemes() -> None:
     """List the catalogue: every scheme with its arguments and source."""
     import inspect
@@ -249,6 +283,8 @@ def _print_table(comparison: "Comparison", folder: Path) -> None:
     for row in comparison.rows:
         if row.error is None:
             table.add_row(*_cells(row, info.float_metric))
+    if not console.is_terminal:  # a file has no width: whole words rather than the 80 columns that rich assumes
+        console.width = max(console.width, console.measure(table, options=console.options.update(width=10_000)).maximum)
     console.print(table)
     for result in comparison.rows:
         if result.error is not None:

@@ -17,8 +17,10 @@ from torch import nn
 from bitwright.config import from_text
 from bitwright.model.evaluate import Evaluation, Reference, evaluate, forward, reference
 from bitwright.model.measure import layer_results, measure, model_bits, pictures
+from bitwright.model.neighbours import lane_row, neighbour_result, sample_levels
 from bitwright.model.prepare import Seen, freeze, observe, prepare, resolve
 from bitwright.model.task import Batch, Metric, Task, Top1
+from bitwright.model.term_pairs import term_pairs
 from bitwright.model.transform import fold_batchnorm
 from bitwright.recipe import Recipe
 from bitwright.result import Comparison, RunInfo, SchemeResult
@@ -31,6 +33,7 @@ DEFAULT_SCHEMES = (
     "ant(4, 4)", "ant(3, 3)", "ant4_8(promoted=2)",
     "minifloat(4, 3)", "minifloat(2, 1)",
     "mxint8()", "mxfp8()", "mxfp6()", "mxfp4()", "nvfp4()", "nvfp4(four_over_six=True)",
+    "overq(4, 4)", "overq(4, 4, precision_overwrite=True)", "term_revealing()", "combined(overq(4), term_revealing())",
 )  # fmt: skip
 """From 8 down to 2 bits, one or more of every family."""
 
@@ -208,6 +211,8 @@ def _measured_row(
     layers = layer_results(prepared, frozen)
     weight_bits, input_bits, size = model_bits(prepared, layers)
     main = results.get(EXACT) or results[SIMULATED]
+    seconds = time.perf_counter() - started
+    levels = sample_levels(task, prepared, bench.calibration[0])
     widths = [r.accumulator_bits for r in layers if r.accumulator_bits is not None]
     return SchemeResult(
         scheme=text, title=text,
@@ -216,8 +221,10 @@ def _measured_row(
         weight_bits=weight_bits, input_bits=input_bits, model_bytes=size,
         accumulator_bits=max(widths) if widths else None,
         overflow_rate=main.overflows / main.accumulations if main.accumulations else None,
-        seconds=time.perf_counter() - started, layers=layers,
+        seconds=seconds, layers=layers,
         coverage=prepared.coverage, pictures=pictures(prepared, bench.seen),  # type: ignore[arg-type]
+        neighbours=tuple(map(neighbour_result, levels)), lane_row=lane_row(levels),
+        term_pairs=term_pairs(task, prepared, bench.calibration[0]),
     )  # fmt: skip
 
 

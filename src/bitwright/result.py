@@ -56,6 +56,63 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class OutlierCoverage:
+    """Fractions of a layer's outliers that find a zero's lane for a second digit, at one cascade."""
+
+    cascade: int  # lanes that an outlier may lie before its zero
+    measured: float
+    expected: float  # exact formula for independent lanes with the layer's mean zeros and outliers
+    shuffled: float  # measured with the lanes of each row in random order: no correlation between neighbours is left
+
+
+@dataclass(frozen=True)
+class NeighbourResult:
+    """One layer whose outliers overwrite neighbouring zeros, on inputs of the first calibration batch."""
+
+    name: str
+    lanes: int  # of one block of channels, which shares a scale
+    tile: int  # lanes that no search leaves
+    sampled: int  # lanes looked at, whole rows drawn at random
+    zeros: float  # fraction of lanes whose level rounds to zero
+    outliers: float  # fraction of lanes whose level rounds beyond the lane's largest value
+    cascade: int  # of the scheme, in lanes; 0 where outliers overwrite nothing
+    coverage: tuple[OutlierCoverage, ...]  # at cascades of interest whatever the scheme's; empty without outliers
+    precise: (
+        float | None
+    )  # fraction of ordinary values (neither of both) that a zero's lane gives a fraction; None: off
+
+
+@dataclass(frozen=True)
+class LaneRow:
+    """Neighbouring lanes of one real row before and after overwriting: one entry a lane, in levels (x / scale)."""
+
+    layer: str
+    first_lane: int  # of these lanes in their block
+    tile: int  # lanes that no search leaves
+    largest: float  # value that one digit can hold
+    radix: int  # a second digit is worth so many times the first, or its part for a fraction
+    levels: tuple[float, ...]  # before rounding
+    plain: tuple[float, ...]  # lane by lane: rounded, outliers clipped
+    digits: tuple[float, ...]  # what each lane holds after overwriting
+    states: tuple[str, ...]  # "OWN" | "HIGH" digit, "LOW" (fraction) or "MOVED" value of the lane before
+    decoded: tuple[float, ...]  # after overwriting
+
+
+@dataclass(frozen=True)
+class TermPairs:
+    """Products of single terms or bits in one layer. All figures are per sample, of the first calibration batch."""
+
+    name: str
+    macs: float  # multiply-accumulates, those with padded zeros included
+    bit_serial: (
+        float  # magnitude bits of the weight x those of the input x MACs (the paper's hardware: 7 x 7 for 8 bits)
+    )
+    bound: float  # as the paper counts: kept terms, of other formats all magnitude bits; exceeded where K splits groups
+    counted: float  # terms of the weight x terms of the input, summed over all products; other formats as in the bound
+    has_terms: bool  # whether an operand is signed power-of-two terms; otherwise all three counts are equal
+
+
+@dataclass(frozen=True)
 class SchemeResult:
     """One row of the comparison."""
 
@@ -75,6 +132,9 @@ class SchemeResult:
     coverage: tuple[Coverage, ...] = ()
     pictures: tuple[Picture, ...] = ()
     error: str | None = None  # why there is no result: one sentence
+    neighbours: tuple[NeighbourResult, ...] = ()  # layers that overwrite neighbours
+    lane_row: LaneRow | None = None  # of one of them
+    term_pairs: tuple[TermPairs, ...] = ()  # of schemes with terms, and of plain integers to compare with
 
 
 @dataclass(frozen=True)

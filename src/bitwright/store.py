@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 import types
 import typing
 from pathlib import Path
@@ -26,8 +26,9 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Bytes to a file that is either the old one or wholly the new one."""
+    name = path.parent / f".{path.name}.{secrets.token_hex(8)}"
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)  # less the umask, as open() does
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
     try:
@@ -37,7 +38,7 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(name, path)
     except BaseException as error:
-        Path(name).unlink(missing_ok=True)
+        name.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise OSError(error.errno, error.strerror, str(path)) from None
         raise
@@ -56,7 +57,10 @@ def read_json(path: Path, kind: type[T]) -> T:
 def _build(kind: Any, value: Any) -> Any:
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
-        return kind(**{name: _build(hints[name], value[name]) for name in (f.name for f in dataclasses.fields(kind))})
+        present = [
+            f.name for f in dataclasses.fields(kind) if f.name in value or f.default is dataclasses.MISSING
+        ]  # a file from before a field was added lacks it
+        return kind(**{name: _build(hints[name], value[name]) for name in present})
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is tuple and len(args) == 2 and args[1] is Ellipsis:
         return tuple(_build(args[0], v) for v in value)

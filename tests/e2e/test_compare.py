@@ -44,6 +44,16 @@ def test_a_comparison_ends_with_a_table_a_csv_file_and_a_report(start, tmp_path,
     assert len(rows(folder)) == 3
 
 
+def test_a_table_that_goes_to_a_file_is_as_wide_as_its_contents(here, write_task):
+    scheme = "vs_quant(4, 4, 4, 4, vector=16, scale_product=Int(8, signed=False, exponent=8))"
+    outcome = here("compare", write_task(), "-s", f"{scheme}; integer(4, 4)")
+    assert "…" not in outcome.out
+    header, *lines = [line for line in outcome.out.splitlines() if line.startswith(("scheme ", "vs_quant", "integer"))]
+    assert len(lines) == 2
+    assert {len(line.rstrip()) for line in (header, *lines)} == {len(header.rstrip())}
+    assert all(len(line.removeprefix(scheme).split()) >= 8 for line in lines)
+
+
 def test_json_goes_to_standard_output_alone(here, write_task):
     outcome = here("compare", write_task(), "-s", "integer(8, 8)", "--json")
     assert (outcome.status, outcome.err) == (0, "")

@@ -56,6 +56,7 @@ from bitwright.schemes import (
     mxfp4,
     mxfp6,
     mxfp8,
+    mxint8,
     nvfp4,
     overq,
     overq_on,
@@ -440,3 +441,16 @@ def test_replacing_how_elements_see_scales_changes_the_operand():
     x = sample(3, 8, 64)
     stored = replace(quantizer, divide_by=ScaleValue.STORED)
     assert not torch.equal(by_kernel(quantizer, x).elements, by_kernel(stored, x).elements)
+
+
+def test_fractional_scales_in_an_integer_register_are_refused_by_every_implementation():
+    quantizer = mxint8().weight
+    a, b = quantizer.quantize(sample(0, 4, 64)), quantizer.quantize(sample(1, 3, 64) / 100)
+    datapath = Datapath(inner=Accumulator(Int(30)), outer=Accumulator())
+    for implementations in (("torch", "reference"), ("reference",)):
+        with (
+            kernels.only(*implementations),
+            warnings.catch_warnings(action="ignore", category=SlowKernel),
+            pytest.raises(ValueError, match="integer block scales"),
+        ):
+            kernels.matmul(datapath, Operand.of(a), Stationary(Operand.of(b)))

@@ -230,7 +230,9 @@ def is_one_integer_sum(datapath: Datapath, x: Operand, w: Stationary) -> bool:
 
 
 def _is_scaled_exact(operand: Operand) -> bool:
-    """Elements times integer scales have no more bits than float32's significand."""
+    """Elements times scales are integers of no more bits than float32's significand."""
+    if operand.inside is not None and bool((operand.inside != operand.inside.round()).any()):
+        return False
     largest = 1.0 if operand.inside is None else operand.quantizer.scales[-1].format.full_scale
     return operand.quantizer.format.bounds().significand * largest <= 2**24
 
@@ -334,6 +336,8 @@ def accumulate(datapath: Datapath, steps: Iterable[tuple[Tensor, Tensor]], unit:
         if not outer.is_integer:
             total = (total + addend.float()).float()
             continue
+        if scale_format is None and bool((scale != scale.round()).any()):
+            raise Unsupported("fractional scales in an integer register")
         total, exact = total + addend, exact + addend
         if outer.range is not None:
             low, high = (limit * 2.0 ** (unit + scale_unit) for limit in outer.range)

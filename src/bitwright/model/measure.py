@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from contextlib import ExitStack
+from functools import singledispatch
 
 import numpy as np
 import torch
@@ -15,6 +16,9 @@ from bitwright.model.prepare import Proof, prove
 from bitwright.model.task import Batch, Task
 from bitwright.quantization import Quantizer, Statistics
 from bitwright.result import LayerResult, Picture
+from bitwright.schemes.a2q import L1Bounded
+from bitwright.schemes.overq import Overwrite
+from bitwright.schemes.term_revealing import TermBudget
 
 FLOAT_BITS = 32.0
 
@@ -101,17 +105,45 @@ def describe(quantizer: Quantizer) -> str:
     return _name(quantizer.format)
 
 
+@singledispatch
 def _name(format: Format) -> str:
-    if isinstance(format, Int):
-        return f"{'int' if format.signed else 'uint'}{format.bits}"
-    if isinstance(format, Minifloat):
-        return f"{'' if format.signed else 'U'}E{format.exponent_bits}M{format.mantissa_bits}"
-    if isinstance(format, Table):
-        sign = "" if format.bounds().lowest < 0 else "u"
-        if all(abs(s) <= 1 for s in format.significands):
-            return f"{sign}pot{format.bits}"
-        return f"{sign}table{format.bits} (0..{format.full_scale:g})"
     return type(format).__name__
+
+
+@_name.register
+def _(format: Int) -> str:
+    return f"{'int' if format.signed else 'uint'}{format.bits}"
+
+
+@_name.register
+def _(format: Minifloat) -> str:
+    return f"{'' if format.signed else 'U'}E{format.exponent_bits}M{format.mantissa_bits}"
+
+
+@_name.register
+def _(format: Table) -> str:
+    sign = "" if format.bounds().lowest < 0 else "u"
+    if all(abs(s) <= 1 for s in format.significands):
+        return f"{sign}pot{format.bits}"
+    return f"{sign}table{format.bits} (0..{format.full_scale:g})"
+
+
+@_name.register
+def _(format: Overwrite) -> str:
+    return f"{_name(format.lane)}, overwriting"
+
+
+@_name.register
+def _(format: TermBudget) -> str:
+    magnitude = f"{'±' if format.signed else ''}{format.largest}"
+    if format.budget is None:
+        return magnitude
+    return f"{magnitude}, {format.budget} terms" + (f" of {format.group}" if format.group > 1 else "")
+
+
+@_name.register
+def _(format: L1Bounded) -> str:
+    return f"{_name(format.lane)}, sums to {format.bound:.4g}"
 
 
 def _layer(layer: FakeQuantizedLayer, exact: nn.Module | None) -> LayerResult:
@@ -183,10 +215,11 @@ def _embedding(name: str, layer: QuantizedEmbedding) -> LayerResult:
 def _picture(
     layer: FakeQuantizedLayer, operand: str, quantizer: Quantizer, rows: torch.Tensor, ranges: object
 ) -> Picture | None:
-    if quantizer.format.bits > 8:
+    scalar = quantizer.format.alone()
+    if scalar.bits > 8:
         return None
-    codes = np.arange(2**quantizer.format.bits)
-    grid = np.unique(quantizer.format.decode(codes[~quantizer.format.is_reserved(codes)]))
+    codes = np.arange(2**scalar.bits)[:, None]
+    grid = np.unique(scalar.decode(codes[~scalar.is_reserved(codes)][:, None]))
     represented = kernels.quantize(quantizer, rows, ranges)  # type: ignore[arg-type]
     scale = represented.outside if represented.inside is None else represented.inside * represented.outside
     block = represented.elements.shape[2]

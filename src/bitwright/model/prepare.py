@@ -166,7 +166,7 @@ def prove(layer: FakeQuantizedLayer | QuantizedLayer) -> Proof:
 def _prove(layer: FakeQuantizedLayer | QuantizedLayer, weight: Any) -> Proof:
     quantizer = layer.input_quantizer
     assert quantizer is not None, "quantized input"
-    bounds = _input_bounds(quantizer, layer.input_ranges)
+    bounds = input_bounds(quantizer, layer.input_ranges)
     datapath = layer.scheme.datapath
     shape = layer.weight.shape if isinstance(layer, FakeQuantizedLayer) else layer.weight_shape
     fitted = layer.lowering.along_k(quantizer, shape)
@@ -175,7 +175,7 @@ def _prove(layer: FakeQuantizedLayer | QuantizedLayer, weight: Any) -> Proof:
     return Proof(bits_for(*worst_sum(bounds, weight.quantizer.format.bounds(), elements)), certificate)
 
 
-def _input_bounds(quantizer: Quantizer, ranges: tuple[Range | None, ...]) -> Bounds:
+def input_bounds(quantizer: Quantizer, ranges: tuple[Range | None, ...]) -> Bounds:
     bounds = quantizer.format.bounds()
     zero = quantizer.quantize(np.zeros((1, 1), np.float32), ranges).zero_points
     if zero is None:

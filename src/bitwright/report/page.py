@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bitwright.report import notation, pictures, provenance, tables
+from bitwright.report import lanes, neighbours, notation, pictures, provenance, tables, term_pairs
 from bitwright.report.finding import finding, standard_error
 from bitwright.report.palette import Family, families
 from bitwright.report.tables import Cell, Column
@@ -44,6 +44,20 @@ class Entry:
     layers: tuple[tuple[Cell, ...], ...]
     layer_note: str
     plates: tuple[Plate, ...]
+
+
+@dataclass(frozen=True)
+class Detail:
+    """One scheme's table of layers and, of one that overwrites neighbours, the picture of its lanes."""
+
+    scheme: str
+    family: Family
+    note: str
+    columns: tuple[Column, ...]
+    headings: tuple[Heading, ...]
+    layers: tuple[tuple[Cell, ...], ...]
+    caption: str = ""
+    svg: str = ""
 
 
 def write_report(comparison: Comparison, path: Path) -> None:
@@ -91,6 +105,8 @@ def _context(comparison: Comparison, *, trusted: Callable[[str], str]) -> dict:
         "entries": entries,
         "layer_columns": tables.LAYER_COLUMNS,
         "layer_headings": _headings(tables.LAYER_COLUMNS),
+        "neighbours": _neighbours(comparison, trusted),
+        "pairs": _pairs(comparison),
         "coverage": provenance.coverage_tables(comparison),
         "facts": provenance.facts(comparison.info),
         "bibtex": provenance.bibtex(comparison),
@@ -121,6 +137,48 @@ def _entries(comparison: Comparison, trusted: Callable[[str], str]) -> list[Entr
         )
         for row, line in zip(comparison.rows, tables.summary_rows(comparison))
     ]
+
+
+def _neighbours(comparison: Comparison, trusted: Callable[[str], str]) -> dict | None:
+    """What overwrites neighbours: the schemes, the picture with most kinds of states, and those of the others."""
+    family_of = families(comparison)
+    details = [
+        Detail(
+            row.scheme,
+            family_of[row.scheme],
+            neighbours.layer_note(row),
+            neighbours.layer_columns(row),
+            tuple(_headings(neighbours.layer_columns(row))),
+            tuple(neighbours.layer_cells(row)),
+            "" if row.lane_row is None else lanes.caption(row.lane_row),
+            "" if row.lane_row is None else trusted(lanes.svg(row.lane_row)),
+        )
+        for row in neighbours.overwriting_rows(comparison)
+    ]
+    drawn = [row.lane_row for row in neighbours.overwriting_rows(comparison)]
+    ranked = sorted(zip(drawn, details), key=lambda pair: -len(set(pair[0].states)) if pair[0] else 0)
+    plates = [detail for row, detail in ranked if row is not None]
+    return {"details": details, "plates": plates} if details else None
+
+
+def _pairs(comparison: Comparison) -> dict | None:
+    """Tables of term pairs: the schemes, then the layers of those with terms."""
+    rows = term_pairs.pair_rows(comparison)
+    if not rows:
+        return None
+    family_of, columns = families(comparison), term_pairs.scheme_columns(comparison)
+    layer_columns = term_pairs.layer_columns()
+    return {
+        "columns": columns,
+        "headings": _headings(columns),
+        "rows": [(row.scheme, family_of[row.scheme], [column.cell(row) for column in columns[1:]]) for row in rows],
+        "details": [
+            Detail(row.scheme, family_of[row.scheme], term_pairs.layer_note(row), layer_columns,
+                   tuple(_headings(layer_columns)), tuple(term_pairs.layer_cells(row)))
+            for row in rows
+            if term_pairs.has_terms(row)
+        ],
+    }  # fmt: skip
 
 
 def _statistics(comparison: Comparison) -> list[tuple[str, str, str]]:

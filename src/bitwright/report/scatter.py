@@ -1,30 +1,36 @@
-"""The metric against the bits spent: every scheme a point, the float baseline a dashed line, the Pareto front a step.
-
-Where a few schemes collapse, the axis breaks: the schemes near float keep their resolution above, the others below.
-"""
+"""The metric against the bits spent: a point a scheme, the float baseline a dashed line, the Pareto front a step."""
 
 import html
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
 from bitwright.report import notation
-from bitwright.report.finding import loss, mean_bits, measured, pareto, standard_error
+from bitwright.report.axes import (
+    AXIS,
+    HEIGHT,
+    MARGIN,
+    PLOT_HEIGHT,
+    PLOT_WIDTH,
+    WIDTH,
+    Panel,
+    float_name,
+    float_shapes,
+    legend,
+    metric_panels,
+    padded,
+    panel_of,
+    vertical_axes,
+    vertical_title,
+)
+from bitwright.report.finding import loss, mean_bits, measured, pareto
 from bitwright.report.labels import Label, boxes, place
 from bitwright.report.notation import Number
 from bitwright.report.palette import INK, MUTED, RULE, Family, families
 from bitwright.report.tables import summary_columns
 from bitwright.result import Comparison, SchemeResult
 
-WIDTH, HEIGHT = 1040, 520
-_MARGIN = {"l": 68, "r": 168, "t": 56, "b": 64}
-_PLOT_WIDTH = WIDTH - _MARGIN["l"] - _MARGIN["r"]
-_PLOT_HEIGHT = HEIGHT - _MARGIN["t"] - _MARGIN["b"]
 _CHARACTER, _LINE = 6.0, 15  # pixels of an 11 px sans character, upper estimate
-_LEAST_GAP = 0.5  # the axis breaks where a gap between neighbours takes this share of the whole range
-_MOST_DECADES_WITH_STEPS = 3.5
-_FAR_SHARE, _BREAK_SHARE = 0.2, 0.05  # of the height
 
 
 @dataclass(frozen=True)
@@ -42,29 +48,6 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Panel:
-    """A stretch of the vertical axis: data range, its logarithm taken if so drawn, and the share of the height."""
-
-    axis: str  # "y" | "y2"
-    low: Number
-    high: Number
-    bottom: Number
-    top: Number
-    is_log: bool
-
-    def position(self, value: Number) -> Number:
-        """The value as the axis counts it."""
-        return math.log10(value) if self.is_log else value
-
-    def pixel(self, value: Number) -> Number:
-        share = (self.position(value) - self.low) / (self.high - self.low)
-        return (1 - self.bottom - share * (self.top - self.bottom)) * _PLOT_HEIGHT
-
-    def contains(self, value: Number) -> bool:
-        return self.low <= self.position(value) <= self.high
-
-
-@dataclass(frozen=True)
 class Frame:
     """Where a scheme lies on the figure: horizontal range of its cost, and the panels."""
 
@@ -74,16 +57,16 @@ class Frame:
     panels: tuple[Panel, ...]
 
     def panel(self, row: SchemeResult) -> Panel:
-        return _panel(row, self.panels)
+        return panel_of(row, self.panels)
 
     def pixel(self, row: SchemeResult) -> tuple[Number, Number]:
-        x = (self.cost.of(row) - self.low) / (self.high - self.low) * _PLOT_WIDTH
+        x = (self.cost.of(row) - self.low) / (self.high - self.low) * PLOT_WIDTH
         return x, self.panel(row).pixel(row.metric)
 
 
 def scatter(comparison: Comparison) -> dict:
     """The figure as plotly's plain structure: traces and layout."""
-    panels = _panels(comparison)
+    panels = metric_panels(comparison)
     costs = _costs(comparison)
     groups = _groups(comparison, panels)
     views = [_view(comparison, cost, panels, groups) for cost in costs]
@@ -109,46 +92,14 @@ def _costs(comparison: Comparison) -> list[Cost]:
     ]
 
 
-def _panels(comparison: Comparison) -> list[Panel]:
-    info = comparison.info
-    values = [row.metric for row in measured(comparison)]
-    error = standard_error(info) or 0.0
-    everything = [*values, info.float_metric, info.float_metric - error, info.float_metric + error]
-    if not info.higher_is_better and min(everything) > 0 and max(everything) > 10 * min(everything):
-        return [Panel("y", *_padded([math.log10(value) for value in everything]), 0.0, 1.0, True)]
-    ranked = sorted(everything)
-    gap, first_near = max((b - a, b) for a, b in pairwise(ranked)) if values else (0.0, 0.0)
-    near, far = [value for value in ranked if value >= first_near], [value for value in ranked if value < first_near]
-    is_collapse = info.higher_is_better and max(far, default=math.inf) < info.float_metric - error
-    if not is_collapse or len(near) < len(far) or gap < _LEAST_GAP * (ranked[-1] - ranked[0]):
-        return [Panel("y", *_padded(everything), 0.0, 1.0, False)]
-    (near_low, near_high), (far_low, far_high) = _padded(near), _padded(far, 0.35)
-    return [
-        Panel("y", near_low, near_high, _FAR_SHARE + _BREAK_SHARE, 1.0, False),
-        Panel("y2", max(far_low, min(0.0, *far)), min(far_high, near_low), 0.0, _FAR_SHARE, False),
-    ]
-
-
-def _padded(values: list[Number], share: Number = 0.09) -> tuple[Number, Number]:
-    """Range of the values with room around it."""
-    low, high = min(values), max(values)
-    room = share * (high - low) or max(0.02 * abs(high), 0.1)
-    return low - room, high + room
-
-
 def _groups(comparison: Comparison, panels: list[Panel]) -> list[tuple[Panel, Family, list[SchemeResult]]]:
     """Points by panel and family: one trace each."""
     family_of = families(comparison)
     groups: dict[tuple[Panel, Family], list[SchemeResult]] = {}
     for row in measured(comparison):
-        groups.setdefault((_panel(row, panels), family_of[row.scheme]), []).append(row)
+        groups.setdefault((panel_of(row, panels), family_of[row.scheme]), []).append(row)
     by_family = sorted(groups.items(), key=lambda item: item[0][1].index)
     return [(panel, family, rows) for (panel, family), rows in by_family]
-
-
-def _panel(row: SchemeResult, panels: Sequence[Panel]) -> Panel:
-    """The first panel that holds the metric; the last holds what the others do not."""
-    return next((panel for panel in panels if panel.contains(row.metric)), panels[-1])
 
 
 def _points(comparison: Comparison, panel: Panel, family: Family, rows: list[SchemeResult]) -> dict:
@@ -203,9 +154,9 @@ def _view(
         "x": [[cost.of(row) for row in trace] for trace in drawn],
         "y": [[row.metric for row in trace] for trace in drawn],
     }
-    frame = Frame(cost, *(_padded(xs, 0.07) if xs else (0.0, 1.0)), tuple(panels))
+    frame = Frame(cost, *(padded(xs, 0.07) if xs else (0.0, 1.0)), tuple(panels))
     annotations = [
-        _baseline_name(comparison, panels[0]),
+        float_name(comparison, panels[0]),
         *_left_out(comparison, cost, len(rows)),
         *_labels(frame, rows, front, panels[0].pixel(comparison.info.float_metric)),
     ]
@@ -214,12 +165,12 @@ def _view(
 
 def _labels(frame: Frame, rows: list[SchemeResult], front: list[SchemeResult], baseline_y: Number) -> list[dict]:
     """The scheme's text beside each point of the front."""
-    lines = [(0, baseline_y - 1, _PLOT_WIDTH, baseline_y + 1)]
+    lines = [(0, baseline_y - 1, PLOT_WIDTH, baseline_y + 1)]
     for (x0, y0), (x1, y1) in pairwise(map(frame.pixel, front)):
         lines += [(x0, y0 - 1, x1, y0 + 1), (x1 - 1, min(y0, y1), x1 + 1, max(y0, y1))]
     offsets = place(
         [Label(*frame.pixel(row), _CHARACTER * len(row.scheme) + 6, _LINE) for row in front],
-        frame=boxes([(2, 2, _PLOT_WIDTH - 2, _PLOT_HEIGHT - 2)])[0],
+        frame=boxes([(2, 2, PLOT_WIDTH - 2, PLOT_HEIGHT - 2)])[0],
         points=boxes([(x - 7, y - 7, x + 7, y + 7) for x, y in map(frame.pixel, rows)]),
         lines=boxes(lines),
     )
@@ -242,23 +193,6 @@ def _labels(frame: Frame, rows: list[SchemeResult], front: list[SchemeResult], b
     ]
 
 
-def _baseline_name(comparison: Comparison, panel: Panel) -> dict:
-    """The float metric at the right end of its line, outside the frame."""
-    info = comparison.info
-    unit = f" {info.metric_unit}" if info.metric_unit else ""
-    return {
-        "xref": "paper",
-        "x": 1,
-        "xanchor": "left",
-        "xshift": 6,
-        "yref": "y",
-        "y": panel.position(info.float_metric),
-        "text": html.escape(f"float {notation.decimal(info.float_metric, 2)}{unit}"),
-        "showarrow": False,
-        "font": {"size": 11, "color": INK},
-    }
-
-
 def _left_out(comparison: Comparison, cost: Cost, shown: int) -> list[dict]:
     missing = len(comparison.rows) - shown
     if not missing:
@@ -273,76 +207,20 @@ def _left_out(comparison: Comparison, cost: Cost, shown: int) -> list[dict]:
 
 
 def _layout(comparison: Comparison, panels: list[Panel], buttons: list[str], views: list[tuple[dict, dict]]) -> dict:
-    info = comparison.info
     _, first = views[0]
-    axis = {"showgrid": True, "gridcolor": "#eeeeea", "zeroline": False, "linecolor": INK, "showline": True,
-            "ticks": "outside", "ticklen": 4, "tickcolor": INK}  # fmt: skip
-    error = standard_error(info)
-    baseline = {
-        "type": "line",
-        "xref": "paper",
-        "x0": 0,
-        "x1": 1,
-        "yref": "y",
-        "y0": info.float_metric,
-        "y1": info.float_metric,
-        "line": {"color": INK, "width": 1, "dash": "dash"},
-        "layer": "below",
-    }
-    band = {"type": "rect", "xref": "paper", "x0": 0, "x1": 1, "yref": "y", "y0": info.float_metric - (error or 0),
-            "y1": info.float_metric + (error or 0), "fillcolor": INK, "opacity": 0.07, "line": {"width": 0},
-            "layer": "below"}  # fmt: skip
     return {
         "width": WIDTH,
         "height": HEIGHT,
-        "margin": _MARGIN,
-        "xaxis": {**axis, "title": {"text": first["xaxis.title.text"]}, "range": first["xaxis.range"],
+        "margin": MARGIN,
+        "xaxis": {**AXIS, "title": {"text": first["xaxis.title.text"]}, "range": first["xaxis.range"],
                   "anchor": panels[-1].axis},
-        **{f"yaxis{panel.axis[1:]}": {**axis, **_vertical_axis(panel)} for panel in panels},
-        "shapes": [baseline, *([band] if error else []), *(_break_marks() if len(panels) > 1 else [])],
+        **vertical_axes(panels),
+        "shapes": float_shapes(comparison, panels),
         "annotations": [*first["annotations"]],
-        "legend": {"x": 1.0, "xanchor": "left", **_legend_place(panels[0], info.float_metric), "font": {"size": 12},
-                   "tracegroupgap": 2},
+        "legend": legend(panels[0], comparison.info.float_metric),
         "updatemenus": [_menu(buttons, [["update", list(view)] for view in views])],
-        "title": _vertical_title(comparison),
+        "title": vertical_title(comparison),
     }  # fmt: skip
-
-
-def _legend_place(panel: Panel, baseline: Number) -> dict:
-    """The corner away from the baseline, whose name stands in the same margin."""
-    is_low = panel.pixel(baseline) > _PLOT_HEIGHT / 2
-    return {"y": 1.0, "yanchor": "top"} if is_low else {"y": 0.0, "yanchor": "bottom"}
-
-
-def _vertical_axis(panel: Panel) -> dict:
-    ticks = {"nticks": 3} if panel.axis == "y2" else {"nticks": 8}
-    if panel.is_log:
-        steps = (1, 2, 5) if panel.high - panel.low < _MOST_DECADES_WITH_STEPS else (1,)
-        decades = range(math.floor(panel.low), math.ceil(panel.high))
-        values = [step * 10.0**decade for decade in decades for step in steps]
-        ticks = {"type": "log", "tickmode": "array", "tickvals": values,
-                 "ticktext": [notation.decimal(value, 0 if value >= 1 else 3) for value in values]}  # fmt: skip
-    return {"domain": [panel.bottom, panel.top], "range": [panel.low, panel.high], **ticks}
-
-
-def _vertical_title(comparison: Comparison) -> dict:
-    """The vertical axis' name, horizontal above the axis as journals set it."""
-    info = comparison.info
-    unit = f" ({info.metric_unit})" if info.metric_unit else ""
-    arrow = "↑ higher is better" if info.higher_is_better else "↓ lower is better"
-    text = f"{html.escape(info.metric + unit)}  <span style='color:{MUTED}'>{arrow}</span>"
-    return {"text": text, "font": {"size": 13}, "x": 0, "xref": "paper", "xanchor": "left", "y": 1, "yref": "paper",
-            "yanchor": "bottom", "pad": {"b": 14, "l": -40}}  # fmt: skip
-
-
-def _break_marks() -> list[dict]:
-    """Two slanted strokes across the axis line at each side of the break."""
-    ends = (_FAR_SHARE, _FAR_SHARE + _BREAK_SHARE)
-    return [
-        {"type": "line", "xref": "paper", "yref": "paper", "x0": -0.007, "x1": 0.007, "y0": y - 0.008, "y1": y + 0.008,
-         "line": {"color": INK, "width": 1}}
-        for y in ends
-    ]  # fmt: skip
 
 
 def _menu(labels: list[str], calls: list[list]) -> dict:

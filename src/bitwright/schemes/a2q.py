@@ -85,8 +85,9 @@ class L1Bounded(Format):
         return self.lane.is_reserved(codes)
 
     def bounds(self) -> Bounds:
-        norm = {"norm1_of_sign" if self.each_sign else "norm1": float(np.floor(self.bound))}
-        return self.lane.bounds()._replace(**norm)
+        whole = float(np.floor(self.bound))
+        lane = self.lane.bounds()
+        return lane._replace(norm1_of_sign=whole) if self.each_sign else lane._replace(norm1=whole)
 
     def _tiles(self, x: Float[np.ndarray, "*rows k"]) -> Float[np.ndarray, "*rows tiles tile"]:
         tile = min(self.tile or x.shape[-1], x.shape[-1]) or 1
