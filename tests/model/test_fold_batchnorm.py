@@ -121,3 +121,33 @@ def test_the_callers_model_is_left_as_it_was():
     fold_batchnorm(model, (torch.randn(2, 3, 4, 4),))
     assert model.training
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+class NormAndActivation(nn.BatchNorm2d):
+    """As timm writes it: a norm that goes on."""
+
+    def __init__(self, channels, act):
+        super().__init__(channels)
+        self.act = act
+
+    def forward(self, x):
+        return self.act(super().forward(x))
+
+
+class NormOfTheSquare(nn.BatchNorm2d):
+    def forward(self, x):
+        return super().forward(x * x)
+
+
+@pytest.mark.parametrize("norm", [NormAndActivation(4, nn.Hardswish()), NormOfTheSquare(4)], ids=["after", "before"])
+def test_a_norm_that_does_more_keeps_its_function(norm):
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+            parameter.uniform_(0.5, 2)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.Conv2d(4, 2, 1)).eval()
+    x = torch.randn(2, 3, 8, 8)
+    folded = fold_batchnorm(model, (x,))
+    torch.testing.assert_close(folded(x), model(x), rtol=1e-4, atol=1e-5)
+    is_folded = not torch.equal(folded[0].weight, model[0].weight)
+    assert is_folded == isinstance(norm, NormAndActivation)

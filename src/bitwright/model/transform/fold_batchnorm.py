@@ -6,7 +6,7 @@ w' = w·γ/σ and b' = (b - μ)·γ/σ + β, σ = sqrt(variance + ε): the netwo
 import copy
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,17 +24,49 @@ def fold_batchnorm(model: nn.Module, example: Inputs) -> nn.Module:
     """A copy without the BatchNorms that directly follow a layer. One run of the example tells which follows which."""
     model = copy.deepcopy(model).eval()
     names = {id(module): name for name, module in model.named_modules()}
-    for producer, norm in _pairs(model, example):
-        _fold(producer, norm)
-        parent, _, attribute = names[id(norm)].rpartition(".")
-        setattr(model.get_submodule(parent), attribute, nn.Identity())
+    for pair in _pairs(model, example):
+        rest = _rest(pair)
+        if rest is not None:
+            _fold(pair.layer, pair.norm)
+            parent, _, attribute = names[id(pair.norm)].rpartition(".")
+            setattr(model.get_submodule(parent), attribute, rest)
     return model
 
 
-def _pairs(model: nn.Module, example: Inputs) -> list[tuple[nn.Module, nn.Module]]:
-    """(layer, norm) where nothing but the norm uses the layer's output, and both run exactly once."""
+class Pair(NamedTuple):
+    """A layer, the norm that alone reads its output, and what passed between and after them."""
+
+    layer: nn.Module
+    norm: nn.Module
+    between: Tensor
+    after: Tensor
+
+
+def _rest(pair: Pair) -> nn.Module | None:
+    """What stays of a norm: nothing, or what a subclass does after it, such as an activation; None if that fails.
+
+    A subclass is kept with neutral statistics, which must turn folded outputs into what the norm gave.
+    """
+    if type(pair.norm).forward is nn.BatchNorm2d.forward:
+        return nn.Identity()
+    neutral = copy.deepcopy(pair.norm)
+    neutral.running_mean.zero_()  # type: ignore[operator]
+    neutral.running_var.fill_(1 - neutral.eps)  # type: ignore[operator]
+    if neutral.weight is not None:
+        neutral.weight.fill_(1)  # type: ignore[operator]
+        neutral.bias.zero_()  # type: ignore[operator]
+    factor, shift = _affine(pair.norm)
+    shape = (1, -1, *[1] * (pair.between.dim() - 2))
+    folded = pair.between.double() * factor.view(shape) + shift.view(shape)
+    found = neutral(folded.to(pair.between.dtype))
+    tolerance = 1e-4 * float(pair.after.abs().max())  # far above float32's rounding of one multiply-add
+    return neutral if torch.allclose(found, pair.after, rtol=0, atol=tolerance) else None
+
+
+def _pairs(model: nn.Module, example: Inputs) -> list[Pair]:
+    """Layers and norms where nothing but the norm uses the layer's output, and both run exactly once."""
     made: list[tuple[Tensor, nn.Module]] = []  # keeps outputs alive, so identities stay unique
-    pairs: list[tuple[Tensor, nn.Module, nn.Module]] = []
+    pairs: list[Pair] = []
     calls: dict[int, int] = {}
     readers = _Readers()
 
@@ -44,7 +76,7 @@ def _pairs(model: nn.Module, example: Inputs) -> list[tuple[nn.Module, nn.Module
             made.append((output, module))
             readers.count[id(output)] = 0
         elif isinstance(module, NORMS) and module.running_mean is not None:
-            pairs.extend((tensor, layer, module) for tensor, layer in made if tensor is args[0])
+            pairs.extend(Pair(layer, module, tensor, output) for tensor, layer in made if tensor is args[0])
 
     handles = [m.register_forward_hook(seen) for m in model.modules() if isinstance(m, (*PRODUCERS, *NORMS))]
     try:
@@ -54,10 +86,10 @@ def _pairs(model: nn.Module, example: Inputs) -> list[tuple[nn.Module, nn.Module
         for handle in handles:
             handle.remove()
     return [
-        (layer, norm)
-        for tensor, layer, norm in pairs
-        if calls[id(layer)] == calls[id(norm)] == readers.count[id(tensor)] == 1
-        and not any(tensor is result for result in results)
+        pair
+        for pair in pairs
+        if calls[id(pair.layer)] == calls[id(pair.norm)] == readers.count[id(pair.between)] == 1
+        and not any(pair.between is result for result in results)
     ]
 
 
@@ -77,13 +109,20 @@ class _Readers(TorchFunctionMode):
         return result
 
 
-def _fold(layer: nn.Module, norm: nn.Module) -> None:
-    mean, variance = norm.running_mean.double(), norm.running_var.double()
+def _affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Factor and shift of each channel, in float64."""
+    mean: Tensor = norm.running_mean.double()  # type: ignore[assignment]
+    variance: Tensor = norm.running_var.double()  # type: ignore[assignment]
     factor = torch.rsqrt(variance + norm.eps)  # type: ignore[operator]
     if norm.weight is not None:
         factor = factor * norm.weight.double()  # type: ignore[operator]
-    bias = layer.bias.double() if layer.bias is not None else torch.zeros_like(mean)
-    bias = (bias - mean) * factor + (norm.bias.double() if norm.bias is not None else 0)  # type: ignore[operator]
+    shift = -mean * factor
+    return factor, shift + norm.bias.double() if norm.bias is not None else shift  # type: ignore[operator]
+
+
+def _fold(layer: nn.Module, norm: nn.Module) -> None:
+    factor, shift = _affine(norm)
     weight: Tensor = layer.weight  # type: ignore[assignment]
+    bias = shift if layer.bias is None else layer.bias.double() * factor + shift  # type: ignore[operator]
     layer.weight = nn.Parameter((weight.double() * factor.view(-1, *[1] * (weight.dim() - 1))).to(weight.dtype))
     layer.bias = nn.Parameter(bias.to(weight.dtype))
