@@ -151,8 +151,8 @@ def markdown(head: str, rows: Iterable[Iterable[object]]) -> str:
 
 def write(part: str, *parts: str) -> None:
     """A part's table, after how to repeat it."""
-    command = f"python experiments/term_revealing.py {part}"
-    head = f"# Term Revealing: {part}\n\nMade by `{command}`; post-training, no tuning.\n"
+    command = f"BITWRIGHT_DATA=<folder> python experiments/term_revealing.py {part}"
+    head = f"# Term Revealing: {part}\n\nMade by `{command}`. Post-training, no tuning; the first N test samples.\n"
     (RESULTS / f"term_revealing_{part}.md").write_text("\n".join([head, *parts]).rstrip() + "\n")
 
 
