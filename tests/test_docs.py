@@ -21,8 +21,8 @@ BLOCK = re.compile(
 )
 
 
-def test_there_are_four_tutorials():
-    assert len([p for p in PAGES if p.parent.name == "tutorials"]) == 4
+def test_there_are_five_tutorials():
+    assert len([p for p in PAGES if p.parent.name == "tutorials"]) == 5
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: f"{p.parent.name}/{p.stem}")

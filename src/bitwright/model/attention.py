@@ -16,8 +16,9 @@ from torch.overrides import TorchFunctionMode
 
 from bitwright import kernels
 from bitwright.kernels import Stationary
-from bitwright.model.layers import Measurement, Ranges, naming
+from bitwright.model.layers import Measurement, naming
 from bitwright.model.lowering import Gemm
+from bitwright.model.surrogate import Ranges, can_learn, fake_quantize, first_step, learned_ranges
 from bitwright.quantization import Quantizer, Statistics
 from bitwright.scheme import Scheme
 
@@ -33,7 +34,8 @@ class Attention(nn.Module):
         self.scheme, self.name = scheme, name
         self.seen: dict[str, Statistics] = {}
         self.quantizers: dict[str, Quantizer] = {}
-        self.ranges: dict[str, Ranges] = {}
+        self.steps = nn.ParameterDict()  # learned scales by operand; empty unless `learn_ranges`
+        self.calibrated: dict[str, Ranges] = {}  # static ranges before any is learned
         self.measurement: Measurement | None = None
         self.is_exact = self._observes = self._measures = False
         self.overflows = self.accumulations = 0
@@ -66,7 +68,30 @@ class Attention(nn.Module):
             quantizer = self.scheme.input.fit(seen[name], kernels.represent)
             if name in STATIONARY:  # multipliers select a neighbour of the other operand
                 quantizer = quantizer.alone()
-            self.quantizers[name], self.ranges[name] = quantizer, quantizer.estimate(seen[name], kernels.represent)
+            self.quantizers[name], self.calibrated[name] = quantizer, quantizer.estimate(seen[name], kernels.represent)
+        self.steps.clear()
+
+    def follow(self, seen: dict[str, Statistics]) -> None:
+        """Estimate the operands' static ranges anew; their formats and learned ranges stay."""
+        for name, quantizer in self.quantizers.items():
+            self.calibrated[name] = quantizer.estimate(seen[name], kernels.represent)
+
+    def pin(self, operand: str, ranges: Ranges) -> None:
+        """Set the static ranges of an operand; a learned range stays."""
+        self.calibrated[operand] = ranges
+
+    def learn_ranges(self) -> tuple[str, ...]:
+        """Make static ranges of one level parameters, in `steps`; returns whose they are."""
+        for name, quantizer in self.quantizers.items():
+            if name not in self.steps and can_learn(quantizer, self.calibrated[name]):
+                self.steps[name] = first_step(quantizer, self.calibrated[name])
+        return tuple(self.steps)
+
+    @property
+    def ranges(self) -> dict[str, Ranges]:
+        """Static ranges of each operand's levels, learned or calibrated; None where a range follows the data."""
+        learned = {name: learned_ranges(self.quantizers[name], step) for name, step in self.steps.items()}
+        return self.calibrated | learned
 
     @property
     def is_resolved(self) -> bool:
@@ -108,10 +133,12 @@ class Attention(nn.Module):
             return x @ w.transpose(-1, -2)
         if self.is_exact:
             return self._exact(left, right, x, w)
-        fake = [
-            kernels.fake_quantize(self.quantizers[name], _rows(t).float(), self.ranges[name]).view(t.shape).to(t.dtype)
-            for name, t in ((left, x), (right, w))
-        ]
+        ranges, samples = self.ranges, len(x)
+        fake = []
+        for name, t in ((left, x), (right, w)):
+            step = self.steps.get(name, None)
+            rows = fake_quantize(self.quantizers[name], _rows(t).float(), ranges[name], step=step, samples=samples)
+            fake.append(rows.view(t.shape).to(t.dtype))
         y = fake[0] @ fake[1].transpose(-1, -2)
         if self._measures and self.measurement is not None:
             self.measurement.input.add(x, fake[0])
@@ -120,8 +147,9 @@ class Attention(nn.Module):
         return y
 
     def _exact(self, left: str, right: str, x: Tensor, w: Tensor) -> Tensor:
+        ranges = self.ranges
         operands = [
-            kernels.quantize(self.quantizers[name], _rows(t).float().contiguous(), self.ranges[name])
+            kernels.quantize(self.quantizers[name], _rows(t).float().contiguous(), ranges[name])
             for name, t in ((left, x), (right, w))
         ]
         m, n = x.shape[-2], w.shape[-2]

@@ -156,8 +156,11 @@ class Conv(Lowering):
         )  # fmt: skip
         bound = kernels.matmul_bound(x, w)
         total = self._convolve(functional.pad(image, self.padding), weight.contiguous()).double()
-        total, overflows = settle(datapath.inner, total, bound, x.unit + w.operand.unit)
-        blocks = 0 if x.inside is None and w.operand.inside is None else self._blocks(x, w, kernel, depthwise)
+        overflows = blocks = 0
+        if x.inside is None and w.operand.inside is None:
+            total, overflows = settle(datapath.inner, total, bound, x.unit + w.operand.unit)
+        else:  # scales are multiplied in, and no register of a block can overflow
+            blocks = self._blocks(x, w, kernel, depthwise)
         outside_x = x.outside[0, 0]  # one for the tensor, or it would vary along K
         values = total * outside_x * w.operand.outside.view(1, -1, 1, 1)
         return Sums(values.float(), overflows, total.numel() * (blocks + 1))

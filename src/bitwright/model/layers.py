@@ -12,13 +12,12 @@ from bitwright import kernels
 from bitwright.datapath import Certificate
 from bitwright.kernels import Operand, Stationary
 from bitwright.model.lowering import Lowering
-from bitwright.quantization import QuantizedTensor, Quantizer, Range, Statistics
+from bitwright.model.surrogate import Ranges, can_learn, fake_quantize, first_step, learned_ranges
+from bitwright.quantization import QuantizedTensor, Quantizer, Statistics
 from bitwright.scheme import Scheme
 
 AT_A_TIME = 1 << 20
 """Input elements that an exact layer works on at a time, whole samples at least: bounds memory at any batch size."""
-
-Ranges = tuple[Range | None, ...]
 
 
 @dataclass
@@ -67,7 +66,8 @@ def naming(name: str) -> Iterator[None]:
 class FakeQuantizedLayer(nn.Module):
     """A layer in float whose operands are rounded to what the scheme can represent, with statistics to calibrate it.
 
-    Before `resolve` it computes in float. `weight` and `bias` keep their names, so checkpoints fit.
+    Before `resolve` it computes in float. `weight` and `bias` keep their names, so checkpoints fit. Where a gradient is
+    asked for, it is the surrogate's (`bitwright.model.surrogate`).
     """
 
     _fake_weight: Tensor | None
@@ -80,12 +80,13 @@ class FakeQuantizedLayer(nn.Module):
         self.seen: Statistics | None = None
         self.input_quantizer: Quantizer | None = None
         self.weight_quantizer: Quantizer | None = None
-        self.input_ranges: Ranges = ()
-        self.weight_ranges: Ranges = ()
+        self.steps = nn.ParameterDict()  # learned scales of "input" and "weight"; empty unless `learn_ranges`
+        self._input_ranges: Ranges = ()  # before any is learned
+        self._weight_ranges: Ranges = ()
         self.measurement: Measurement | None = None
         self.sample_shape: torch.Size | None = None
         self.register_buffer("_fake_weight", None, persistent=False)
-        self._derived_from: tuple[int, Quantizer | None] = 0, None  # version of `weight`, and what represents it
+        self._derived_from: tuple[int, int, Quantizer | None] = 0, 0, None  # versions of weight and step, quantizer
         self.register_load_state_dict_post_hook(lambda module, keys: module.forget())
         self._observes = self._measures = False
 
@@ -119,15 +120,57 @@ class FakeQuantizedLayer(nn.Module):
         rows = self.lowering.weight_rows(weight, fitted.alignment).numpy()
         weights = Statistics.of(rows)
         self.weight_quantizer = fitted.fit(weights, kernels.represent)
-        self.weight_ranges = self.weight_quantizer.estimate(weights, kernels.represent)
+        self._weight_ranges = self.weight_quantizer.estimate(weights, kernels.represent)
         if self.scheme.input is not None:
             if seen is None or not seen.count:
                 raise ValueError("no calibration data reached this layer; pass batches that run through it")
             chosen = self.lowering.fit_input(self.scheme.input, weight)
             self.input_quantizer = chosen.fit(seen, kernels.represent)
-            self.input_ranges = self.input_quantizer.estimate(seen, kernels.represent)
+            self._input_ranges = self.input_quantizer.estimate(seen, kernels.represent)
+        self.steps.clear()
         self.forget()
         self.fake_weight()
+
+    def follow(self, seen: Statistics) -> None:
+        """Estimate the input's static ranges anew; its format and learned ranges stay."""
+        if self.input_quantizer is not None:
+            self._input_ranges = self.input_quantizer.estimate(seen, kernels.represent)
+
+    def learn_ranges(self) -> tuple[str, ...]:
+        """Make static ranges of one level parameters, in `steps`; returns whose they are."""
+        for operand, quantizer in self.quantizers.items():
+            if operand not in self.steps and can_learn(quantizer, self.calibrated[operand]):
+                self.steps[operand] = first_step(quantizer, self.calibrated[operand])
+        return tuple(self.steps)
+
+    @property
+    def calibrated(self) -> dict[str, Ranges]:
+        """Static ranges by operand, before any is learned."""
+        return {"input": self._input_ranges, "weight": self._weight_ranges}
+
+    def pin(self, operand: str, ranges: Ranges) -> None:
+        """Set the static ranges of "input" or "weight"; a learned range stays."""
+        if operand == "input":
+            self._input_ranges = ranges
+        else:
+            self._weight_ranges = ranges
+        self.forget()
+
+    @property
+    def quantizers(self) -> dict[str, Quantizer]:
+        """Of the operands that are quantized."""
+        both = {"input": self.input_quantizer, "weight": self.weight_quantizer}
+        return {operand: quantizer for operand, quantizer in both.items() if quantizer is not None}
+
+    @property
+    def input_ranges(self) -> Ranges:
+        """Static ranges of the input's levels, learned or calibrated; None where a range follows the data."""
+        return self._learned("input", self.input_quantizer, self._input_ranges)
+
+    @property
+    def weight_ranges(self) -> Ranges:
+        """As `input_ranges`, of the weight."""
+        return self._learned("weight", self.weight_quantizer, self._weight_ranges)
 
     @property
     def block(self) -> int:
@@ -145,34 +188,48 @@ class FakeQuantizedLayer(nn.Module):
         if not self.is_resolved or self._observes:
             return self.lowering.add_bias(self.lowering.forward(x, self.weight), self.bias)
         with naming(self.name):
-            fake_input = self._fake_input(x)
-        y = self.lowering.forward(fake_input, self.fake_weight())
+            fake_input, fake_weight = self._fake_input(x), self.fake_weight()
+        y = self.lowering.forward(fake_input, fake_weight)
         if self._measures:
             self.sample_shape = x.shape
             self._measure(x, fake_input, y)
         return self.lowering.add_bias(y, self.bias)
 
     def fake_weight(self) -> Tensor:
-        """The weight as its codes represent it."""
+        """The weight as its codes represent it: with a gradient while training, derived once a change otherwise."""
+        step = self._step("weight")
+        learns = self.weight.requires_grad or (step is not None and step.requires_grad)
+        if learns and torch.is_grad_enabled() and not torch.compiler.is_exporting():
+            return self._represented_weight()
         is_traced = torch.compiler.is_compiling()  # tensors that stand in for the weights have no history
-        source = self.weight._version, self.weight_quantizer
+        source = self.weight._version, 0 if step is None else step._version, self.weight_quantizer
         if self._fake_weight is None or (self._derived_from != source and not is_traced):
-            rows = self.lowering.weight_rows(self.weight.detach().float(), self.block)
-            assert self.weight_quantizer is not None, "resolved before"
-            represented = kernels.fake_quantize(self.weight_quantizer, rows, self.weight_ranges)
-            self._fake_weight = self.lowering.weight_from_rows(represented, self.weight.shape, self.block).to(
-                self.weight
-            )
+            with torch.no_grad():
+                self._fake_weight = self._represented_weight()
             self._derived_from = source
         return self._fake_weight
+
+    def _represented_weight(self) -> Tensor:
+        assert self.weight_quantizer is not None, "resolved before"
+        rows = self.lowering.weight_rows(self.weight.float(), self.block)
+        represented = fake_quantize(self.weight_quantizer, rows, self.weight_ranges, step=self._step("weight"))
+        return self.lowering.weight_from_rows(represented, self.weight.shape, self.block).to(self.weight)
 
     def _fake_input(self, x: Tensor) -> Tensor:
         if self.input_quantizer is None:
             return x
         rows = self.lowering.input_rows(x).float()
-        return self.lowering.input_from_rows(
-            kernels.fake_quantize(self.input_quantizer, rows, self.input_ranges), x
-        ).to(x.dtype)
+        represented = fake_quantize(
+            self.input_quantizer, rows, self.input_ranges, step=self._step("input"), samples=len(x)
+        )
+        return self.lowering.input_from_rows(represented, x).to(x.dtype)
+
+    def _step(self, operand: str) -> Tensor | None:
+        return self.steps.get(operand, None)
+
+    def _learned(self, operand: str, quantizer: Quantizer | None, ranges: Ranges) -> Ranges:
+        step = self._step(operand)
+        return ranges if step is None or quantizer is None else learned_ranges(quantizer, step)
 
     @torch.no_grad()
     def _measure(self, x: Tensor, fake_input: Tensor, y: Tensor) -> None:
