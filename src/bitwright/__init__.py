@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from bitwright.model.prepare import calibrate, freeze, prepare, quantize
     from bitwright.model.reading import reading
     from bitwright.model.task import Batch, Task
+    from bitwright.model.train import learn_ranges, train
+    from bitwright.model.training import Training
     from bitwright.quantization import BestOf, BySign, PerBlock, PerRow, PerTensor, Quantizer, Scale
     from bitwright.recipe import Recipe, Rule
     from bitwright.report import write_report
@@ -27,6 +29,8 @@ _HOME = {
     "model.prepare": ("calibrate", "freeze", "prepare", "quantize"),
     "model.reading": ("reading",),
     "model.task": ("Batch", "Task"),
+    "model.train": ("learn_ranges", "train"),
+    "model.training": ("Training",),
     "quantization": ("BestOf", "BySign", "PerBlock", "PerRow", "PerTensor", "Quantizer", "Scale"),
     "recipe": ("Recipe", "Rule"),
     "report": ("write_report",),
@@ -37,7 +41,8 @@ _MODULE_OF = {name: f"bitwright.{module}" for module, names in _HOME.items() for
 __all__ = [
     "Accumulator", "Batch", "BestOf", "BySign", "Datapath", "Format", "Int", "Minifloat", "ModelTask", "Overflow",
     "PerBlock", "PerRow", "PerTensor", "Quantizer", "Recipe", "Rounding", "Rule", "Scale", "Scheme", "Table", "Task",
-    "calibrate", "compare", "freeze", "from_text", "prepare", "quantize", "reading", "write_report",
+    "Training", "calibrate", "compare", "freeze", "from_text", "learn_ranges", "prepare", "quantize", "reading", "train",
+    "write_report",
 ]  # fmt: skip
 
 

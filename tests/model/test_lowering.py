@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from bitwright.comparison import DEFAULT_SCHEMES
 from bitwright.config import from_text
-from bitwright.datapath import Product
+from bitwright.datapath import Accumulator, Product
+from bitwright.formats import Int
 from bitwright.model import layers
 from bitwright.model.layers import FakeQuantizedLayer, QuantizedLayer
 from bitwright.model.prepare import calibrate, freeze, prepare
@@ -43,6 +44,11 @@ SCHEMES = (
     "mxint8(block=8)",
     "nvfp4()",
     "nvfp4(four_over_six=True)",
+    "overq(4, tile=8)",
+    "overq_on()",
+    "term_revealing()",
+    "a2q(4, 8, 14)",
+    "a2q(4, 8, 14, tile=8)",
 )  # fmt: skip
 
 LAYERS = {
@@ -208,7 +214,7 @@ def quantized_filters(fake: FakeQuantizedLayer, layer: nn.Conv1d | nn.Conv2d) ->
     """Rows of K = (taps, channels), channels padded to whole blocks; of one channel the taps alone."""
     weight = layer.weight.detach().flatten(2).transpose(1, 2).numpy()  # [n, taps, channels]
     if weight.shape[2] > 1:
-        block = max(block_size(fake.weight_quantizer), block_size(fake.input_quantizer))
+        block = channel_unit(fake)
         weight = np.pad(weight, ((0, 0), (0, 0), (0, -weight.shape[2] % block)))
     return fake.weight_quantizer.quantize(weight.reshape(len(weight), -1), fake.weight_ranges)
 
@@ -225,7 +231,7 @@ def patches(
     codes = rows.codes.reshape(len(rows.codes), -1)[:, :together].reshape(image.shape)
     moving = not isinstance(rows.quantizer.scales[-1].share, PerTensor)  # the finest scale is not one for all
     scale = rows.quantizer.scales[-1].share.expand(rows.scales[-1], *rows.shape).reshape(image.shape)
-    unit = max(block_size(fake.weight_quantizer), block_size(fake.input_quantizer))
+    unit = channel_unit(fake)
     padded = own + -own % unit if own > 1 else 1
     zero = rows.quantizer.format.encode(np.zeros(1))[0] if rows.zero_points is None else rows.zero_points[0, 0]
     taps = list(np.ndindex((1, *layer.kernel_size)[-2:]))
@@ -261,7 +267,24 @@ def start(layer: nn.Conv1d | nn.Conv2d) -> tuple[int, int]:
     return top, left
 
 
+def channel_unit(fake: FakeQuantizedLayer) -> int:
+    """Channels of a tap are padded to a multiple of this: blocks of scales, and runs of the weight's format."""
+    return max(block_size(fake.weight_quantizer), block_size(fake.input_quantizer), fake.weight_quantizer.format.run)
+
+
 def block_size(quantizer) -> int:
     """Length of a block along K, 1 where no scale varies along it."""
     share = quantizer.scales[-1].share
     return share.size if isinstance(share, PerBlock) else 1
+
+
+def test_a_register_of_a_block_is_not_asked_to_hold_the_sum_over_blocks():
+    torch.manual_seed(0)
+    x, model = torch.randn(4, 16, 6, 6), nn.Sequential(nn.Conv2d(16, 8, 3)).requires_grad_(False)
+    scheme = from_text("vs_quant(4, 4)")
+    batch = [Batch((x,), torch.empty(0))]
+    frozen = freeze(calibrate(prepare(model, scheme, (x,)), batch))
+    narrow = replace(scheme.datapath, inner=Accumulator(Int(frozen[0].certificate.inner_bits)))
+    exact = freeze(calibrate(prepare(model, replace(scheme, datapath=narrow), (x,)), batch))
+    torch.testing.assert_close(exact(x), frozen(x), rtol=0, atol=0)
+    assert exact[0].overflows == 0

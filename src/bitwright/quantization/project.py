@@ -15,7 +15,7 @@ def l1_threshold(
     magnitude = -np.sort(-np.abs(x), axis=-1)
     excess = np.cumsum(magnitude, -1) - np.asarray(radius)[..., None]
     count = np.arange(1, x.shape[-1] + 1)
-    last = np.maximum((magnitude * count > excess).sum(-1, keepdims=True) - 1, 0)
+    last: np.ndarray = np.maximum((magnitude * count > excess).sum(-1, keepdims=True) - 1, 0)
     threshold = np.take_along_axis(excess / count, last, -1)[..., 0]
     return np.maximum(threshold, 0.0)
 

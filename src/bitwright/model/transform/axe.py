@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Integer
 from torch import nn
 
-from bitwright.datapath import Accumulator
+from bitwright.datapath import WIDE, Accumulator
 from bitwright.formats import Int, Rounding
 from bitwright.model.layers import FakeQuantizedLayer
 from bitwright.model.task import Batch
@@ -145,7 +145,9 @@ def axe(
             layer.lowering.along_k(inputs, layer.weight.shape), pinned.quantizer, *pinned.weights.shape
         )
         budget = Budget(accumulator_bits, elements, _input_range(layer))
-        datapath = replace(wide, inner=Accumulator(Int(accumulator_bits)))
+        varies = any(q.scales[-1].share.splits_k for q in (inputs, pinned.quantizer))
+        outer = wide.outer if varies else WIDE  # tiles of one scale are added as the integers they are
+        datapath = replace(wide, inner=Accumulator(Int(accumulator_bits)), outer=outer)
         layer.scheme = replace(layer.scheme, datapath=datapath)
         return lambda rows: WithinBudget(pinned.grid.take(rows), budget, pinned.weights[rows])
 
