@@ -41,8 +41,8 @@ _MODULE_OF = {name: f"bitwright.{module}" for module, names in _HOME.items() for
 __all__ = [
     "Accumulator", "Batch", "BestOf", "BySign", "Datapath", "Format", "Int", "Minifloat", "ModelTask", "Overflow",
     "PerBlock", "PerRow", "PerTensor", "Quantizer", "Recipe", "Rounding", "Rule", "Scale", "Scheme", "Table", "Task",
-    "Training", "calibrate", "compare", "freeze", "from_text", "learn_ranges", "prepare", "quantize", "reading", "train",
-    "write_report",
+    "Training", "calibrate", "compare", "freeze", "from_text", "learn_ranges", "prepare", "quantize", "reading",
+    "train", "write_report",
 ]  # fmt: skip
 
 

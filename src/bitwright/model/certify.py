@@ -26,8 +26,7 @@ from bitwright.model.attention import Attention
 from bitwright.model.certificate import LayerCertificate, ModelCertificate, Placement
 from bitwright.model.layers import FakeQuantizedLayer, QuantizedLayer, naming
 from bitwright.model.measure import describe
-from bitwright.model.prepare import input_bounds as input_bounds
-from bitwright.model.prepare import calibrate, freeze, prepare
+from bitwright.model.prepare import calibrate, freeze, input_bounds, prepare
 from bitwright.model.task import Task
 from bitwright.model.transform import fold_batchnorm
 from bitwright.quantization import QuantizedTensor
