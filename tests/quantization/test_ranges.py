@@ -138,6 +138,12 @@ def test_aciq_balances_clipping_and_rounding_noise(bits):
     assert 2 * np.exp(-alpha) == pytest.approx(2 / 3 * alpha * 4.0**-bits, rel=1e-9)
 
 
+def test_zeros_of_a_relu_do_not_move_the_clip_of_aciq():
+    x = np.abs(np.random.default_rng(0).laplace(size=(64, 64)))
+    with_zeros = np.concatenate([x, np.zeros_like(x)])
+    assert magnitude(Aciq(), with_zeros, Int(4, signed=False)) == magnitude(Aciq(), x, Int(4, signed=False))
+
+
 def test_aciq_gives_values_without_a_sign_one_bit_more():
     x = np.abs(np.random.default_rng(6).laplace(size=(64, 256))).astype(np.float32)
     assert magnitude(Aciq(), x, Int(3, signed=False)) == magnitude(Aciq(), np.concatenate([x, -x]), Int(4))

@@ -24,7 +24,7 @@ class Statistics:
     """What calibration keeps of a tensor: extremes, moments, a histogram of |x|, and whole rows as a sample."""
 
     def __init__(self, sample_elements: int = 1 << 17, seed: int = 0) -> None:
-        self.low, self.high, self.count = np.inf, -np.inf, 0
+        self.low, self.high, self.count, self.zeros = np.inf, -np.inf, 0, 0
         self.total = self.total_magnitude = self.total_square = 0.0
         self.batch_magnitudes: list[float] = []
         self.counts = np.zeros(BINS, np.int64)
@@ -52,6 +52,7 @@ class Statistics:
         magnitude = np.abs(x)
         self.low, self.high = min(self.low, float(x.min())), max(self.high, float(x.max()))
         self.count += x.size
+        self.zeros += int(x.size - np.count_nonzero(x))
         self.total += float(x.sum(dtype=np.float64))
         self.total_magnitude += float(magnitude.sum(dtype=np.float64))
         self.total_square += float(np.square(x, dtype=np.float64).sum())
@@ -198,13 +199,16 @@ class Deviations(RangeEstimator):
 class Aciq(RangeEstimator):
     """Clipping that is optimal for a Laplace distribution (Banner et al., NeurIPS 2019, arXiv:1810.05723, eq. 6).
 
-    For values without a sign the same step serves half the range, which is one bit more of resolution.
+    For values without a sign the same step serves half the range, which is one bit more of resolution, and zeros, which
+    a ReLU makes of the other half, do not count.
     """
 
     def magnitude(self, seen: Statistics, share: Granularity, format: Format, error: Error) -> np.ndarray:
         _require_per_tensor(self, share)
-        bits = format.bits + (seen.low >= 0)
-        spread = seen.total_magnitude / max(seen.count, 1)  # the Laplace parameter b of |x| about zero
+        is_half = seen.low >= 0
+        bits = format.bits + is_half
+        counted = seen.count - seen.zeros if is_half else seen.count
+        spread = seen.total_magnitude / max(counted, 1)  # the Laplace parameter b of |x| about zero
         return np.full((1, 1), min(spread * _laplace_clip(bits), seen.magnitude))
 
 
