@@ -99,9 +99,9 @@ BOTTLENECKS = {
     "depthwise layers at 8 bits": ("*depthwise*",),
     "depthwise layers and those with signed inputs at 8 bits": ("*depthwise*", "*expand*", "head*"),
 }
-SMALL = Plan((4,), splits=("OCS of inputs, 5 %",), beyond=(), tensor_weights=False, exact_samples=100)
+SMALL = Plan((4, 5), splits=("OCS of inputs, 5 %",), beyond=(), tensor_weights=False, exact_samples=100)
 LARGE = Plan(
-    (4,), samples=100, selection=16, counts=COARSE, families=FEW_SWEEPS, splits=("OCS of inputs, 5 %",), beyond=(),
+    (4, 5), samples=100, selection=16, counts=COARSE, families=FEW_SWEEPS, splits=("OCS of inputs, 5 %",), beyond=(),
     tensor_weights=False, exact_samples=20,
 )  # fmt: skip
 
