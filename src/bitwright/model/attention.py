@@ -5,8 +5,7 @@ call is redirected here; nothing is patched.
 """
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,9 +15,9 @@ from torch.overrides import TorchFunctionMode
 
 from bitwright import kernels
 from bitwright.kernels import Stationary
-from bitwright.model.layers import Measurement, naming
 from bitwright.model.lowering import Gemm
-from bitwright.model.surrogate import Ranges, can_learn, fake_quantize, first_step, learned_ranges
+from bitwright.model.site import Site, naming
+from bitwright.model.surrogate import Ranges, fake_quantize, learned_ranges
 from bitwright.quantization import Quantizer, Statistics
 from bitwright.scheme import Scheme
 
@@ -26,7 +25,7 @@ OPERANDS = ("query", "key", "probability", "value")
 STATIONARY = ("key", "value")
 
 
-class Attention(nn.Module):
+class Attention(Site):
     """softmax(q kᵀ · scale + mask) v with both products under a scheme; the softmax stays in float."""
 
     def __init__(self, name: str, scheme: Scheme) -> None:
@@ -34,30 +33,13 @@ class Attention(nn.Module):
         self.scheme, self.name = scheme, name
         self.seen: dict[str, Statistics] = {}
         self.quantizers: dict[str, Quantizer] = {}
-        self.steps = nn.ParameterDict()  # learned scales by operand; empty unless `learn_ranges`
-        self.calibrated: dict[str, Ranges] = {}  # static ranges before any is learned
-        self.measurement: Measurement | None = None
-        self.is_exact = self._observes = self._measures = False
+        self.calibrated: dict[str, Ranges] = {}
+        self.is_exact = False
         self.overflows = self.accumulations = 0
         self.gemms: tuple[Gemm, Gemm] | None = None
 
-    @contextmanager
-    def observing(self) -> Iterator[None]:
-        """Forward passes compute in float and add their operands to `seen`."""
-        self.seen, self._observes = {name: Statistics() for name in OPERANDS}, True
-        try:
-            yield
-        finally:
-            self._observes = False
-
-    @contextmanager
-    def measuring(self) -> Iterator[None]:
-        """Forward passes of the simulation add to `measurement`."""
-        self.measurement, self._measures = Measurement(), True
-        try:
-            yield
-        finally:
-            self._measures = False
+    def no_statistics(self) -> dict[str, Statistics]:
+        return {name: Statistics() for name in OPERANDS}
 
     def resolve(self, seen: dict[str, Statistics]) -> None:
         """Choose formats and ranges of the four operands."""
@@ -79,13 +61,6 @@ class Attention(nn.Module):
     def pin(self, operand: str, ranges: Ranges) -> None:
         """Set the static ranges of an operand; a learned range stays."""
         self.calibrated[operand] = ranges
-
-    def learn_ranges(self) -> tuple[str, ...]:
-        """Make static ranges of one level parameters, in `steps`; returns whose they are."""
-        for name, quantizer in self.quantizers.items():
-            if name not in self.steps and can_learn(quantizer, self.calibrated[name]):
-                self.steps[name] = first_step(quantizer, self.calibrated[name])
-        return tuple(self.steps)
 
     @property
     def ranges(self) -> dict[str, Ranges]:

@@ -24,9 +24,10 @@ from bitwright.formats import Bounds
 from bitwright.kernels import Operand, Stationary
 from bitwright.model.attention import Attention
 from bitwright.model.certificate import LayerCertificate, ModelCertificate, Placement
-from bitwright.model.layers import FakeQuantizedLayer, QuantizedLayer, naming
+from bitwright.model.layers import FakeQuantizedLayer, QuantizedLayer
 from bitwright.model.measure import describe
 from bitwright.model.prepare import calibrate, freeze, input_bounds, prepare
+from bitwright.model.site import naming
 from bitwright.model.task import Task
 from bitwright.model.transform import fold_batchnorm
 from bitwright.quantization import QuantizedTensor

@@ -11,8 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from bitwright.model.attention import Attention
-from bitwright.model.layers import FakeQuantizedLayer
+from bitwright.model.site import Site
 from bitwright.model.training import Training
 from bitwright.quantization import Range
 
@@ -33,9 +32,9 @@ class Progress:
     best: Snapshot = field(default_factory=dict)
 
 
-def sites(model: nn.Module) -> dict[str, FakeQuantizedLayer | Attention]:
+def sites(model: nn.Module) -> dict[str, Site]:
     """Layers and attentions that simulate a scheme, by their place in the module tree."""
-    return {name: m for name, m in model.named_modules() if isinstance(m, FakeQuantizedLayer | Attention)}
+    return {name: m for name, m in model.named_modules() if isinstance(m, Site)}
 
 
 def snapshot(model: nn.Module) -> Snapshot:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from bitwright.model.attention import Attention
-from bitwright.model.layers import Probe, QuantizedLayer
+from bitwright.model.layers import QuantizedLayer
+from bitwright.model.site import Probe
 from bitwright.model.task import Batch, Task
 
 Tick = Callable[[int], None]

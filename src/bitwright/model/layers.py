@@ -1,9 +1,5 @@
 """The two layers of a quantized model: one that learns and simulates, one that computes as the hardware does."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -12,7 +8,8 @@ from bitwright import kernels
 from bitwright.datapath import Certificate
 from bitwright.kernels import Operand, Stationary
 from bitwright.model.lowering import Lowering
-from bitwright.model.surrogate import Ranges, can_learn, fake_quantize, first_step, learned_ranges
+from bitwright.model.site import Probe, Site, naming
+from bitwright.model.surrogate import Ranges, fake_quantize, learned_ranges
 from bitwright.quantization import QuantizedTensor, Quantizer, Statistics
 from bitwright.scheme import Scheme
 
@@ -20,50 +17,7 @@ AT_A_TIME = 1 << 20
 """Input elements that an exact layer works on at a time, whole samples at least: bounds memory at any batch size."""
 
 
-@dataclass
-class Probe:
-    """Energies and counts of one operand or output, gathered over batches."""
-
-    signal: float = 0.0
-    noise: float = 0.0
-    count: int = 0
-    clipped: int = 0
-    zeros: int = 0
-
-    def add(self, exact: Tensor, represented: Tensor) -> None:
-        self.signal += float(exact.double().square().sum())
-        self.noise += float((exact.double() - represented.double()).square().sum())
-        self.count += exact.numel()
-        self.zeros += int((represented == 0).sum())
-
-    @property
-    def sqnr_db(self) -> float | None:
-        """Signal to quantization noise; None where there is no noise or no signal."""
-        return 10 * float(np.log10(self.signal / self.noise)) if self.noise > 0 and self.signal > 0 else None
-
-    def fraction(self, part: int) -> float | None:
-        return part / self.count if self.count else None
-
-
-@dataclass
-class Measurement:
-    """What one layer did to its operands over the batches it was measured on."""
-
-    input: Probe = field(default_factory=Probe)
-    weight: Probe = field(default_factory=Probe)
-    output: Probe = field(default_factory=Probe)
-
-
-@contextmanager
-def naming(name: str) -> Iterator[None]:
-    """Puts the layer's name in front of a ValueError or OverflowError that its work raises."""
-    try:
-        yield
-    except (ValueError, OverflowError) as error:
-        raise type(error)(f"layer {name}: {error}" if name else str(error)) from None
-
-
-class FakeQuantizedLayer(nn.Module):
+class FakeQuantizedLayer(Site):
     """A layer in float whose operands are rounded to what the scheme can represent, with statistics to calibrate it.
 
     Before `resolve` it computes in float. `weight` and `bias` keep their names, so checkpoints fit. Where a gradient is
@@ -80,37 +34,19 @@ class FakeQuantizedLayer(nn.Module):
         self.seen: Statistics | None = None
         self.input_quantizer: Quantizer | None = None
         self.weight_quantizer: Quantizer | None = None
-        self.steps = nn.ParameterDict()  # learned scales of "input" and "weight"; empty unless `learn_ranges`
         self._input_ranges: Ranges = ()  # before any is learned
         self._weight_ranges: Ranges = ()
-        self.measurement: Measurement | None = None
         self.sample_shape: torch.Size | None = None
         self.register_buffer("_fake_weight", None, persistent=False)
         self._derived_from: tuple[int, int, Quantizer | None] = 0, 0, None  # versions of weight and step, quantizer
         self.register_load_state_dict_post_hook(lambda module, keys: module.forget())
-        self._observes = self._measures = False
 
     def forget(self) -> None:
         """Drop what was derived from the weight."""
         self._fake_weight = None
 
-    @contextmanager
-    def observing(self) -> Iterator[None]:
-        """Forward passes compute in float and add their inputs to `seen`."""
-        self.seen, self._observes = Statistics(), True
-        try:
-            yield
-        finally:
-            self._observes = False
-
-    @contextmanager
-    def measuring(self) -> Iterator[None]:
-        """Forward passes of the simulation add to `measurement`."""
-        self.measurement, self._measures = Measurement(), True
-        try:
-            yield
-        finally:
-            self._measures = False
+    def no_statistics(self) -> Statistics:
+        return Statistics()
 
     @torch.no_grad()
     def resolve(self, seen: Statistics | None) -> None:
@@ -136,15 +72,8 @@ class FakeQuantizedLayer(nn.Module):
         if self.input_quantizer is not None:
             self._input_ranges = self.input_quantizer.estimate(seen, kernels.represent)
 
-    def learn_ranges(self) -> tuple[str, ...]:
-        """Make static ranges of one level parameters, in `steps`; returns whose they are."""
-        for operand, quantizer in self.quantizers.items():
-            if operand not in self.steps and can_learn(quantizer, self.calibrated[operand]):
-                self.steps[operand] = first_step(quantizer, self.calibrated[operand])
-        return tuple(self.steps)
-
     @property
-    def calibrated(self) -> dict[str, Ranges]:
+    def calibrated(self) -> dict[str, Ranges]:  # type: ignore[override]  # derived, so read-only
         """Static ranges by operand, before any is learned."""
         return {"input": self._input_ranges, "weight": self._weight_ranges}
 
@@ -157,7 +86,7 @@ class FakeQuantizedLayer(nn.Module):
         self.forget()
 
     @property
-    def quantizers(self) -> dict[str, Quantizer]:
+    def quantizers(self) -> dict[str, Quantizer]:  # type: ignore[override]  # derived, so read-only
         """Of the operands that are quantized."""
         both = {"input": self.input_quantizer, "weight": self.weight_quantizer}
         return {operand: quantizer for operand, quantizer in both.items() if quantizer is not None}

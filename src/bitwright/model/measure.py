@@ -11,8 +11,9 @@ from torch import nn
 from bitwright import kernels
 from bitwright.formats import Format, Int, Minifloat, Table
 from bitwright.model.attention import Attention
-from bitwright.model.layers import FakeQuantizedLayer, Measurement, QuantizedEmbedding, QuantizedLayer
+from bitwright.model.layers import FakeQuantizedLayer, QuantizedEmbedding, QuantizedLayer
 from bitwright.model.prepare import Proof, prove
+from bitwright.model.site import Measurement, Site
 from bitwright.model.task import Batch, Task
 from bitwright.quantization import Quantizer, Statistics
 from bitwright.result import LayerResult, Picture
@@ -26,7 +27,7 @@ FLOAT_BITS = 32.0
 @torch.no_grad()
 def measure(task: Task, prepared: nn.Module, batches: Iterable[Batch]) -> None:
     """Run batches through the simulated model, filling each layer's `measurement`."""
-    sites = [m for m in prepared.modules() if isinstance(m, FakeQuantizedLayer | Attention)]
+    sites = [m for m in prepared.modules() if isinstance(m, Site)]
     with ExitStack() as stack:
         for site in sites:
             stack.enter_context(site.measuring())

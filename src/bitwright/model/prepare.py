@@ -20,8 +20,9 @@ from bitwright.formats import Bounds
 from bitwright.model.attention import Attention, AttentionCaller
 from bitwright.model.convolution import Conv
 from bitwright.model.inspect import Structure, inspect, kind_of, unsupported_reason
-from bitwright.model.layers import FakeQuantizedLayer, QuantizedEmbedding, QuantizedLayer, naming
+from bitwright.model.layers import FakeQuantizedLayer, QuantizedEmbedding, QuantizedLayer
 from bitwright.model.lowering import Linear, Lowering
+from bitwright.model.site import Site, naming
 from bitwright.model.task import Batch, Inputs, call
 from bitwright.model.transform import fold_batchnorm, replaced, unroll_recurrent
 from bitwright.quantization import Quantizer, Range, Statistics
@@ -93,7 +94,7 @@ def resolve(prepared: M, seen: Seen) -> M:
     recipe: Recipe = prepared.recipe  # type: ignore[assignment]
     for name, layer in _sites(prepared).items():
         with naming(name):
-            layer.resolve(seen.get(name))  # type: ignore[arg-type]
+            layer.resolve(seen.get(name))
     if recipe.promotion is not None:
         promotion = recipe.promotion
         layers = {n: m for n, m in _sites(prepared).items() if isinstance(m, FakeQuantizedLayer)}
@@ -231,8 +232,8 @@ def _error(layer: FakeQuantizedLayer, seen: Any) -> float:
     return weight + float(np.square(wrong).mean())
 
 
-def _sites(model: nn.Module) -> dict[str, FakeQuantizedLayer | Attention]:
-    return {m.name: m for _, m in model.named_modules() if isinstance(m, FakeQuantizedLayer | Attention)}
+def _sites(model: nn.Module) -> dict[str, Site]:
+    return {m.name: m for _, m in model.named_modules() if isinstance(m, Site)}
 
 
 def _coverage(model: nn.Module, structure: Structure, assigned: dict[str, Scheme | None]) -> tuple[Coverage, ...]:

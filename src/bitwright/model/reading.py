@@ -7,8 +7,9 @@ from dataclasses import replace
 from torch import nn
 
 from bitwright.formats import Format
-from bitwright.model.layers import FakeQuantizedLayer, QuantizedLayer, naming
+from bitwright.model.layers import FakeQuantizedLayer, QuantizedLayer
 from bitwright.model.prepare import prove
+from bitwright.model.site import naming
 from bitwright.quantization import Quantizer
 
 FormatChange = Callable[[Format], Format]

@@ -169,7 +169,7 @@ class _Run:
         modes = {module: module.training for module in self.model.modules()}
         self.model.eval()
         for name, seen in observe(self.model, [batch]).items():
-            sites(self.model)[name].follow(seen)  # type: ignore[arg-type]  # each kind observes what it follows
+            sites(self.model)[name].follow(seen)
         for module, mode in modes.items():
             module.training = mode
 

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from bitwright.model.convolution import Conv
-from bitwright.model.layers import FakeQuantizedLayer, naming
+from bitwright.model.layers import FakeQuantizedLayer
 from bitwright.model.lowering import Linear, Lowering
+from bitwright.model.site import naming
 from bitwright.model.task import Batch
 from bitwright.model.transform.input_moments import Forward, collecting, layers_in_order, run
 from bitwright.model.transform.unroll_recurrent import unroll_recurrent

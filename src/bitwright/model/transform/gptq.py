@@ -18,7 +18,8 @@ import torch
 from jaxtyping import Float, Integer
 from torch import nn
 
-from bitwright.model.layers import FakeQuantizedLayer, naming
+from bitwright.model.layers import FakeQuantizedLayer
+from bitwright.model.site import naming
 from bitwright.model.task import Batch
 from bitwright.model.transform.input_moments import Forward, in_float, input_moments, layers_in_order
 from bitwright.model.transform.weight_grid import Nearest, Pinned, Rounder
