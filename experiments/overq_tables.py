@@ -197,10 +197,10 @@ READING = [
     "",
     "- Top-1 is the noisiest of the three figures: on CIFAR-10 clipping to 4 bits lies within two standard errors of",
     "  float already, so that only agreement and output SQNR tell lanes apart. The mean gain in top-1 is made by the",
-    "  two ImageNet networks, which clipping nearly destroys.",
+    "  ImageNet networks, two of which clipping nearly destroys.",
     "- Most comes from cascading and from precision overwriting; a direct neighbour alone hardly pays. Where several",
     "  outliers reach one zero, giving it to the largest is worth a good part of a cascade step at no cost in slots.",
-    "- The published coverage holds at c=4 for nearly all unsigned layers of middle width and under half of others.",
+    "- The published coverage holds at c=4 for nearly all unsigned layers of middle width and half of the others.",
     "  Tiles of few channels end before a zero comes, the widest layers have fewer zeros; the formula says so. In",
     "  the narrowest layers the order of channels matters: measured coverage is better than the formula, and falls",
     "  with the channels in another order (one permutation, seed 0).",
@@ -220,8 +220,8 @@ READING = [
     "  integer lanes of OverQ with weights of VS-Quant are the better pair. See resnet8 and resnet20.",
     "- Exact and simulated evaluation agree layer by layer to float32 rounding. Where a network is nearly destroyed",
     "  their outputs still part: a sum rounded otherwise flips a coarse code, and later layers amplify it.",
-    "- ACIQ takes its Laplace parameter from all values, the zeros of a ReLU among them, and so clips too tightly: its",
-    "  rows say little about the method.",
+    "- ACIQ's rows were made while its Laplace parameter counted the zeros of a ReLU, so that it clipped too tightly:",
+    "  they say little about the method.",
 ]
 
 

@@ -29,6 +29,11 @@ class Label:
     width: Number
     height: Number
 
+    @staticmethod
+    def of(x: Number, y: Number, text: str) -> "Label":
+        """Of one line in an 11 px sans font; the width is an upper estimate."""
+        return Label(x, y, 6.0 * len(text) + 6, 15)
+
     @property
     def point(self) -> Float[np.ndarray, "2"]:
         return np.array([self.x, self.y], float)

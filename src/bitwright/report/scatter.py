@@ -30,8 +30,6 @@ from bitwright.report.palette import INK, MUTED, RULE, Family, families
 from bitwright.report.tables import summary_columns
 from bitwright.result import Comparison, SchemeResult
 
-_CHARACTER, _LINE = 6.0, 15  # pixels of an 11 px sans character, upper estimate
-
 
 @dataclass(frozen=True)
 class Cost:
@@ -169,7 +167,7 @@ def _labels(frame: Frame, rows: list[SchemeResult], front: list[SchemeResult], b
     for (x0, y0), (x1, y1) in pairwise(map(frame.pixel, front)):
         lines += [(x0, y0 - 1, x1, y0 + 1), (x1 - 1, min(y0, y1), x1 + 1, max(y0, y1))]
     offsets = place(
-        [Label(*frame.pixel(row), _CHARACTER * len(row.scheme) + 6, _LINE) for row in front],
+        [Label.of(*frame.pixel(row), row.scheme) for row in front],
         frame=boxes([(2, 2, PLOT_WIDTH - 2, PLOT_HEIGHT - 2)])[0],
         points=boxes([(x - 7, y - 7, x + 7, y + 7) for x, y in map(frame.pixel, rows)]),
         lines=boxes(lines),

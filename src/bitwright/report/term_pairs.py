@@ -30,8 +30,6 @@ from bitwright.report.palette import INK, MUTED, families
 from bitwright.report.tables import Cell, Column, delta
 from bitwright.result import Comparison, SchemeResult, TermPairs
 
-_CHARACTER, _LINE = 6.0, 15  # pixels of an 11 px sans character, upper estimate
-
 
 def pair_rows(comparison: Comparison) -> list[SchemeResult]:
     """Schemes whose pairs are counted, if any of them has terms: the others are plain integers to compare with."""
@@ -60,7 +58,7 @@ def pairs_plot(comparison: Comparison) -> dict | None:
     marks = [pixel(row, millions(row, key)) for row in rows for key in ("bound", "counted")]
     lines = [(min(a[0], b[0]), a[1] - 1, max(a[0], b[0]), a[1] + 1) for a, b in list(pairwise(marks))[::2]]
     offsets = place(
-        [Label(*pixel(row, millions(row, "counted")), _CHARACTER * len(row.scheme) + 6, _LINE) for row in rows],
+        [Label.of(*pixel(row, millions(row, "counted")), row.scheme) for row in rows],
         frame=boxes([(2, 2, PLOT_WIDTH - 2, PLOT_HEIGHT - 2)])[0],
         points=boxes([(x - 7, y - 7, x + 7, y + 7) for x, y in marks]),
         lines=boxes([*lines, _float_line(comparison, panels[0])]),

@@ -20,10 +20,17 @@ from bitwright.formats import Format, Int, Rounding, pack, unpack
 from bitwright.quantization import BySign
 from bitwright.scheme import Scheme
 from bitwright.testing.exact import exact_product
+from bitwright.testing.levels import (
+    allowed,
+    codes_of,
+    expected_values,
+    far_levels,
+    is_scalar,
+    levels_between,
+    neighbours,
+)
 from bitwright.testing.operands import Operands, extreme_bounds, largest_inputs, operands, resolve
 
-ALL_CODES_UP_TO_BITS = 8
-SAMPLED_CODES = 512
 DETERMINISTIC = tuple(r for r in Rounding if r is not Rounding.STOCHASTIC)
 DRAWS = 4096
 SHORT, RAGGED = 3, 67  # elements along K: sums that fit any register, and two blocks of 64 or less with a cut last one
@@ -38,7 +45,7 @@ class FormatContract:
 
     @pytest.mark.parametrize("rounding", DETERMINISTIC)
     def test_encoding_a_decoded_value_returns_the_same_value(self, format: Format, rounding: Rounding) -> None:
-        values = format.decode(_codes(format, rounding))
+        values = format.decode(codes_of(format, rounding))
         np.testing.assert_array_equal(format.decode(format.encode(values, rounding)), values)
 
     @pytest.mark.parametrize("rounding", DETERMINISTIC)
@@ -46,10 +53,10 @@ class FormatContract:
         self, format: Format, rounding: Rounding
     ) -> None:
         _require_scalar(format)
-        lower, upper = _neighbours(format)
-        for level in _levels_between(lower, upper):
+        lower, upper = neighbours(format)
+        for level in levels_between(lower, upper):
             found = format.decode(format.encode(level, rounding))
-            allowed = _expected(format, level, lower, upper, rounding)
+            allowed = expected_values(format, level, lower, upper, rounding)
             wrong = ~np.any([found == a for a in allowed], axis=0)
             first = int(wrong.argmax())
             assert not wrong.any(), (
@@ -58,7 +65,7 @@ class FormatContract:
 
     def test_stochastic_rounding_takes_one_of_two_neighbours_and_is_right_on_average(self, format: Format) -> None:
         _require_scalar(format)
-        lower, upper = _neighbours(format)
+        lower, upper = neighbours(format)
         pick = np.unique(np.linspace(0, len(lower) - 1, 12).astype(int))
         lower, upper = lower[pick, None], upper[pick, None]
         fraction = np.asarray([0.125, 0.25, 0.5, 0.75])[np.arange(len(pick)) % 4, None]
@@ -73,24 +80,24 @@ class FormatContract:
         assert np.all(np.abs(frequency - fraction) < 5 * np.sqrt(fraction * (1 - fraction) / DRAWS))
 
     def test_stochastic_rounding_keeps_representable_values(self, format: Format) -> None:
-        values = format.decode(_codes(format))
+        values = format.decode(codes_of(format))
         again = format.encode(values, Rounding.STOCHASTIC, np.random.default_rng(1))
         np.testing.assert_array_equal(format.decode(again), values)
 
     @pytest.mark.parametrize("rounding", DETERMINISTIC)
     def test_encoding_is_monotone(self, format: Format, rounding: Rounding) -> None:
         _require_scalar(format)
-        lower, upper = _neighbours(format)
+        lower, upper = neighbours(format)
         if rounding is Rounding.TOWARD_ZERO and np.any((lower < 0) & (upper > 0)):
             pytest.skip("without a zero there is nothing toward zero between its neighbours")
-        levels = np.unique(np.concatenate([*_levels_between(lower, upper), _far(format), -_far(format)]))
+        levels = np.unique(np.concatenate([*levels_between(lower, upper), far_levels(format), -far_levels(format)]))
         assert np.all(np.diff(format.decode(format.encode(levels, rounding))) >= 0)
 
     @pytest.mark.parametrize("rounding", DETERMINISTIC)
     @pytest.mark.parametrize("dtype", [np.float32, np.float64])
     def test_encoding_saturates(self, format: Format, rounding: Rounding, dtype: type) -> None:
         _require_scalar(format)
-        far = _far(format)
+        far = far_levels(format)
         far = far[(far <= np.finfo(dtype).max) | np.isinf(far)].astype(dtype)
         far = far[np.abs(far) >= max(abs(format.bounds().lowest), format.bounds().highest)]
         assert set(format.decode(format.encode(far, rounding))) == {format.bounds().highest}
@@ -110,13 +117,13 @@ class FormatContract:
 
     def test_codes_fit_in_bits_and_are_not_reserved(self, format: Format) -> None:
         reach = format.full_scale * np.linspace(-1.5, 1.5, 997)
-        codes = format.encode(_allowed(format, np.concatenate([reach, _far(format), -_far(format)])))
+        codes = format.encode(allowed(format, np.concatenate([reach, far_levels(format), -far_levels(format)])))
         assert codes.min() >= 0
         assert codes.max() < 2**format.bits
         assert not format.is_reserved(codes).any()
 
     def test_terms_and_elements_stay_in_bounds(self, format: Format) -> None:
-        codes, bounds = _codes(format), format.bounds()
+        codes, bounds = codes_of(format), format.bounds()
         significand, exponent, source = format.terms(codes)
         assert np.abs(significand).max() <= bounds.significand
         assert np.isin(exponent, np.asarray(bounds.exponent)).all()
@@ -128,16 +135,16 @@ class FormatContract:
 
     def test_bounds_of_a_scalar_format_are_reached(self, format: Format) -> None:
         _require_scalar(format)
-        elements = format.decode(_codes(format))
+        elements = format.decode(codes_of(format))
         assert (elements.min(), elements.max()) == (format.bounds().lowest, format.bounds().highest)
 
     def test_every_element_is_a_multiple_of_the_unit(self, format: Format) -> None:
-        units = np.ldexp(format.decode(_codes(format)), -format.bounds().exponent.start)
+        units = np.ldexp(format.decode(codes_of(format)), -format.bounds().exponent.start)
         np.testing.assert_array_equal(units, np.rint(units))
         assert (min(units.min(), 0), units.max()) >= (min(format.bounds().units[0], 0), 0)
 
     def test_decoding_is_the_sum_of_terms(self, format: Format) -> None:
-        codes = _codes(format)
+        codes = codes_of(format)
         significand, exponent, source = format.terms(codes)
         exact = [Fraction(0)] * len(codes)
         for s, e, lane in zip(significand.tolist(), exponent.tolist(), source.tolist()):
@@ -254,101 +261,9 @@ class SchemeContract:
             np.testing.assert_array_equal(scheme.datapath.matmul(alone, both.w).values, whole[i : i + 1])
 
 
-def _codes(format: Format, rounding: Rounding = Rounding.NEAREST_UP) -> np.ndarray:
-    """All codes that stand for a number; of wide formats the ends and a sample. Group formats: a row so encoded."""
-    if not _is_scalar(format):
-        levels = np.random.default_rng(0).standard_t(3, SAMPLED_CODES) * format.full_scale / 3
-        return format.encode(_allowed(format, levels), rounding)
-    if format.bits <= ALL_CODES_UP_TO_BITS:
-        codes = np.arange(2**format.bits)
-    else:
-        sample = np.random.default_rng(0).integers(0, 2**format.bits, SAMPLED_CODES)
-        half = 2 ** (format.bits - 1)
-        codes = np.unique([0, 1, 2, half - 2, half - 1, half, half + 1, 2 * half - 2, 2 * half - 1, *sample])
-        ends = format.encode(np.asarray([-np.inf, np.inf]))
-        codes = np.unique([*codes, *ends])
-    return codes[~format.is_reserved(codes)]
-
-
-def _is_scalar(format: Format) -> bool:
-    bounds = format.bounds()
-    return bounds.reach == 0 and bounds.per_lane == 1 and bounds.norm1 is None and bounds.norm1_of_sign is None
-
-
-def _allowed(format: Format, x: np.ndarray) -> np.ndarray:
-    """Levels that the format takes: a group format may refuse negative ones."""
-    return np.maximum(x, 0) if not _is_scalar(format) and format.bounds().lowest == 0 else x
-
-
 def _require_scalar(format: Format) -> None:
-    if not _is_scalar(format):
+    if not is_scalar(format):
         pytest.skip("a group format: what is nearest depends on the neighbours")
-
-
-def _neighbours(format: Format) -> tuple[np.ndarray, np.ndarray]:
-    """Adjacent representable values, lower and upper: all pairs, or those next to sampled codes."""
-    if format.bits <= ALL_CODES_UP_TO_BITS:
-        grid = np.unique(format.decode(_codes(format)))
-        return grid[:-1], grid[1:]
-    code = _codes(format)
-    # wide formats count up or down by code, except where the top bit changes
-    code = code[(code + 1) % 2 ** (format.bits - 1) != 0]
-    code = code[~format.is_reserved(code + 1)]
-    pair = np.sort([format.decode(code), format.decode(code + 1)], axis=0)
-    _, first = np.unique(pair[0], return_index=True)
-    return pair[0][first], pair[1][first]
-
-
-def _levels_between(lower: np.ndarray, upper: np.ndarray) -> list[np.ndarray]:
-    """Both neighbours, their midpoint, a third, and the floats next to each."""
-    middle = lower / 2 + upper / 2  # halving first: the sum of two of the largest float32 is fine, of float64 not
-    return [
-        lower,
-        upper,
-        middle,
-        _next(middle, -1),
-        _next(middle, 1),
-        lower + (upper - lower) / 3,
-        _next(lower, 1),
-        _next(upper, -1),
-    ]
-
-
-def _next(x: np.ndarray, direction: int) -> np.ndarray:
-    """The next float; beside zero a normal one, as scaling by a power of two may round a subnormal."""
-    return np.where(x == 0, direction * 2.0**-900, np.nextafter(x, direction * np.inf))
-
-
-def _expected(
-    format: Format, level: np.ndarray, lower: np.ndarray, upper: np.ndarray, rounding: Rounding
-) -> list[np.ndarray]:
-    """Values that the rounding allows for levels in [lower, upper]; several only where it does not decide a tie."""
-    middle = lower / 2 + upper / 2
-    inner, outer = np.where(np.abs(lower) < np.abs(upper), [lower, upper], [upper, lower])
-    match rounding:
-        case Rounding.FLOOR:
-            return [np.where(level == upper, upper, lower)]
-        case Rounding.CEILING:
-            return [np.where(level == lower, lower, upper)]
-        case Rounding.TOWARD_ZERO:
-            # between a negative and a positive neighbour neither is nearer to zero than the level
-            toward = np.where(level < 0, upper, lower)
-            return [np.where(level == lower, lower, np.where(level == upper, upper, toward))]
-        case Rounding.NEAREST_UP:
-            ties = [upper]
-        case Rounding.NEAREST_AWAY:
-            ties = [np.where(np.abs(lower) == np.abs(upper), side, outer) for side in (lower, upper)]
-        case Rounding.NEAREST_ZERO:
-            ties = [np.where(np.abs(lower) == np.abs(upper), side, inner) for side in (lower, upper)]
-        case _:
-            lower_even, upper_even = (format.encode(side) % 2 == 0 for side in (lower, upper))
-            ties = [np.where(lower_even, lower, upper), np.where(upper_even, upper, lower)]
-    return [np.where(level < middle, lower, np.where(level > middle, upper, tie)) for tie in ties]
-
-
-def _far(format: Format) -> np.ndarray:
-    end = max(abs(format.bounds().lowest), format.bounds().highest)
-    return np.asarray([end, end * 1.0001, end * 2, 3.0e38, np.inf])
 
 
 def _require_input(scheme: Scheme) -> None:
@@ -378,7 +293,7 @@ def _worst_cases(scheme: Scheme, signed: bool, *, narrower: int):
     """Datapaths with a register of the certified width less some bits, and the inputs that fill it."""
     for k in (SHORT, RAGGED):
         both = _operands(scheme, k, signed)
-        if narrower and not _is_scalar(both.x.quantizer.format):
+        if narrower and not is_scalar(both.x.quantizer.format):
             pytest.skip("a group format: not all elements are at an extreme at once")
         bounds = extreme_bounds(both.x)
         wide = replace(scheme.datapath, inner=Accumulator(), outer=scheme.datapath.outer)
