@@ -1,10 +1,12 @@
 """Published recipes: which layers of a network get which scheme."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from bitwright.recipe import Promotion, Recipe, Rule
 from bitwright.scheme import Scheme
-from bitwright.schemes import ant, integer
+from bitwright.schemes import ant, integer, term_revealing
+from bitwright.schemes.term_revealing import Recoding
 
 
 def ant4_8(promoted: int = 4, always: tuple[str, ...] = ()) -> Recipe:
@@ -22,4 +24,28 @@ def kept_ends(scheme: Scheme = integer(4, 4), ends: Scheme = integer(8, 8)) -> R
     return Recipe.uniform(scheme, ends=ends)
 
 
-RECIPES: tuple[Callable[..., Recipe], ...] = (ant4_8, kept_ends)
+def term_revealing_cnn(
+    weight_bits: int = 8, input_bits: int = 8, budget: int = 12, data_terms: int = 3, group: int = 8
+) -> Recipe:
+    """Term Revealing's artifact on CNNs: first product and linear layers in float, its recoding and scale of data.
+
+    Differs: depthwise layers keep `weight_bits` and all terms (the artifact gives them 16 bits, and 16 terms each).
+    """
+    scheme = _as_in_the_artifact(weight_bits, input_bits, budget, data_terms, group)
+    return Recipe((Rule("first", None), Rule("Linear", None), Rule("*", scheme)))
+
+
+def term_revealing_mlp(weight_bits: int = 4, budget: int = 12, group: int = 16) -> Recipe:
+    """Term Revealing's artifact on linear layers: weights alone, as its data stay in float there."""
+    scheme = _as_in_the_artifact(weight_bits, weight_bits, budget, 1, group)
+    return Recipe.uniform(replace(scheme, input=None))
+
+
+def _as_in_the_artifact(weight_bits: int, input_bits: int, budget: int, data_terms: int, group: int) -> Scheme:
+    return term_revealing(
+        weight_bits, input_bits, group=group, budget=budget, data_terms=data_terms,
+        recoding=Recoding.HESE_ARTIFACT, quirks=True,
+    )  # fmt: skip
+
+
+RECIPES: tuple[Callable[..., Recipe], ...] = (ant4_8, kept_ends, term_revealing_cnn, term_revealing_mlp)
