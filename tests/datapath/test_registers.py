@@ -1,6 +1,7 @@
 """Registers, step by step, against plain Python integers and NumPy's own float types."""
 
 from dataclasses import replace
+from fractions import Fraction
 from itertools import product as all_combinations
 
 import numpy as np
@@ -8,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitwright.datapath import Accumulator, Datapath, Overflow, bits_for, certify, worst_sum
-from bitwright.formats import BFLOAT16, E2M1, E4M3, FLOAT16, FLOAT32, Bounds, Int, Minifloat
+from bitwright.datapath import WIDE, Accumulator, Aligned, Datapath, Overflow, bits_for, certify, worst_sum
+from bitwright.formats import BFLOAT16, E2M1, E4M3, E5M2, E8M0, FLOAT16, FLOAT32, Bounds, Int, Minifloat, Rounding
 from bitwright.quantization import PerBlock, PerRow, PerTensor, QuantizedTensor, Quantizer, Scale
 
 SIGNED, UNSIGNED = Int(4), Int(4, signed=False)
@@ -142,6 +143,127 @@ def test_a_float_inner_register_rounds_each_product_and_sum_of_real_values(forma
         total = total + product.astype(dtype)
     np.testing.assert_array_equal(found.values, total.astype(np.float64))
     assert found.overflows == 0
+
+
+def nearest(format, exact):
+    """The format's value closest to a fraction, ties to the even code, by looking at all of them."""
+    codes = np.arange(2**format.bits)
+    codes = codes[~format.is_reserved(codes)]
+    values = [Fraction(v) for v in format.decode(codes).tolist()]
+    at = min(range(len(codes)), key=lambda i: (abs(values[i] - exact), codes[i] % 2))
+    return values[at]
+
+
+@pytest.mark.parametrize("elements", [E4M3, E5M2, Int(8)], ids=repr)
+@pytest.mark.parametrize("product", [None, Minifloat(4, 2)], ids=["exact products", "rounded products"])
+@pytest.mark.parametrize("format", [Minifloat(5, 3), Minifloat(6, 2), Minifloat(4, 5)], ids=repr)
+def test_a_float_register_rounds_each_exact_sum_once(format, product, elements):
+    x, w = (np.random.default_rng(seed).standard_t(2, (2, 40)) * 3 for seed in (9, 10))
+    a, b = tensor(x, elements), tensor(w, elements)
+    found = Datapath(Accumulator(format), product=product).matmul(a, b).values
+    for i, j in all_combinations(range(2), range(2)):
+        total = Fraction(0)
+        for p, q in zip(a.decode()[i].tolist(), b.decode()[j].tolist(), strict=True):
+            term = Fraction(p) * Fraction(q)
+            total = nearest(format, total + (term if product is None else nearest(product, term)))
+        assert found[i, j] == total
+
+
+def test_a_sum_that_float64_cannot_hold_is_rounded_once_all_the_same():
+    x, w = np.asarray([[2.0**-16, 1.25 * 2.0**15]]), np.asarray([[2.0**-16, 2.0**15]])
+    found = Datapath(Accumulator(Minifloat(8, 1))).matmul(tensor(x, E5M2), tensor(w, E5M2))
+    assert found.values[0, 0] == 1.5 * 2.0**30  # 1.25·2**30 alone is a tie, and goes down; 2**-32 more goes up
+
+
+@pytest.mark.parametrize("format", [Minifloat(4, 3), Minifloat(5, 2)], ids=repr)
+def test_a_float_register_stops_at_its_largest_value_and_keeps_subnormals(format):
+    smallest = 2.0 ** (format.smallest_exponent - format.mantissa_bits)
+    x = np.asarray([[448.0] * 20, [-448.0] * 20, [smallest] + [0] * 19])
+    w = np.asarray([[448.0] * 20, [1.0] + [0] * 19])
+    found = Datapath(Accumulator(format)).matmul(tensor(x, E5M2), tensor(w, E5M2)).values
+    np.testing.assert_array_equal(found[:2, 0], [format.full_scale, -format.full_scale])
+    assert found[2, 1] == smallest
+
+
+@pytest.mark.parametrize("rounding", [Rounding.TOWARD_ZERO, Rounding.FLOOR, Rounding.NEAREST_AWAY])
+def test_a_float_register_rounds_as_it_is_told(rounding):
+    x, w = (np.random.default_rng(seed).normal(size=(3, 30)) * 4 for seed in (9, 10))
+    a, b = tensor(x, E4M3), tensor(w, E4M3)
+    format = Minifloat(6, 5)
+    total = np.zeros((3, 3))
+    for i in range(30):  # few bits: float64 is exact
+        total = format.decode(format.encode(total + a.decode()[:, i, None] * b.decode()[None, :, i], rounding))
+    found = Datapath(Accumulator(format, rounding=rounding)).matmul(a, b)
+    np.testing.assert_array_equal(found.values, total)
+
+
+@pytest.mark.parametrize(
+    ("register", "said"),
+    [({"format": FLOAT16, "rounding": Rounding.STOCHASTIC}, "random"), ({"format": E8M0}, "no zero to start from")],
+)
+def test_a_register_that_cannot_be_built_is_refused(register, said):
+    with pytest.raises(ValueError, match=said):
+        Accumulator(**register)
+
+
+@pytest.mark.parametrize("overflow", [Overflow.WRAP, Overflow.SATURATE])
+@pytest.mark.parametrize("tile", [1, 4, 8, 40, 64])
+def test_saturation_a_tile_clamps_when_its_exact_sum_is_added(tile, overflow):
+    x, w = integers(2, 3, 40, 0, 15), integers(3, 2, 40, -8, 7)
+    found = Datapath(WIDE, Accumulator(Int(8), overflow), tile).matmul(tensor(x, UNSIGNED), tensor(w, SIGNED))
+    tiles = [(x[:, i : i + tile] @ w[:, i : i + tile].T).astype(int) for i in range(0, 40, tile)]
+    expected = [
+        [stepped(np.asarray([t[i, j] for t in tiles]), np.ones(len(tiles), int), -128, 127, overflow) for j in range(2)]
+        for i in range(3)
+    ]
+    np.testing.assert_array_equal(found.values, expected)
+    assert found.overflows == int((np.asarray(expected) != x @ w.T).sum())
+    assert found.accumulations == 6 * (len(tiles) + 1)
+
+
+@pytest.mark.parametrize("tile", [8, 64])
+def test_an_outer_register_of_tiles_is_certified_without_block_scales(tile):
+    w = tensor(integers(3, 2, 40, -8, 7), SIGNED)
+    x = Quantizer(UNSIGNED, (Scale(PerTensor()),))
+    whole = Datapath().certify(w, x, UNSIGNED.bounds())
+    proof = Datapath(WIDE, Accumulator(), tile).certify(w, x, UNSIGNED.bounds())
+    assert (proof.outer_low, proof.outer_high) == (whole.inner_low, whole.inner_high)
+    narrow = Accumulator(Int(proof.outer_bits - 1))
+    with pytest.raises(ValueError, match="-bit outer accumulator"):
+        Datapath(WIDE, narrow, tile).require_fit(proof)
+    for fitting in (Accumulator(Int(proof.outer_bits)), replace(narrow, overflow=Overflow.SATURATE)):
+        Datapath(WIDE, fitting, tile).require_fit(proof)
+
+
+def aligned(values, bits, tile, register=FLOAT32):
+    """The sum of these products with ones."""
+    datapath = Datapath(WIDE, Accumulator(register, rounding=Rounding.TOWARD_ZERO), tile, product=Aligned(bits))
+    ones = np.ones((1, len(values)))
+    return datapath.matmul(tensor(np.asarray([values]), Int(20)), tensor(ones, Int(20))).values[0, 0]
+
+
+def test_aligned_products_lose_what_lies_below_the_largest_one_s_bits():
+    assert aligned([2**13, 1, 1, 1], 14, 4) == 2**13 + 3
+    assert aligned([2**14, 1, 1, 1], 14, 4) == 2**14  # 15 bits: the ones are cut off one by one
+    assert aligned([2**14, 1, 1, 1], 14, 2) == 2**14 + 2  # the second tile has its own exponent
+    assert aligned([2**14, 2, 3, 1], 14, 4) == 2**14 + 4
+    assert aligned([2**14, -1, 0, 0], 14, 4) == 2**14 - 2  # a shift of two's complement goes down
+    assert aligned([2**14, 1, 1, 1], 14, 2, Minifloat(8, 13)) == 2**14 + 2
+
+
+def test_14_bits_beside_448_end_at_one_32nd():
+    for power, is_kept in ((-4, True), (-5, True), (-6, False)):
+        x = tensor(np.asarray([[448.0, 2.0**power]]), E4M3)
+        found = Datapath(WIDE, Accumulator(FLOAT32), 32, product=Aligned(14)).matmul(x, tensor(np.ones((1, 2)), E4M3))
+        assert (found.values[0, 0] > 448) == is_kept
+
+
+@pytest.mark.parametrize(
+    "changes", [{"tile": None}, {"inner": Accumulator(Int(9))}, {"outer": WIDE}, {"inner": Accumulator(FLOAT16)}]
+)
+def test_aligned_products_need_tiles_and_a_float_register(changes):
+    with pytest.raises(ValueError, match="tile by tile, into a float register"):
+        Datapath(**({"tile": 32, "product": Aligned()} | changes))
 
 
 def test_a_bfloat16_register_loses_small_addends():

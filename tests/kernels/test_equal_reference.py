@@ -384,8 +384,8 @@ def test_falling_back_is_said():
     with pytest.warns(SlowKernel, match="the slow reference takes a zero point from the input at hand"):
         kernels.quantize(quantizer, torch.ones(2, 3))
     a = Operand.of(Quantizer(Int(4), (Scale(PerTensor()),)).quantize(np.ones((2, 8), np.float32)))
-    with pytest.warns(SlowKernel, match="tiles smaller than a block"):
-        kernels.matmul(Datapath(tile=4), a, Stationary(a))
+    with pytest.warns(SlowKernel, match="ties of Minifloat"):
+        kernels.matmul(Datapath(Accumulator(Minifloat(4, 0))), a, Stationary(a))
 
 
 def test_without_the_reference_there_is_an_error_instead_of_a_fallback():

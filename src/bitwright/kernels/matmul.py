@@ -1,7 +1,7 @@
 """Exact products of quantized matrices in torch, equal to `Datapath.multiply` bit for bit.
 
 Integer sums are done by float GEMMs wherever a bound proves that every partial sum is exact: below 2**24 units in
-float32, below 2**53 in float64. Only registers that can really saturate are stepped along K.
+float32, below 2**53 in float64. Registers whose every step matters are the work of `bitwright.kernels.registers`.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +14,8 @@ from torch import Tensor
 from bitwright.datapath import Accumulator, Datapath, Overflow
 from bitwright.formats import FLOAT32, Format, Int, Minifloat, Rounding
 from bitwright.kernels.operand import Operand
-from bitwright.kernels.rounding import Unsupported, round_to
+from bitwright.kernels.registers import read, round_scale, stepped
+from bitwright.kernels.rounding import Unsupported
 
 CHUNK = 1 << 18
 """Accumulators worked on at a time."""
@@ -63,8 +64,14 @@ class Stationary:
 
 def matmul(datapath: Datapath, x: Operand, w: Stationary) -> tuple[Tensor, int, int]:
     """Products [m, n] in float64, overflowed sums, and sums in all."""
-    if datapath.tile is not None:
-        return _tiled(datapath, x, w)
+    try:
+        return _by_few_products(datapath, x, w) if datapath.tile is None else _tiled(datapath, x, w)
+    except Unsupported:
+        return stepped(datapath, x, w.operand)
+
+
+def _by_few_products(datapath: Datapath, x: Operand, w: Stationary) -> tuple[Tensor, int, int]:
+    """By one GEMM, or one a block. Raises `Unsupported` where a register's every step matters."""
     operand = w.operand
     m, n = x.rows, operand.rows
     if x.inside is None and operand.inside is not None:
@@ -92,12 +99,17 @@ def _tiled(datapath: Datapath, x: Operand, w: Stationary) -> tuple[Tensor, int, 
     assert datapath.tile is not None, "asked before"
     tiles = -(-w.operand.k // datapath.tile)
     total, _, sums = matmul(Datapath(), x, w)
-    return total, 0, sums * (tiles + 1) if tiles > 1 else sums
+    return total, 0, sums * (tiles + 1)
 
 
 def are_tiles_free(datapath: Datapath, x: Operand, w: Stationary) -> bool:
     """Whether sums in tiles are the same as one exact sum: integers throughout, and no register overflows."""
-    if x.inside is not None or w.operand.inside is not None or not datapath.outer.is_integer:
+    if (
+        datapath.inner.readout is not None
+        or x.inside is not None
+        or w.operand.inside is not None
+        or not datapath.outer.is_integer
+    ):
         return False
     if datapath.inner.format is not None and datapath.inner.range is None:
         return False
@@ -127,8 +139,6 @@ def _one_sum(inner: Accumulator, x: Operand, w: Stationary) -> tuple[Tensor, int
     if bound >= 2**53 and inner.format is None:
         high, low = split_product(x.flat(), w.operand.flat(), x, w.operand)
         return high.add_(low), 0
-    if inner.range is not None and inner.overflow is Overflow.SATURATE and bound > min(-inner.range[0], inner.range[1]):
-        return _saturating(inner, x.flat(), w.operand.flat(), unit)
     total = exact_product(x.flat(), w.operand.flat(), bound)
     return settle(inner, total, bound, unit)
 
@@ -182,11 +192,20 @@ def _to_float32(high: Tensor, low: Tensor) -> Tensor:
 
 
 def settle(inner: Accumulator, total: Tensor, bound: float, unit: int) -> tuple[Tensor, int]:
-    """An exact total as the inner register holds it, where only the end result matters; and what it changed."""
+    """An exact total as it is read from the inner register, where only the end result matters; and what overflowed."""
+    held, overflows = _held(inner, total, bound, unit)
+    if inner.readout is None:
+        return held, overflows
+    return torch.ldexp(read(inner, torch.ldexp(held, torch.tensor(-unit))), torch.tensor(unit)), overflows
+
+
+def _held(inner: Accumulator, total: Tensor, bound: float, unit: int) -> tuple[Tensor, int]:
     if inner.range is None and inner.format is not None:
         raise Unsupported("a float inner accumulator")
     if inner.range is None or bound <= min(-inner.range[0], inner.range[1]):
         return total, 0
+    if inner.overflow is Overflow.SATURATE:
+        raise Unsupported("a register that saturates on the way")
     low, high = inner.range
     integer = torch.ldexp(total, torch.tensor(-unit))
     outside = int(((integer < low) | (integer > high)).sum())
@@ -195,38 +214,22 @@ def settle(inner: Accumulator, total: Tensor, bound: float, unit: int) -> tuple[
     if inner.overflow is Overflow.WRAP:
         wrapped = torch.remainder(integer - low, float(high - low + 1)) + low
         return torch.ldexp(wrapped, torch.tensor(unit)), outside
-    if inner.overflow is Overflow.FORBID:
-        raise OverflowError(
-            f"{outside} sums do not fit the {inner.bits}-bit accumulator; "
-            "widen it, or choose Overflow.WRAP or Overflow.SATURATE"
-        )
-    raise Unsupported("a saturating register must be stepped")
-
-
-def _saturating(inner: Accumulator, x: Tensor, w: Tensor, unit: int) -> tuple[Tensor, int]:
-    assert inner.range is not None
-    low, high = inner.range
-    k = min(x.shape[1], w.shape[1])
-    a = x[:, :k].double().mul_(2.0**-unit).T.contiguous()
-    b = w[:, :k].double().T.contiguous()
-    total = torch.zeros(len(x), len(w), dtype=torch.float64)
-    for i in range(k):
-        total.addcmul_(a[i][:, None], b[i][None, :]).clamp_(low, high)
-    exact = (x[:, :k].double() @ w[:, :k].double().T).mul_(2.0**-unit)
-    return total.mul(2.0**unit), int((total != exact).sum())
+    raise OverflowError(
+        f"{outside} sums do not fit the {inner.bits}-bit accumulator; "
+        "widen it, or choose Overflow.WRAP or Overflow.SATURATE"
+    )
 
 
 def is_one_integer_sum(datapath: Datapath, x: Operand, w: Stationary) -> bool:
     """Block sums and the outer sum never leave their registers, so scales can be multiplied in beforehand."""
-    if not datapath.outer.is_integer or datapath.scale_product is not None:
+    inner, outer = datapath.inner, datapath.outer
+    if not (inner.is_integer and outer.is_integer) or datapath.scale_product is not None or inner.readout is not None:
         return False
     if not (_is_scaled_exact(x) and _is_scaled_exact(w.operand)):
         return False
-    inner, outer = datapath.inner.range, datapath.outer.range
-    largest = x.largest
-    if inner is not None and largest * w.block_norm > min(-inner[0], inner[1]):
+    if inner.range is not None and x.largest * w.block_norm > min(-inner.range[0], inner.range[1]):
         return False
-    return outer is None or _scaled_bound(x, w) <= min(-outer[0], outer[1])
+    return outer.range is None or _scaled_bound(x, w) <= min(-outer.range[0], outer.range[1])
 
 
 def _is_scaled_exact(operand: Operand) -> bool:
@@ -278,7 +281,7 @@ def _block_steps(datapath: Datapath, x: Operand, w: Operand, bound: float) -> It
 
 def _carrier(datapath: Datapath, x: Operand, w: Operand, bound: float) -> torch.dtype | None:
     """The float type that holds scaled block sums exactly, so that one GEMM a block gives what the datapath rounds."""
-    if datapath.outer.format != FLOAT32 or datapath.scale_product is not None or datapath.inner.format is not None:
+    if not _is_float32(datapath.outer) or datapath.scale_product is not None or datapath.inner.format is not None:
         return None
     bits = sum(_significant_bits(o.quantizer.scales[-1].format) for o in (x, w) if o.inside is not None)
     smallest = 1.0
@@ -310,7 +313,7 @@ def _scaled_blocks(x: Tensor, w: Tensor) -> Tensor:
 def _has_bare_scales(datapath: Datapath, x: Operand, w: Operand) -> bool:
     """Block scales are powers of two, and the outer register is float32."""
     scaled = [o.quantizer.scales[-1].format for o in (x, w) if o.inside is not None]
-    is_plain = datapath.scale_product is None and datapath.inner.format is None and datapath.outer.format == FLOAT32
+    is_plain = datapath.scale_product is None and datapath.inner.format is None and _is_float32(datapath.outer)
     return is_plain and all(_significant_bits(f) == 0 for f in scaled)
 
 
@@ -327,12 +330,12 @@ def _split_blocks(x: Operand, w: Operand) -> Tensor:
 def accumulate(datapath: Datapath, steps: Iterable[tuple[Tensor, Tensor]], unit: int) -> tuple[Tensor, int]:
     """The outer register over pairs of an exact inner sum and a scale product; and the sums that overflow changed."""
     outer, scale_format = datapath.outer, datapath.scale_product
-    if not outer.is_integer and outer.format != FLOAT32:
+    if not outer.is_integer and not _is_float32(outer):
         raise Unsupported(f"an outer accumulator of {outer.format}")
     scale_unit = scale_format.exponent if isinstance(scale_format, Int) else 0
     total = exact = torch.zeros(())
     for partial, scale in steps:
-        addend = partial * (scale if scale_format is None else _round_scale(datapath, scale))
+        addend = partial * round_scale(datapath, scale)
         if not outer.is_integer:
             total = (total + addend.float()).float()
             continue
@@ -357,6 +360,8 @@ def block_sum(
         raise Unsupported("a float inner accumulator")
     if inner.range is not None and bound > min(-inner.range[0], inner.range[1]):
         raise Unsupported("an inner register that block sums may leave")
+    if inner.readout is not None:
+        raise Unsupported("an inner register that is not read as it is")
     if multiply is not None:
         return multiply(x.double(), w.double())
     return exact_product(x, w, bound)
@@ -370,14 +375,9 @@ def _column(inside: Tensor | None, i: int, rows: int) -> Tensor:
     return torch.ones(rows, dtype=torch.float64) if inside is None else inside[:, i].double()
 
 
-def _round_scale(datapath: Datapath, scale: Tensor) -> Tensor:
-    format = datapath.scale_product
-    assert format is not None
-    if format == FLOAT32 and datapath.scale_rounding is Rounding.NEAREST_EVEN:
-        return scale.float().double()
-    if isinstance(format, Int) and format.bits <= 24:
-        return round_to(format, scale.float(), datapath.scale_rounding).double()
-    raise Unsupported(f"scale products rounded to {format}")
+def _is_float32(register: Accumulator) -> bool:
+    """Whether torch's own float32 rounds as this register does."""
+    return register.format == FLOAT32 and register.rounding is Rounding.NEAREST_EVEN
 
 
 def _units(value: Tensor | float, unit: int) -> float:

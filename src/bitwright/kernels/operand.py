@@ -110,7 +110,9 @@ class Operand:
         integers = tiles(integers[:, None], self.k, tile)
         inside = np.ones(integers.shape[:2])
         if self.inside is not None:
-            inside = np.repeat(self.inside.double().numpy(), self.elements.shape[2] // tile, 1)[:, : integers.shape[1]]
+            inside = np.repeat(self.inside.double().numpy(), -(-self.elements.shape[2] // tile), 1)[
+                :, : integers.shape[1]
+            ]
         return Lanes(integers, inside, self.outside.numpy(), self.unit, self.inside is not None)
 
 

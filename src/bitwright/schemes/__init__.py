@@ -13,13 +13,15 @@ from bitwright.schemes.nvfp4 import nvfp4
 from bitwright.schemes.overq import overq, overq_on
 from bitwright.schemes.term_revealing import term_revealing
 from bitwright.schemes.vs_quant import vs_quant, vs_quant_chip
+from bitwright.schemes.wrapnet import wrapnet
 
 CATALOGUE: tuple[Callable[..., Scheme], ...] = (
     integer, vs_quant, vs_quant_chip, ant, ant_type, minifloat, mxfp4, mxfp6, mxfp8, mxint8, nvfp4,
     overq, overq_on, term_revealing, a2q, combined,
 )  # fmt: skip
+"""Schemes that keep every law of `bitwright.testing.SchemeContract`; `wrapnet` reads no sum, so it is not here."""
 
 __all__ = [
     "CATALOGUE", "a2q", "ant", "ant_type", "combined", "integer", "minifloat", "mxfp4", "mxfp6", "mxfp8", "mxint8",
-    "nvfp4", "overq", "overq_on", "term_revealing", "vs_quant", "vs_quant_chip",
+    "nvfp4", "overq", "overq_on", "term_revealing", "vs_quant", "vs_quant_chip", "wrapnet",
 ]  # fmt: skip

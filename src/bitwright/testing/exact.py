@@ -20,7 +20,8 @@ def exact_product(datapath: Datapath, both: Operands) -> tuple[np.ndarray, np.nd
     tolerance = exact.copy()
     x_values, w_values = _fractions(x), _fractions(w)
     tile = datapath.inner_elements(x.quantizer, w.quantizer, *w.shape)
-    has_outer = -(-k // tile) > 1 or any(t.quantizer.scales[-1].share.splits_k for t in (x, w))
+    is_scaled_inside = any(t.quantizer.scales[-1].share.splits_k for t in (x, w))
+    has_outer = -(-k // tile) > 1 or datapath.tile is not None or is_scaled_inside
     for i, x_row in enumerate(x_values):
         for j, w_row in enumerate(w_values):
             products = [a * b for a, b in zip(x_row, w_row, strict=True)]
