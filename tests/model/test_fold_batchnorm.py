@@ -3,6 +3,7 @@ import copy
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
 from bitwright.model.transform import fold_batchnorm
 
@@ -25,6 +26,9 @@ FOLDED = {
     "conv2d without bias": (lambda: of(nn.Conv2d(3, 5, 3, bias=False), nn.BatchNorm2d(5)), (2, 3, 6, 6)),
     "depthwise": (lambda: of(nn.Conv2d(4, 8, 3, groups=4), nn.BatchNorm2d(8)), (2, 4, 6, 6)),
     "conv1d": (lambda: of(nn.Conv1d(3, 5, 3), nn.BatchNorm1d(5)), (2, 3, 6)),
+    "transposed": (lambda: of(nn.ConvTranspose2d(3, 5, 3, 2, 1, 1), nn.BatchNorm2d(5)), (2, 3, 4, 4)),
+    "transposed, grouped": (lambda: of(nn.ConvTranspose2d(6, 4, 3, groups=2), nn.BatchNorm2d(4)), (2, 6, 4, 4)),
+    "transposed, 1d": (lambda: of(nn.ConvTranspose1d(3, 5, 2, bias=False), nn.BatchNorm1d(5)), (2, 3, 6)),
     "linear": (lambda: of(nn.Linear(3, 5), nn.BatchNorm1d(5)), (4, 3)),
     "no affine": (lambda: of(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5, affine=False)), (2, 3, 6, 6)),
     "two": (
@@ -94,7 +98,16 @@ class InPlace(nn.Module):
         return self.norm(self.layer(x).relu_())
 
 
+class Clipped(nn.ConvTranspose2d):
+    """A transposed convolution and what comes after it, in one."""
+
+    def forward(self, input, output_size=None):
+        return super().forward(input, output_size).relu()
+
+
 LEFT = {
+    "layer with another forward": lambda: of(Clipped(3, 5, 1), nn.BatchNorm2d(5)),
+    "layer with a computed weight": lambda: of(parametrizations.weight_norm(nn.Conv2d(3, 5, 1)), nn.BatchNorm2d(5)),
     "first in the network": lambda: of(nn.BatchNorm2d(3), nn.Conv2d(3, 5, 1)),
     "after an activation": lambda: of(nn.Conv2d(3, 5, 1), nn.ReLU(), nn.BatchNorm2d(5)),
     "after an activation in place": lambda: of(nn.Conv2d(3, 5, 1), nn.ReLU(inplace=True), nn.BatchNorm2d(5)),
@@ -110,6 +123,19 @@ LEFT = {
 def test_a_norm_that_cannot_be_folded_is_left_alone(kind):
     torch.manual_seed(0)
     model, x = LEFT[kind]().eval(), torch.randn(2, 3, 6, 6)
+    folded = fold_batchnorm(model, (x,))
+    assert len(norms(folded)) == 1
+    assert torch.equal(folded(x), model(x))
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [(nn.Linear(3, 5), (2, 5, 3)), (nn.Linear(3, 7), (2, 5, 3)), (nn.Conv1d(3, 5, 1), (3, 5))],
+    ids=["tokens", "other tokens", "one sample"],
+)
+def test_a_norm_over_another_axis_than_the_layers_outputs_is_left_alone(layer, shape):
+    torch.manual_seed(0)
+    model, x = of(layer, nn.BatchNorm1d(5)).eval(), torch.randn(shape)
     folded = fold_batchnorm(model, (x,))
     assert len(norms(folded)) == 1
     assert torch.equal(folded(x), model(x))

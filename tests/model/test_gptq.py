@@ -14,9 +14,19 @@ from bitwright.model.layers import FakeQuantizedLayer, QuantizedLayer
 from bitwright.model.lowering import Linear
 from bitwright.model.prepare import calibrate, freeze, prepare
 from bitwright.model.task import Batch
-from bitwright.model.transform import ErrorFrom, Gptq, GreedyPath, as_stored, correct_bias, gptq, largest_first
+from bitwright.model.transform import (
+    AS_CALIBRATED,
+    ErrorFrom,
+    Gptq,
+    GreedyPath,
+    ScaleSearch,
+    as_stored,
+    correct_bias,
+    gptq,
+    largest_first,
+)
 from bitwright.model.transform.gptq import LAZY
-from bitwright.model.transform.input_moments import input_moments, patches
+from bitwright.model.transform.input_moments import in_float, input_moments, patches
 from bitwright.model.transform.weight_grid import Grid, Nearest
 
 FORMATS = (Int(3, narrow=True), E2M1, Table((0, 1, 1, 1, 0, -1, -1, -1), (0, 0, 1, 2, 0, 0, 1, 2)))
@@ -201,6 +211,56 @@ def test_the_whole_network_comes_nearer_to_the_float_one(method):
         return sum(float((model(*b.inputs) - network()(*b.inputs)).square().sum()) for b in batches())
 
     assert error(gptq(ready("integer(3, 8)"), batches(), method=method)) < 0.7 * error(ready("integer(3, 8)"))
+
+
+@pytest.mark.parametrize("method", [Gptq(), GreedyPath()])
+def test_each_row_keeps_the_scale_with_which_it_leaves_least_error(method):
+    """Against one choice after the other, each with one scale for all rows."""
+    factors = (1.0, 0.7, 0.5)
+    layer = ready("integer(2, 8)").stem
+    reference = in_float(ready("integer(2, 8)"))
+    moments = input_moments(ready("integer(2, 8)"), layer, batches(), (reference, reference.stem))
+
+    def with_scales(*factors: float) -> FakeQuantizedLayer:
+        return gptq(
+            ready("integer(2, 8)"), batches(), method=method, scales=ScaleSearch(factors), layers=("stem",)
+        ).stem
+
+    def errors(found: FakeQuantizedLayer) -> np.ndarray:
+        rows = found.lowering.weight_rows(found.weight, 1).double().numpy()
+        original = layer.lowering.weight_rows(layer.weight.detach(), 1).double().numpy()
+        return method.error(original, rows, moments.quantized[0], moments.crossed[0])
+
+    alone = np.stack([errors(with_scales(factor)) for factor in factors])
+    searched = with_scales(*factors)
+    # weights are float32 here and float64 where they were compared
+    np.testing.assert_allclose(errors(searched), alone.min(0), rtol=1e-5)
+    found = searched.weight_ranges[0].magnitude[:, 0] / layer.weight.detach().flatten(1).abs().amax(1).numpy()
+    np.testing.assert_allclose(found, np.asarray(factors)[alone.argmin(0)], rtol=1e-6)
+
+
+def test_rows_that_share_a_scale_choose_it_together():
+    scheme = "integer(3, 8, weight_share=PerTensor())"
+    found = gptq(ready(scheme), batches(), scales=ScaleSearch((1.0, 0.8, 0.6, 0.4)), layers=("grouped",)).grouped
+    assert found.weight_ranges[0].magnitude.shape == (1, 1)
+    codes = found.weight / (found.weight_ranges[0].magnitude.item() / 3)
+    # float32 products and quotients of integers up to 3
+    np.testing.assert_allclose(codes.numpy(), np.rint(codes.numpy()), atol=1e-6)
+
+
+def test_searching_one_scale_changes_nothing():
+    for a, b in zip(
+        layers_of(gptq(ready("vs_quant(4, 4)"), batches())),
+        layers_of(gptq(ready("vs_quant(4, 4)"), batches(), scales=AS_CALIBRATED)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a.weight.numpy(), b.weight.numpy())
+
+
+@pytest.mark.parametrize("factors", [(), (1.0, 0.0), (-1.0,)])
+def test_scales_are_multiplied_by_something(factors):
+    with pytest.raises(ValueError, match="at least one, all above 0"):
+        ScaleSearch(factors)
 
 
 def test_the_model_given_and_what_shares_its_weights_stay_as_they_were():

@@ -1,7 +1,7 @@
 """What a model consists of, from one run of an example: order of layers, attention, products outside of layers."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,13 +23,12 @@ QUANTIZABLE: dict[type[nn.Module], str] = {
 RECURRENT = (nn.LSTM, nn.GRU, nn.RNN, nn.LSTMCell, nn.GRUCell, nn.RNNCell)
 """Their products are hidden in one call; `unroll_recurrent` makes linear layers of them."""
 
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d)
+"""Several products of different K in one call; `unroll_transposed` makes convolutions of them."""
+
 UNSUPPORTED: dict[type[nn.Module], str] = {
-    nn.ConvTranspose1d: "transposed convolutions are not quantized yet",
-    nn.ConvTranspose2d: "transposed convolutions are not quantized yet",
-    nn.ConvTranspose3d: "transposed convolutions are not quantized yet",
+    nn.ConvTranspose3d: "three-dimensional transposed convolutions are not quantized",
     nn.Conv3d: "three-dimensional convolutions are not quantized",
-    nn.MultiheadAttention: "its projections are not layers; write it with Linear and scaled_dot_product_attention",
-    nn.TransformerEncoderLayer: "its fused path reads the weights of its layers directly",
     nn.Bilinear: "bilinear layers are not quantized",
     nn.EmbeddingBag: "bags of embeddings are not quantized",
 }
@@ -73,6 +72,12 @@ def unsupported_reason(module: nn.Module) -> str | None:
     """Why a layer with weights of its own is left alone, if it is one that multiplies."""
     if isinstance(module, nn.RNNBase | nn.RNNCellBase):
         return _recurrent_reason(module)
+    if isinstance(module, TRANSPOSED):
+        return _transposed_reason(module)
+    if isinstance(module, nn.MultiheadAttention):
+        return _attention_reason(module)
+    if isinstance(module, nn.TransformerEncoderLayer):
+        return _encoder_reason(module)
     for known, reason in UNSUPPORTED.items():
         if isinstance(module, known):
             return reason
@@ -93,6 +98,40 @@ def _recurrent_reason(module: nn.RNNBase | nn.RNNCellBase) -> str | None:
         return f"{name} changes the forward of its class"
     cell = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     expected = [n for layer in module._all_weights for n in layer] if isinstance(module, nn.RNNBase) else cell
+    return _computed_reason(module, expected)
+
+
+def _transposed_reason(module: nn.ConvTranspose1d | nn.ConvTranspose2d) -> str | None:
+    name = type(module).__name__
+    if not any(type(module).forward is known.forward for known in TRANSPOSED):
+        return f"{name} changes the forward of its class"
+    return _computed_reason(module, ("weight", "bias"))
+
+
+def _attention_reason(module: nn.MultiheadAttention) -> str | None:
+    if type(module).forward is not nn.MultiheadAttention.forward:
+        return f"{type(module).__name__} changes the forward of its class"
+    if module.bias_k is not None or module.add_zero_attn:
+        return "it adds keys and values of its own (add_bias_kv, add_zero_attn), which are not quantized"
+    return _computed_reason(
+        module, ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight", "in_proj_bias")
+    )
+
+
+def _encoder_reason(module: nn.TransformerEncoderLayer) -> str | None:
+    known = nn.TransformerEncoderLayer
+    changed = next(
+        (n for n in ("forward", "_sa_block", "_ff_block") if getattr(type(module), n) is not getattr(known, n)), None
+    )
+    if changed is not None:
+        return (
+            f"{type(module).__name__} changes the {changed} of its class, which may read weights of its layers directly"
+        )
+    reason = unsupported_reason(module.self_attn)
+    return None if reason is None else f"of its attention: {reason}"
+
+
+def _computed_reason(module: nn.Module, expected: Sequence[str]) -> str | None:
     computed = next((n for n in expected if n not in module._parameters), None)
     if computed is not None:
         return f"its {computed} is computed from other parameters; make it a parameter of its own first"
@@ -102,7 +141,7 @@ def _recurrent_reason(module: nn.RNNBase | nn.RNNCellBase) -> str | None:
 @torch.no_grad()
 def inspect(model: nn.Module, example: Inputs | None = None) -> Structure:
     """The structure of a model. Without an example attention and functional products stay unseen."""
-    inside = _inside_opaque(model)
+    inside = inside_opaque(model)
     named = {
         id(m): LayerInfo(name, kind)
         for name, m in model.named_modules()
@@ -163,9 +202,10 @@ def _attention_name(caller: str) -> str:
     return f"{caller}.attention" if caller else "attention"
 
 
-def _inside_opaque(model: nn.Module) -> set[str]:
-    """Names of layers inside modules that read their children's weights directly."""
+def inside_opaque(model: nn.Module) -> set[str]:
+    """Names of modules inside modules that read their children's weights directly."""
     opaque = [
         name for name, m in model.named_modules() if isinstance(m, nn.MultiheadAttention | nn.TransformerEncoderLayer)
     ]
-    return {name for name, _ in model.named_modules() if any(name.startswith(f"{o}.") for o in opaque)}
+    starts = [f"{name}." if name else "" for name in opaque]
+    return {name for name, _ in model.named_modules() if name and any(name.startswith(start) for start in starts)}

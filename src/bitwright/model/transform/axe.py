@@ -3,10 +3,12 @@
 AXE: I. Colbert et al., "Accumulator-aware post-training quantization", arXiv:2409.17092. A soft threshold shrinks the
 weights toward the L1 ball in which sums fit; a budget for each tile of K then bounds each weight by what those before
 it left. Differs from the paper as its public code does: the budget is the exact one of both signs together, and
-limits are whole elements instead of half an element less.
+limits are whole elements instead of half an element less. Differs by default: each row tries wider scales too, since
+elements of the scale of its largest weight are too large for a narrow register, and keeps the one of least output
+error; `AS_CALIBRATED` is the paper's.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,10 +19,13 @@ from bitwright.datapath import WIDE, Accumulator
 from bitwright.formats import Int, Rounding
 from bitwright.model.layers import FakeQuantizedLayer
 from bitwright.model.task import Batch
-from bitwright.model.transform.gptq import Gptq, Method, choose_weights
+from bitwright.model.transform.gptq import Choosing, Gptq, Method, OnGrid, ScaleSearch, choose_weights
 from bitwright.model.transform.input_moments import Forward
 from bitwright.model.transform.weight_grid import Choice, Grid, Pinned, Rounder
 from bitwright.quantization.project import l1_threshold
+
+WIDER = ScaleSearch(tuple(2 ** (i / 4) for i in range(-2, 25)))
+"""0.7 to 64 times the calibrated scale: 8-bit weights that keep two bits are 64 times as far apart."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +126,7 @@ def axe(
     accumulator_bits: int,
     tile: int | None = None,
     method: Method = Gptq(),
+    scales: ScaleSearch = WIDER,
     layers: Collection[str] | None = None,
     forward: Forward | None = None,
 ) -> nn.Module:
@@ -128,10 +134,10 @@ def axe(
 
     The layers get that register, so `freeze` proves it, and `tile`, the elements of one inner sum; None keeps what
     their datapath has. `layers` None takes all of them; the first and the last are commonly left wide. Bias and the
-    sum of tiles lie outside. Weights are chosen by `method`.
+    sum of tiles lie outside. Weights are chosen by `method`, with the calibrated scales times the factors of `scales`.
     """
 
-    def make_rounder(layer: FakeQuantizedLayer, pinned: Pinned) -> Callable[[slice], Rounder]:
+    def make_rounder(layer: FakeQuantizedLayer, pinned: Pinned) -> OnGrid:
         inputs = layer.input_quantizer
         if inputs is None:
             raise ValueError("its inputs stay in float, so it has no integer sums; leave it out of `layers`")
@@ -149,9 +155,9 @@ def axe(
         outer = wide.outer if varies else WIDE  # tiles of one scale are added as the integers they are
         datapath = replace(wide, inner=Accumulator(Int(accumulator_bits)), outer=outer)
         layer.scheme = replace(layer.scheme, datapath=datapath)
-        return lambda rows: WithinBudget(pinned.grid.take(rows), budget, pinned.weights[rows])
+        return lambda grid, weights: WithinBudget(grid, budget, weights)
 
-    return choose_weights(prepared, batches, make_rounder, method=method, layers=layers, forward=forward)
+    return choose_weights(prepared, batches, make_rounder, Choosing(method, scales), layers=layers, forward=forward)
 
 
 def _input_range(layer: FakeQuantizedLayer) -> InputRange:

@@ -17,7 +17,7 @@ from bitwright.model.lowering import Linear, Lowering
 from bitwright.model.site import naming
 from bitwright.model.task import Batch
 from bitwright.model.transform.input_moments import Forward, collecting, layers_in_order, run
-from bitwright.model.transform.unroll_recurrent import unroll_recurrent
+from bitwright.model.transform.unroll import unroll
 
 
 @torch.no_grad()
@@ -29,7 +29,7 @@ def correct_bias(
     Comes last, after the weights are chosen. A layer without a bias gets one.
     """
     batches, model = list(batches), copy.deepcopy(prepared)
-    original = unroll_recurrent(float_model).eval()
+    original = unroll(float_model).eval()
     there = dict(original.named_modules(remove_duplicate=False))
     for layer in layers_in_order(model, batches, forward):
         with naming(layer.name):

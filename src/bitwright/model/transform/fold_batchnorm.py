@@ -1,4 +1,4 @@
-"""Fold each BatchNorm into the convolution or linear layer in front of it.
+"""Fold each BatchNorm into the convolution, transposed convolution or linear layer in front of it.
 
 w' = w·γ/σ and b' = (b - μ)·γ/σ + β, σ = sqrt(variance + ε): the network computes the same function.
 """
@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from bitwright.model.inspect import TRANSPOSED
 from bitwright.model.task import Inputs, call
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
-PRODUCERS = (nn.Conv1d, nn.Conv2d, nn.Linear)
+PRODUCERS = (nn.Conv1d, nn.Conv2d, *TRANSPOSED, nn.Linear)
 
 
 @torch.no_grad()
@@ -72,7 +73,7 @@ def _pairs(model: nn.Module, example: Inputs) -> list[Pair]:
 
     def seen(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         calls[id(module)] = calls.get(id(module), 0) + 1
-        if isinstance(module, PRODUCERS) and isinstance(output, Tensor):
+        if isinstance(output, Tensor) and _is_affine(module, output):
             made.append((output, module))
             readers.count[id(output)] = 0
         elif isinstance(module, NORMS) and module.running_mean is not None:
@@ -91,6 +92,13 @@ def _pairs(model: nn.Module, example: Inputs) -> list[Pair]:
         if calls[id(pair.layer)] == calls[id(pair.norm)] == readers.count[id(pair.between)] == 1
         and not any(pair.between is result for result in results)
     ]
+
+
+def _is_affine(module: nn.Module, output: Tensor) -> bool:
+    """Whether a layer computes what its class does, with a weight that can be set, and with channels on axis 1."""
+    is_known = any(isinstance(module, known) and type(module).forward is known.forward for known in PRODUCERS)
+    weight = module._parameters.get("weight")
+    return is_known and weight is not None and "bias" in module._parameters and output.dim() == weight.dim()
 
 
 class _Readers(TorchFunctionMode):
@@ -124,5 +132,11 @@ def _fold(layer: nn.Module, norm: nn.Module) -> None:
     factor, shift = _affine(norm)
     weight: Tensor = layer.weight  # type: ignore[assignment]
     bias = shift if layer.bias is None else layer.bias.double() * factor + shift  # type: ignore[operator]
-    layer.weight = nn.Parameter((weight.double() * factor.view(-1, *[1] * (weight.dim() - 1))).to(weight.dtype))
+    if isinstance(layer, TRANSPOSED):  # its weight is [inputs, outputs of a group, ...]
+        grouped = weight.double().unflatten(0, (layer.groups, -1))
+        factors = factor.view(layer.groups, 1, -1, *[1] * (weight.dim() - 2))
+        scaled = (grouped * factors).flatten(0, 1)
+    else:
+        scaled = weight.double() * factor.view(-1, *[1] * (weight.dim() - 1))
+    layer.weight = nn.Parameter(scaled.to(weight.dtype))
     layer.bias = nn.Parameter(bias.to(weight.dtype))

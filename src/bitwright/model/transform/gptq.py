@@ -3,12 +3,12 @@
 E. Frantar et al., "GPTQ: Accurate post-training quantization for generative pre-trained transformers", ICLR 2023,
 arXiv:2210.17323, algorithm 1 with its lazy batches. `GreedyPath` is E. Lybrand and R. Saab, "A greedy algorithm for
 quantizing neural networks", JMLR 2021, arXiv:2010.15979, as I. Colbert et al. write it with second moments
-(arXiv:2409.17092). Scales are set first, from the original weights, and stay.
+(arXiv:2409.17092). Scales are set first, from the original weights; `ScaleSearch` may widen them, row by row.
 """
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar
@@ -21,12 +21,15 @@ from torch import nn
 from bitwright.model.layers import FakeQuantizedLayer
 from bitwright.model.site import naming
 from bitwright.model.task import Batch
-from bitwright.model.transform.input_moments import Forward, in_float, input_moments, layers_in_order
-from bitwright.model.transform.weight_grid import Nearest, Pinned, Rounder
+from bitwright.model.transform.input_moments import Forward, Moments, in_float, input_moments, layers_in_order
+from bitwright.model.transform.weight_grid import Grid, Nearest, Pinned, Rounder
 from bitwright.recipe import nearest
 
 LAZY = 128
 """Columns between updates of all later ones: changes no result but the order of its sums."""
+
+AT_ONCE = 1 << 22
+"""Weights chosen in one pass over several scales: bounds memory."""
 
 Order = Callable[[Float[np.ndarray, " k"]], Integer[np.ndarray, " k"]]
 """From the energy of each input, the sequence in which their weights are chosen."""
@@ -67,6 +70,16 @@ class Method(ABC):
         rounder: Rounder,
     ) -> Float[np.ndarray, "n k"]:
         """Weights on the rounder's grid, from Σ x̂ x̂ᵀ and Σ x̂ xᵀ. Those of inputs that are always zero become zero."""
+
+    @abstractmethod
+    def error(
+        self,
+        weights: Float[np.ndarray, "n k"],
+        chosen: Float[np.ndarray, "n k"],
+        quantized: Float[np.ndarray, "k k"],
+        crossed: Float[np.ndarray, "k k"] | None,
+    ) -> Float[np.ndarray, " n"]:
+        """Squared error of each output that chosen weights leave, up to a constant of the row."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +126,17 @@ class Gptq(Method):
             targets[:, block.stop :] -= errors @ spread[block, block.stop :]
         return chosen
 
+    def error(
+        self,
+        weights: Float[np.ndarray, "n k"],
+        chosen: Float[np.ndarray, "n k"],
+        quantized: Float[np.ndarray, "k k"],
+        crossed: Float[np.ndarray, "k k"] | None,
+    ) -> Float[np.ndarray, " n"]:
+        """Σ (q·x̂ - w·x̂)²."""
+        wrong = chosen - weights
+        return np.asarray(np.sum(wrong @ quantized * wrong, 1))
+
 
 @dataclass(frozen=True)
 class GreedyPath(Method):
@@ -142,12 +166,42 @@ class GreedyPath(Method):
             so_far[:, t] = chosen[:, column] = choice.weights
         return chosen
 
+    def error(
+        self,
+        weights: Float[np.ndarray, "n k"],
+        chosen: Float[np.ndarray, "n k"],
+        quantized: Float[np.ndarray, "k k"],
+        crossed: Float[np.ndarray, "k k"] | None,
+    ) -> Float[np.ndarray, " n"]:
+        """Σ (q·x̂ - w·x)² less Σ (w·x)²."""
+        assert crossed is not None, "moments with the float network's inputs"
+        return np.asarray(np.sum(chosen @ quantized * chosen - 2 * (chosen @ crossed) * weights, 1))
+
+
+@dataclass(frozen=True)
+class ScaleSearch:
+    """Multiples of each row's calibrated scale to choose weights with; those of the least output error stay.
+
+    Rows that share a scale choose together. Of equals the first factor stays.
+    """
+
+    factors: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.factors or min(self.factors) <= 0:
+            raise ValueError(f"ScaleSearch: factors {self.factors} found; give at least one, all above 0")
+
+
+AS_CALIBRATED = ScaleSearch((1.0,))
+"""Scales as calibration set them, commonly by the largest weight: what the papers do."""
+
 
 def gptq(
     prepared: nn.Module,
     batches: Iterable[Batch],
     *,
     method: Method = Gptq(),
+    scales: ScaleSearch = AS_CALIBRATED,
     layers: Collection[str] | None = None,
     forward: Forward | None = None,
 ) -> nn.Module:
@@ -157,14 +211,55 @@ def gptq(
     sets new scales. `layers` None chooses the weights of all of them.
     """
 
-    def make_rounder(layer: FakeQuantizedLayer, pinned: Pinned) -> Callable[[slice], Rounder]:
-        return lambda rows: Nearest(pinned.grid.take(rows))
+    def make_rounder(layer: FakeQuantizedLayer, pinned: Pinned) -> OnGrid:
+        return lambda grid, weights: Nearest(grid)
 
-    return choose_weights(prepared, batches, make_rounder, method=method, layers=layers, forward=forward)
+    return choose_weights(prepared, batches, make_rounder, Choosing(method, scales), layers=layers, forward=forward)
 
 
-MakeRounder = Callable[[FakeQuantizedLayer, Pinned], Callable[[slice], Rounder]]
-"""For a layer, what chooses the weights of some of its rows."""
+OnGrid = Callable[[Grid, Float[np.ndarray, "rows k"]], Rounder]
+"""What chooses the weights of some rows of a layer, from their grid and their original weights."""
+
+MakeRounder = Callable[[FakeQuantizedLayer, Pinned], OnGrid]
+
+
+@dataclass(frozen=True)
+class Choosing:
+    """How weights are chosen, and on which of several grids."""
+
+    method: Method
+    scales: ScaleSearch
+
+    def chosen(self, pinned: Pinned, moments: Moments, on_grid: OnGrid) -> tuple[Pinned, Float[np.ndarray, "rows k"]]:
+        """The scales and weights of least error."""
+        rows, k = pinned.weights.shape
+        candidates = [pinned.widened(np.full(rows, factor)) for factor in self.scales.factors]
+        at_once = max(AT_ONCE // (rows * k), 1)
+        parts = [
+            self._on_each(candidates[i : i + at_once], moments, on_grid) for i in range(0, len(candidates), at_once)
+        ]
+        weights, errors = (np.concatenate(part) for part in zip(*parts, strict=True))
+        starts = np.arange(0, rows, pinned.together)
+        best = np.add.reduceat(errors, starts, axis=1).argmin(0)[np.arange(rows) // pinned.together]
+        return pinned.widened(np.asarray(self.scales.factors)[best]), weights[best, np.arange(rows)]
+
+    def _on_each(
+        self, candidates: Sequence[Pinned], moments: Moments, on_grid: OnGrid
+    ) -> tuple[Float[np.ndarray, "candidates rows k"], Float[np.ndarray, "candidates rows"]]:
+        """Weights and errors on the grid of each candidate: one pass over their stacked rows."""
+        original = candidates[0].weights
+        groups, count = len(moments.quantized), len(candidates)
+        height = len(original) // groups
+        weights, errors = np.empty((count, *original.shape)), np.empty((count, len(original)))
+        for g in range(groups):
+            rows = slice(g * height, (g + 1) * height)
+            stacked = np.tile(original[rows], (count, 1))
+            grid = Grid.stacked([candidate.grid.take(rows) for candidate in candidates])
+            both = moments.quantized[g], None if moments.crossed is None else moments.crossed[g]
+            chosen = self.method.choose(stacked, *both, on_grid(grid, stacked))
+            weights[:, rows] = chosen.reshape(count, height, -1)
+            errors[:, rows] = self.method.error(stacked, chosen, *both).reshape(count, height)
+        return weights, errors
 
 
 @torch.no_grad()
@@ -172,14 +267,14 @@ def choose_weights(
     prepared: nn.Module,
     batches: Iterable[Batch],
     make_rounder: MakeRounder,
+    choosing: Choosing,
     *,
-    method: Method,
     layers: Collection[str] | None,
     forward: Forward | None,
 ) -> nn.Module:
     """`gptq` with any rounder."""
     batches, model = list(batches), copy.deepcopy(prepared)
-    reference = in_float(prepared) if method.follows_float else None
+    reference = in_float(prepared) if choosing.method.follows_float else None
     originals = {} if reference is None else {m.name: m for m in _quantized(reference)}
     sequence = layers_in_order(model, batches, forward)
     names = [layer.name for layer in sequence]
@@ -191,17 +286,11 @@ def choose_weights(
             continue
         with naming(layer.name):
             pinned = Pinned.of(layer)
-            rounder = make_rounder(layer, pinned)
+            on_grid = make_rounder(layer, pinned)
             beside = None if reference is None else (reference, originals[layer.name])
             moments = input_moments(model, layer, batches, beside, forward)
-            groups = len(moments.quantized)
-            height = len(pinned.weights) // groups
-            chosen = []
-            for g in range(groups):
-                rows = slice(g * height, (g + 1) * height)
-                crossed = None if moments.crossed is None else moments.crossed[g]
-                chosen.append(method.choose(pinned.weights[rows], moments.quantized[g], crossed, rounder(rows)))
-            pinned.give_(layer, np.concatenate(chosen))
+            settled, weights = choosing.chosen(pinned, moments, on_grid)
+            settled.give_(layer, weights)
     return model
 
 

@@ -1,6 +1,7 @@
 """The points that a layer's weights may take once its scales are fixed, and what chooses among them."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -43,6 +44,11 @@ class Grid:
 
     def take(self, rows: slice) -> "Grid":
         return replace(self, scale=self.scale[rows])
+
+    @staticmethod
+    def stacked(grids: Sequence["Grid"]) -> "Grid":
+        """The rows of several grids of one format, one grid after the other."""
+        return replace(grids[0], scale=np.concatenate([grid.scale for grid in grids]))
 
 
 class Choice(NamedTuple):
@@ -89,11 +95,22 @@ class Pinned:
         ranges = tuple(quantizer.find_ranges(rows, layer.weight_ranges))
         # any rounding but to nearest, or another divisor than the stored scale, would move points of the grid
         quantizer = replace(quantizer, divide_by=ScaleValue.STORED, rounding=Rounding.NEAREST_EVEN)
-        quantized = quantizer.quantize(rows, ranges)
-        if quantized.zero_points is not None:
-            raise ValueError("weights with a fitted zero point are not stored; use a symmetric weight quantizer")
-        scale = np.repeat(quantized.scale(), quantized.codes.shape[2], 1)[:, : rows.shape[1]]
-        return Pinned(rows.astype(np.float64), Grid(quantizer.format, scale), quantizer, ranges)
+        return Pinned(rows.astype(np.float64), _grid(quantizer, rows, ranges), quantizer, ranges)
+
+    @property
+    def together(self) -> int:
+        """Consecutive rows that share a scale, at the level that the fewest share."""
+        return min(scale.share.cell(*self.weights.shape)[0] for scale in self.quantizer.scales)
+
+    def widened(self, factors: Float[np.ndarray, " rows"]) -> "Pinned":
+        """The same with the scales of each row multiplied; levels that more rows share than `together` stay."""
+        ranges = []
+        for scale, found in zip(self.quantizer.scales, self.ranges, strict=True):
+            height, _ = scale.share.cell(*self.weights.shape)
+            factor = factors[::height, None].astype(found.low.dtype)
+            ranges.append(Range(found.low * factor, found.high * factor) if height == self.together else found)
+        grid = _grid(self.quantizer, self.weights.astype(np.float32), tuple(ranges))
+        return replace(self, grid=grid, ranges=tuple(ranges))
 
     def give_(self, layer: FakeQuantizedLayer, weights: Float[np.ndarray, "rows k"]) -> None:
         """Weights on the grid become the layer's, with ranges that keep their scales at `freeze`."""
@@ -108,6 +125,14 @@ class Pinned:
         stored = layer.lowering.weight_rows(layer.weight.detach().float(), layer.block).numpy()
         read = self.quantizer.quantize(stored, self.ranges).decode()
         assert np.array_equal(read, weights), "weights on the grid are read back unchanged"
+
+
+def _grid(quantizer: Quantizer, rows: Float[np.ndarray, "rows k"], ranges: tuple[Range, ...]) -> Grid:
+    quantized = quantizer.quantize(rows, ranges)
+    if quantized.zero_points is not None:
+        raise ValueError("weights with a fitted zero point are not stored; use a symmetric weight quantizer")
+    scale = np.repeat(quantized.scale(), quantized.codes.shape[2], 1)[:, : rows.shape[1]]
+    return Grid(quantizer.format, scale)
 
 
 def _divide(values: Float[np.ndarray, "*rows"], scale: Float[np.ndarray, "*rows"]) -> Float[np.ndarray, "*rows"]:
