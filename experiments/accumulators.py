@@ -1,153 +1,257 @@
-"""How narrow can an accumulator be? Accuracy of the digits network over the width, with no overflow possible.
+"""How narrow can an accumulator be? Accuracy over its width, with no overflow possible, for seven ways to get there.
 
-    python experiments/accumulators.py
+    python experiments/accumulators.py digits            # or resnet8, lenet, fashion_cnn (these need BITWRIGHT_DATA)
 
-Four ways to a guarantee, at the same formats: narrower data types (the data-type bound), the exact certificate of plain
-integers, bounded weights without training (a2q; AXE), bounded weights with training (a2q). The first and the last layer
-have 8 bits and as wide a register as they need. Sparsity and sizes are of the bounded layers.
+Without training: bounded weights by projection (a2q), and AXE; bias correction follows both. With training, from the
+float network, all equally long: plain integers, whose certificate is the post-training minimisation, and at narrower
+types the data-type bound; A2Q and A2Q+ with learned norms and their regulariser; projection at every step. The first
+and the last layer have 8 bits and as wide a register as they need. Sparsity and sizes are of the layers between.
+A network's rows are kept as they come, so a run that is interrupted goes on where it was.
 """
 
+import argparse
 import csv
-import math
-from dataclasses import dataclass, fields
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from bitwright.config import from_text
-from bitwright.datapath import bits_for, worst_sum
-from bitwright.formats import Int
+from bitwright.datapath.widths import data_type_bits
+from bitwright.model.data.images import Normalize
+from bitwright.model.data.location import data_folder
 from bitwright.model.evaluate import evaluate, reference
-from bitwright.model.layers import QuantizedLayer
+from bitwright.model.layers import FakeQuantizedLayer, QuantizedLayer
 from bitwright.model.prepare import calibrate, freeze, prepare
-from bitwright.model.task import Batch
-from bitwright.model.train import train
+from bitwright.model.task import Batch, Task
+from bitwright.model.train import cross_entropy, learn_norms, norm_excess, penalised, train
 from bitwright.model.training import Shuffled, Training
 from bitwright.model.transform import axe, correct_bias, fold_batchnorm
 from bitwright.model.zoo import TASKS
 from bitwright.model.zoo.embedded import digits_training_half
-from bitwright.quantization import Compressibility
+from bitwright.model.zoo.real import (
+    CIFAR10_JPEG_TEST,
+    CIFAR10_JPEG_TRAINING,
+    FASHION_NORMALIZE,
+    FASHION_TRAINING,
+    MNIST_TRAINING,
+    RAW_PIXELS,
+    REAL,
+)  # fmt: skip
+from bitwright.model.zoo.trained import Split
+from bitwright.quantization import compressibility
 from bitwright.recipes import kept_ends
+from bitwright.result import Compressibility
 
 RESULTS = Path(__file__).parent / "results"
-TRAINING = Training(epochs=15, learning_rate=2e-3)
-WIDTHS = {(8, 8): (20, 18, 17, 16, 15, 14, 13), (4, 8): (18, 16, 15, 14, 13, 12), (4, 4): (14, 12, 11, 10, 9, 8)}
-LARGEST_K = 288  # of the bounded layers
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A network, what it is trained and tested on, and the widths of interest by weight and input bits."""
+
+    training: Split | None  # None: the digits' own training half
+    test: Split | None  # None: the task's own
+    schedule: Training
+    widths: dict[tuple[int, int], tuple[int, ...]]
+
+
+SETTINGS = {
+    "digits": Setting(
+        None, None, Training(epochs=15, learning_rate=2e-3),
+        {(8, 8): (20, 18, 17, 16, 15, 14), (4, 8): (16, 15, 14, 13, 12), (4, 4): (14, 12, 11, 10, 9, 8)},
+    ),
+    "resnet8": Setting(
+        Split(CIFAR10_JPEG_TRAINING, range(30000), RAW_PIXELS, 30000),
+        Split(CIFAR10_JPEG_TEST, range(0, 10000, 4), RAW_PIXELS, 128),
+        Training(epochs=1, learning_rate=1e-4), {(4, 4): (16, 14, 13, 12, 11, 10), (8, 8): (20, 18, 17, 16, 15)},
+    ),
+    "lenet": Setting(
+        Split(MNIST_TRAINING, range(30000), Normalize(deviation=(256.0,)), 30000), None, Training(learning_rate=1e-3),
+        {(4, 4): (16, 14, 12, 11, 10, 9), (8, 8): (20, 18, 16, 15, 14)},
+    ),
+    "fashion_cnn": Setting(
+        Split(FASHION_TRAINING, range(10000), FASHION_NORMALIZE, 10000), None, Training(epochs=2, learning_rate=1e-3),
+        {(4, 4): (16, 14, 12, 11, 10, 9), (8, 8): (20, 18, 16, 15, 14)},
+    ),
+}  # fmt: skip
+NARROWER = ((7, 7), (6, 6), (5, 5), (3, 3))
+"""Data types of the data-type bound beside those of a setting's widths."""
+
+TRAINED = {"A2Q": "a2q({}, {}, {}, each_sign=False)", "A2Q+": "a2q({}, {}, {})", "projected": "a2q({}, {}, {})"}
 
 
 @dataclass(frozen=True)
 class Row:
     """One network whose registers cannot overflow."""
 
+    method: str
     weight_bits: int
     input_bits: int
-    method: str
-    target: int | None  # width asked for
+    target: int  # width asked for; 0 where none was
     certified: int  # width that its integers need
-    accuracy: float  # per cent, exact
-    sparsity: float  # of the bounded layers' weights
+    formats: int  # width that the data types ask for
+    accuracy: float  # per cent
+    sparsity: float  # per cent of the weights between the ends
     entropy_ratio: float  # 32-bit floats over the entropy of the integers
     lzma_ratio: float  # 32-bit floats over the size that a real compressor gives
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    task = TASKS["digits"]
-    calibration = list(task.calibration())
-    float_model = task.load()
-    folded = fold_batchnorm(float_model, calibration[0].inputs)
-    against = reference(task, float_model)
-    images, labels = digits_training_half()
-    samples = Shuffled(Batch((images,), labels), 64)
-    rows: list[Row] = []
+class Study:
+    """A network and everything that its rows share."""
 
-    def simulated(scheme: str) -> nn.Module:
+    def __init__(self, name: str) -> None:
+        self.name, self.setting = name, SETTINGS[name]
+        task = (TASKS | REAL)[name]
+        self.task: Task = task if self.setting.test is None else replace(task, test_split=self.setting.test)
+        self.calibration = list(self.task.calibration())
+        model = self.task.load()
+        self.batches = Shuffled(training_batch(self.setting.training), 64)
+        self.folded = fold_batchnorm(model, self.calibration[0].inputs)
+        self.against = reference(self.task, model)
+
+    def simulated(self, scheme: str) -> nn.Module:
         recipe = kept_ends(from_text(scheme), from_text("integer(8, 8)"))
-        return calibrate(prepare(folded, recipe, calibration[0].inputs), calibration)
+        return calibrate(prepare(self.folded, recipe, self.calibration[0].inputs), self.calibration)
 
-    def add(bits: tuple[int, int], method: str, target: int | None, model: nn.Module) -> None:
-        frozen = freeze(model)
-        found = evaluate(task, frozen, against)
+    def fine_tuned_float(self) -> float:
+        """Top-1 of the float network after the same training."""
+        wide = calibrate(
+            prepare(self.folded, from_text("integer(16, 16)"), self.calibration[0].inputs), self.calibration
+        )
+        train(wide, self.batches, self.setting.schedule)
+        return evaluate(self.task, wide, self.against).metric
+
+    def untrained(self, method: str, bits: tuple[int, int], width: int) -> nn.Module:
+        if method == "a2q":
+            chosen = self.simulated(f"a2q({bits[0]}, {bits[1]}, {width})")
+        else:
+            plain = self.simulated(f"integer({bits[0]}, {bits[1]})")
+            names = [m.name for m in plain.modules() if isinstance(m, FakeQuantizedLayer)]
+            chosen = axe(plain, self.calibration, accumulator_bits=width, layers=names[1:-1])
+        return correct_bias(chosen, self.folded, self.calibration)
+
+    def trained(self, method: str, bits: tuple[int, int], width: int) -> nn.Module:
+        text = TRAINED.get(method, "integer({}, {})").format(*bits, width)
+        model = self.simulated(text)
+        loss = cross_entropy
+        if method in ("A2Q", "A2Q+"):
+            learn_norms(model)
+            loss = penalised(loss, norm_excess)
+        train(model, self.batches, self.setting.schedule, loss=loss)
+        return model
+
+    def row(self, method: str, bits: tuple[int, int], width: int) -> Row:
+        make = self.untrained if method in ("a2q", "AXE") else self.trained
+        model = make(method, bits, width)
+        frozen = freeze(model)  # proves every register
         layers = [m for m in frozen.modules() if isinstance(m, QuantizedLayer)][1:-1]
-        sizes = Compressibility.total(Compressibility.of(m.quantized_weight()) for m in layers)
-        assert found.overflows == 0, "proved"
-        row = Row(
-            *bits, method, target, max(m.certificate.inner_bits for m in layers), found.metric,
-            100 * sizes.sparsity, sizes.ratio(sizes.entropy_bits), sizes.ratio(float(sizes.compressed_bits)),
+        sizes = Compressibility.total(compressibility(m.quantized_weight()) for m in layers)
+        longest = max(m.weight_shape[1:].numel() for m in layers)
+        # where nothing overflows the simulation has the hardware's integers
+        accuracy = evaluate(self.task, model, self.against).metric
+        certified = max(m.certificate.inner_bits for m in layers)
+        assert not width or certified <= width, "proved"
+        return Row(
+            method, *bits, width, certified, data_type_bits(longest, bits[1], bits[0], is_input_signed=False), accuracy,
+            100 * sizes.sparsity, sizes.ratio(sizes.entropy_bits), sizes.ratio(float(sizes.lzma_bits)),
         )  # fmt: skip
-        rows.append(row)
-        print(row, flush=True)
-        write(rows, against.metric, against.samples)
 
-    for bits, widths in WIDTHS.items():
-        plain = f"integer({bits[0]}, {bits[1]})"
-        add(bits, "plain", None, simulated(plain))
-        trained = simulated(plain)
-        train(trained, samples, TRAINING)
-        add(bits, "plain, trained", None, trained)
+
+def training_batch(split: Split | None) -> Batch:
+    """All training samples."""
+    if split is None:
+        images, labels = digits_training_half()
+        return Batch((images,), labels)
+    return next(split.batches(data_folder()))
+
+
+def plan(setting: Setting) -> Iterator[tuple[str, tuple[int, int], int]]:
+    """Method, bits and width of every row, the most telling first."""
+    for bits in setting.widths:
+        yield "plain", bits, 0
+    for bits, widths in setting.widths.items():
         for width in widths:
-            bounded = f"a2q({bits[0]}, {bits[1]}, {width})"
-            add(bits, "a2q", width, correct_bias(simulated(bounded), folded, calibration))
-            inner = [name for name, m in simulated(plain).named_modules() if hasattr(m, "weight_quantizer")][1:-1]
-            chosen = axe(simulated(plain), calibration, accumulator_bits=width, layers=inner)
-            add(bits, "AXE", width, correct_bias(chosen, folded, calibration))
-            model = simulated(bounded)
-            train(model, samples, TRAINING)
-            add(bits, "a2q, trained", width, model)
+            yield from ((method, bits, width) for method in ("a2q", "AXE", "A2Q", "A2Q+", "projected"))
+    for bits in NARROWER:
+        yield "plain", bits, 0
 
 
-def data_type_bits(weight_bits: int, input_bits: int) -> int:
-    """Width that the formats alone ask for."""
-    weight, entering = Int(weight_bits, narrow=True).bounds(), Int(input_bits, signed=False).bounds()
-    return bits_for(*worst_sum(entering, weight, LARGEST_K))
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("network", choices=list(SETTINGS))
+    name = parser.parse_args().network
+    torch.set_num_threads(1)
+    path = RESULTS / f"accumulators_{name}.csv"
+    rows = read(path)
+    study = Study(name)
+    if not any(row.method == "float, trained" for row in rows):
+        rows.append(Row("float, trained", 32, 32, 0, 0, 0, study.fine_tuned_float(), 0.0, 1.0, 1.0))
+    done = {(row.method, (row.weight_bits, row.input_bits), row.target) for row in rows}
+    for job in plan(study.setting):
+        if job not in done:
+            rows.append(study.row(*job))
+            print(rows[-1], flush=True)
+        write(path, rows)
+        path.with_suffix(".md").write_text(page(study, rows))
 
 
-def write(rows: list[Row], float_metric: float, samples: int) -> None:
-    """The rows as CSV, and a table of accuracy over width."""
-    with (RESULTS / "accumulators_digits.csv").open("w", newline="") as file:
+def read(path: Path) -> list[Row]:
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [Row(**{f.name: f.type(line[f.name]) for f in fields(Row)}) for line in csv.DictReader(file)]  # type: ignore[operator]
+
+
+def write(path: Path, rows: list[Row]) -> None:
+    with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([f.name for f in fields(Row)])
         writer.writerows([[getattr(row, f.name) for f in fields(Row)] for row in rows])
+
+
+def page(study: Study, rows: list[Row]) -> str:
+    """Tables of accuracy over width."""
+    schedule = study.setting.schedule
+    fine_tuned = next(row.accuracy for row in rows if row.method == "float, trained")
+    count = len(study.batches.samples.targets)
     lines = [
-        "# Accumulators of the digits network",
+        f"# Accumulators of {study.name}",
         "",
-        f"Float top-1: {float_metric:.2f} % on {samples} test images. Exact evaluation; no register can overflow.",
-        f"Training: {TRAINING.epochs} epochs over the training half, AdamW at {TRAINING.learning_rate:g}, one seed.",
-        "AXE and a2q without training are followed by bias correction. Made by `python experiments/accumulators.py`.",
+        f"Float top-1: {study.against.metric:.2f} % on {study.against.samples} test images, {fine_tuned:.2f} % after "
+        f"the same training (at 16 bits). Training: {schedule.epochs} epochs over {count} images in batches of 64, AdamW "
+        f"at {schedule.learning_rate:g} with a cosine, one seed, no augmentation. No register can overflow: each row's "
+        f"certificate is proved. Made by `python experiments/accumulators.py {study.name}`.",
     ]
-    for bits in dict.fromkeys((row.weight_bits, row.input_bits) for row in rows):
+    for bits in study.setting.widths:
         own = [row for row in rows if (row.weight_bits, row.input_bits) == bits]
-        wide = [row for row in own if row.target is None]
+        plain = next((row for row in own if row.method == "plain"), None)
+        lines += ["", f"## {bits[0]}-bit weights, {bits[1]}-bit inputs", ""]
+        if plain is not None:
+            lines += [
+                f"The data types ask for {plain.formats} bits. Plain training: {plain.accuracy:.2f} %, certified at "
+                f"{plain.certified} bits, {plain.sparsity:.1f} % zeros.",
+                "",
+            ]
         lines += [
-            "",
-            f"## {bits[0]}-bit weights, {bits[1]}-bit inputs",
-            "",
-            f"The formats alone ask for {data_type_bits(*bits)} bits at K = {LARGEST_K}. "
-            + " ".join(
-                f"{r.method}: {r.accuracy:.2f} % with {r.certified} certified bits, {r.sparsity:.1f} % zeros."
-                for r in wide
-            ),
-            "",
-            "| width | a2q | AXE | a2q, trained | zeros | entropy against float32 | LZMA against float32 |",
-            "|---|---|---|---|---|---|---|",
+            "| width | a2q, untrained | AXE, untrained | A2Q | A2Q+ | projected | zeros | entropy | LZMA |",
+            "|---|---|---|---|---|---|---|---|---|",
         ]
-        for width in dict.fromkeys(row.target for row in own if row.target is not None):
+        for width in study.setting.widths[bits]:
             found = {row.method: row for row in own if row.target == width}
-            cells = [f"{found[m].accuracy:.2f}" if m in found else "–" for m in ("a2q", "AXE", "a2q, trained")]
-            last = found.get("a2q, trained")
-            sizes = (
-                ["–"] * 3
-                if last is None
-                else [f"{last.sparsity:.1f} %", _times(last.entropy_ratio), _times(last.lzma_ratio)]
-            )
-            lines.append(f"| {width} | " + " | ".join(cells + sizes) + " |")
-        lines += ["", "Zeros and sizes: of the trained weights between first and last layer."]
-    (RESULTS / "accumulators_digits.md").write_text("\n".join(lines) + "\n")
-
-
-def _times(ratio: float) -> str:
-    return f"{ratio:.1f}×" if math.isfinite(ratio) else "–"
+            cells = [f"{found[m].accuracy:.2f}" if m in found else "–" for m in ("a2q", "AXE", *TRAINED)]
+            best = max((found[m] for m in TRAINED if m in found), key=lambda row: row.accuracy, default=None)
+            if best is not None:
+                cells += [f"{best.sparsity:.1f} %", f"{best.entropy_ratio:.1f}×", f"{best.lzma_ratio:.1f}×"]
+                lines.append(f"| {width} | " + " | ".join(cells) + " |")
+        lines += ["", "Zeros, and 32-bit floats over the integers' size: of the best trained network at the width."]
+    narrow = sorted((row for row in rows if row.method == "plain"), key=lambda row: -row.weight_bits)
+    lines += ["", "## The data-type bound, and post-training minimisation", ""]
+    lines += ["| weights and inputs | data types ask for | certified | top-1 |", "|---|---|---|---|"]
+    lines += [f"| {r.weight_bits}, {r.input_bits} | {r.formats} | {r.certified} | {r.accuracy:.2f} |" for r in narrow]
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

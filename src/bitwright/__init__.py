@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from bitwright.model.prepare import calibrate, freeze, prepare, quantize
     from bitwright.model.reading import reading
     from bitwright.model.task import Batch, Task
-    from bitwright.model.train import learn_ranges, train
+    from bitwright.model.train import learn_norms, learn_ranges, train
     from bitwright.model.training import Training
     from bitwright.quantization import BestOf, BySign, PerBlock, PerRow, PerTensor, Quantizer, Scale
     from bitwright.recipe import Recipe, Rule
@@ -29,7 +29,7 @@ _HOME = {
     "model.prepare": ("calibrate", "freeze", "prepare", "quantize"),
     "model.reading": ("reading",),
     "model.task": ("Batch", "Task"),
-    "model.train": ("learn_ranges", "train"),
+    "model.train": ("learn_norms", "learn_ranges", "train"),
     "model.training": ("Training",),
     "quantization": ("BestOf", "BySign", "PerBlock", "PerRow", "PerTensor", "Quantizer", "Scale"),
     "recipe": ("Recipe", "Rule"),
@@ -41,8 +41,8 @@ _MODULE_OF = {name: f"bitwright.{module}" for module, names in _HOME.items() for
 __all__ = [
     "Accumulator", "Batch", "BestOf", "BySign", "Datapath", "Format", "Int", "Minifloat", "ModelTask", "Overflow",
     "PerBlock", "PerRow", "PerTensor", "Quantizer", "Recipe", "Rounding", "Rule", "Scale", "Scheme", "Table", "Task",
-    "Training", "calibrate", "compare", "freeze", "from_text", "learn_ranges", "prepare", "quantize", "reading",
-    "train", "write_report",
+    "Training", "calibrate", "compare", "freeze", "from_text", "learn_norms", "learn_ranges", "prepare", "quantize",
+    "reading", "train", "write_report",
 ]  # fmt: skip
 
 

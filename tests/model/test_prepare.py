@@ -245,14 +245,18 @@ def test_a_submodule_named_inner_keeps_its_name():
 # What is not quantized is named
 
 
+class OwnEncoderLayer(nn.TransformerEncoderLayer):
+    def forward(self, src: Tensor, *args, **kwargs) -> Tensor:
+        return super().forward(2 * src, *args, **kwargs)
+
+
 @pytest.mark.parametrize(
     ("make", "x", "reason"),
     [
-        (lambda: nn.ConvTranspose2d(4, 4, 2), torch.randn(2, 4, 3, 3), "transposed"),
-        (lambda: nn.ConvTranspose1d(4, 4, 2), torch.randn(2, 4, 3), "transposed"),
+        (lambda: nn.ConvTranspose3d(4, 4, 2), torch.randn(2, 4, 3, 3, 3), "transposed"),
         (lambda: nn.Conv3d(4, 4, 1), torch.randn(2, 4, 2, 2, 2), "three-dimensional"),
         (lambda: nn.EmbeddingBag(4, 4), torch.zeros(2, 3, dtype=torch.long), "bags"),
-        (lambda: nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), torch.randn(2, 3, 4), "fused"),
+        (lambda: OwnEncoderLayer(4, 2, 8, batch_first=True), torch.randn(2, 3, 4), "changes the forward"),
     ],
 )
 def test_an_unsupported_layer_is_named_with_the_reason(make, x, reason):
@@ -264,11 +268,11 @@ def test_an_unsupported_layer_is_named_with_the_reason(make, x, reason):
     assert reason in row.reason
 
 
-def test_multihead_attention_is_left_alone_and_named():
+def test_multihead_attention_with_keys_of_its_own_is_left_alone_and_named():
     class Attends(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+            self.attention = nn.MultiheadAttention(4, 2, batch_first=True, add_zero_attn=True)
             self.output = nn.Linear(4, 4)
 
         def forward(self, x: Tensor) -> Tensor:
@@ -282,13 +286,9 @@ def test_multihead_attention_is_left_alone_and_named():
     assert torch.equal(prepared.attention(x, x, x)[0], model.attention(x, x, x)[0])
 
 
-def test_a_transformer_encoder_computes_in_float_and_says_so():
+def test_a_transformer_encoder_layer_with_its_own_forward_computes_in_float():
     x = torch.randn(2, 3, 4)
-    model = (
-        nn.Sequential(nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), nn.Linear(4, 2))
-        .eval()
-        .requires_grad_(False)
-    )
+    model = nn.Sequential(OwnEncoderLayer(4, 2, 8, batch_first=True), nn.Linear(4, 2)).eval().requires_grad_(False)
     frozen = freeze(calibrated(model=model, x=x))
     assert torch.equal(frozen[0](x), model[0](x))
 

@@ -11,6 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from bitwright.model.layers import FakeQuantizedLayer
 from bitwright.model.site import Site
 from bitwright.model.training import Training
 from bitwright.quantization import Range
@@ -103,9 +104,11 @@ def resume_(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, trai
 
 
 def _quantizers(model: nn.Module) -> dict[str, str]:
-    """What each operand is represented by, and whose range is learned."""
+    """What each operand is represented by, and whose range or norm is learned."""
     found = {}
     for name, site in sites(model).items():
+        if isinstance(site, FakeQuantizedLayer) and site.norm is not None:
+            found[f"{name}.norm"] = f"{site.norm.bound}"
         for operand, quantizer in site.quantizers.items():
             found[f"{name}.{operand}"] = f"{quantizer}{' learned' if operand in site.steps else ''}"
     return found

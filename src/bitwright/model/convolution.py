@@ -96,8 +96,8 @@ class Conv(Lowering):
         height, width = (1, *weight.shape[2:])[-2:]
         return height, width
 
-    def add_bias(self, y: Tensor, bias: Tensor | None) -> Tensor:
-        return y if bias is None else y + bias.view(-1, *[1] * (y.dim() - 2))
+    def per_output(self, values: Tensor, y: Tensor) -> Tensor:
+        return values.view(-1, *[1] * (y.dim() - 2))
 
     def gemm(self, x: Tensor, weight: Tensor) -> Gemm:
         out = self._convolve(functional.pad(torch.zeros_like(_as_image(x[:1])), self.padding), _as_image(weight))

@@ -1,15 +1,20 @@
 """The two layers of a quantized model: one that learns and simulates, one that computes as the hardware does."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bitwright import kernels
 from bitwright.datapath import Certificate
+from bitwright.formats import Rounding
 from bitwright.kernels import Operand, Stationary
 from bitwright.model.lowering import Lowering
+from bitwright.model.register import Readout, static_scale
 from bitwright.model.site import Probe, Site, naming
-from bitwright.model.surrogate import Ranges, fake_quantize, learned_ranges
+from bitwright.model.surrogate import Ranges, can_learn, fake_quantize, learned_ranges
+from bitwright.model.weight_norm import LearnedNorm, Start, norm_bound
 from bitwright.quantization import QuantizedTensor, Quantizer, Statistics
 from bitwright.scheme import Scheme
 
@@ -38,7 +43,9 @@ class FakeQuantizedLayer(Site):
         self._weight_ranges: Ranges = ()
         self.sample_shape: torch.Size | None = None
         self.register_buffer("_fake_weight", None, persistent=False)
-        self._derived_from: tuple[int, int, Quantizer | None] = 0, 0, None  # versions of weight and step, quantizer
+        self.norm: LearnedNorm | None = None  # where the weight's norm and scale are learned under a bound
+        self.readout = Readout()
+        self._derived_from: tuple[object, ...] = ()  # versions of what the weight is made from, and its quantizer
         self.register_load_state_dict_post_hook(lambda module, keys: module.forget())
 
     def forget(self) -> None:
@@ -56,6 +63,11 @@ class FakeQuantizedLayer(Site):
         rows = self.lowering.weight_rows(weight, fitted.alignment).numpy()
         weights = Statistics.of(rows)
         self.weight_quantizer = fitted.fit(weights, kernels.represent)
+        if self.scheme.input is None and norm_bound(self.weight_quantizer.format) is not None:
+            raise ValueError(
+                f"{self.weight_quantizer.format} bounds sums of integers, but the input stays in float and has none; "
+                "give the scheme an input quantizer, such as that of a2q(4, 8, accumulator_bits=16)"
+            )
         self._weight_ranges = self.weight_quantizer.estimate(weights, kernels.represent)
         if self.scheme.input is not None:
             if seen is None or not seen.count:
@@ -64,8 +76,32 @@ class FakeQuantizedLayer(Site):
             self.input_quantizer = chosen.fit(seen, kernels.represent)
             self._input_ranges = self.input_quantizer.estimate(seen, kernels.represent)
         self.steps.clear()
+        self.norm = None
         self.forget()
         self.fake_weight()
+
+    @torch.no_grad()
+    def learn_norm(self, start: Start) -> bool:
+        """Learn norm and scale of a weight whose format bounds its norm, from now on; False where there is no bound."""
+        quantizer = self.weight_quantizer
+        assert quantizer is not None, "resolved before"
+        bound = norm_bound(quantizer.format)
+        if bound is None or self.norm is not None:
+            return bound is not None
+        if not can_learn(quantizer, self.weight_ranges):
+            raise ValueError(
+                "a norm is learned together with one static float32 scale; give the weight no other scales"
+            )
+        self.weight_quantizer = replace(quantizer, rounding=Rounding.NEAREST_EVEN)  # of rows that are on their grid
+        magnitude = torch.from_numpy(self.weight_ranges[0].magnitude)  # type: ignore[union-attr]  # asked before
+        rows = self.lowering.weight_rows(self.weight.float(), self.block)
+        scale = (magnitude / quantizer.format.full_scale).expand(len(rows), 1)
+        direction, norm = start(rows, scale, bound)
+        self.weight.copy_(self.lowering.weight_from_rows(direction, self.weight.shape, self.block))
+        self.norm = LearnedNorm(norm, scale, bound, quantizer.format.full_scale)
+        if "weight" in self.steps:  # the norm brings its own scale
+            del self.steps["weight"]
+        return True
 
     def follow(self, seen: Statistics) -> None:
         """Estimate the input's static ranges anew; its format and learned ranges stay."""
@@ -99,6 +135,8 @@ class FakeQuantizedLayer(Site):
     @property
     def weight_ranges(self) -> Ranges:
         """As `input_ranges`, of the weight."""
+        if self.norm is not None:
+            return self.norm.ranges()
         return self._learned("weight", self.weight_quantizer, self._weight_ranges)
 
     @property
@@ -115,33 +153,66 @@ class FakeQuantizedLayer(Site):
             with naming(self.name):
                 self.seen.update(self.lowering.input_rows(x.detach()).float().numpy())
         if not self.is_resolved or self._observes:
-            return self.lowering.add_bias(self.lowering.forward(x, self.weight), self.bias)
+            return self.lowering.add_bias(self.lowering.forward(x, self.real_weight()), self.bias)
         with naming(self.name):
             fake_input, fake_weight = self._fake_input(x), self.fake_weight()
         y = self.lowering.forward(fake_input, fake_weight)
+        if self.scheme.input is not None and self.scheme.datapath.inner.readout is not None:
+            y = self.readout(y, self.lowering.per_output(self.unit(), y), self.scheme.datapath.inner)
         if self._measures:
             self.sample_shape = x.shape
             self._measure(x, fake_input, y)
         return self.lowering.add_bias(y, self.bias)
 
+    def unit(self) -> Tensor:
+        """What one integer of the inner register stands for, [outputs or 1]. Scales along K raise ValueError."""
+        with naming(self.name):
+            of_input = static_scale(self.input_quantizer, self.input_ranges, self._step("input"), 1)
+            rows = len(self.weight)
+            return of_input * static_scale(self.weight_quantizer, self.weight_ranges, self._step("weight"), rows)
+
     def fake_weight(self) -> Tensor:
         """The weight as its codes represent it: with a gradient while training, derived once a change otherwise."""
-        step = self._step("weight")
-        learns = self.weight.requires_grad or (step is not None and step.requires_grad)
-        if learns and torch.is_grad_enabled() and not torch.compiler.is_exporting():
+        sources = self._weight_sources()
+        if any(p.requires_grad for p in sources) and torch.is_grad_enabled() and not torch.compiler.is_exporting():
+            self.forget()  # a fused optimizer's step leaves the versions as they are
             return self._represented_weight()
         is_traced = torch.compiler.is_compiling()  # tensors that stand in for the weights have no history
-        source = self.weight._version, 0 if step is None else step._version, self.weight_quantizer
+        source = (*[p._version for p in sources], self.weight_quantizer)
         if self._fake_weight is None or (self._derived_from != source and not is_traced):
             with torch.no_grad():
                 self._fake_weight = self._represented_weight()
             self._derived_from = source
         return self._fake_weight
 
+    def source_rows(self) -> Tensor:
+        """The weight [outputs, K] that is to be quantized; on its grid already where its norm is learned."""
+        rows = self.lowering.weight_rows(self.weight.float(), self.block)
+        return rows if self.norm is None else self.norm(rows)
+
+    def real_weight(self) -> Tensor:
+        """The weight before it is rounded."""
+        if self.norm is None:
+            return self.weight
+        rows = self.norm.real(self.lowering.weight_rows(self.weight.float(), self.block))
+        return self.lowering.weight_from_rows(rows, self.weight.shape, self.block).to(self.weight)
+
+    def scale_parameters(self) -> tuple[nn.Parameter, ...]:
+        return (*super().scale_parameters(), *(() if self.norm is None else self.norm.parameters()))
+
+    def _weight_sources(self) -> tuple[Tensor, ...]:
+        """Parameters that the represented weight is made from."""
+        step = self._step("weight")
+        learned = () if step is None else (step,)
+        return self.weight, *learned, *(() if self.norm is None else self.norm.parameters())
+
     def _represented_weight(self) -> Tensor:
         assert self.weight_quantizer is not None, "resolved before"
-        rows = self.lowering.weight_rows(self.weight.float(), self.block)
-        represented = fake_quantize(self.weight_quantizer, rows, self.weight_ranges, step=self._step("weight"))
+        represented = self.source_rows()
+        if self.norm is None:
+            represented = fake_quantize(
+                self.weight_quantizer, represented, self.weight_ranges, step=self._step("weight")
+            )
         return self.lowering.weight_from_rows(represented, self.weight.shape, self.block).to(self.weight)
 
     def _fake_input(self, x: Tensor) -> Tensor:
@@ -167,10 +238,11 @@ class FakeQuantizedLayer(Site):
         m.input.add(x, fake_input)
         limit = _largest(self.input_quantizer, self.input_ranges)
         m.input.clipped += int((x.abs() > limit).sum()) if limit is not None else 0
-        m.output.add(self.lowering.forward(x, self.weight), y)
+        weight = self.real_weight()
+        m.output.add(self.lowering.forward(x, weight), y)
         if not m.weight.count:
-            m.weight.add(self.weight, self.fake_weight())
-            m.weight.clipped = int((self.fake_weight().abs() < self.weight.abs()).logical_and(_at_end(self)).sum())
+            m.weight.add(weight, self.fake_weight())
+            m.weight.clipped = int((self.fake_weight().abs() < weight.abs()).logical_and(_at_end(self)).sum())
 
 
 class QuantizedLayer(nn.Module):
@@ -270,8 +342,7 @@ def _largest(quantizer: Quantizer | None, ranges: Ranges) -> float | None:
 def _at_end(layer: FakeQuantizedLayer) -> Tensor:
     """Weights whose code is one of the ends of their format."""
     assert layer.weight_quantizer is not None, "resolved before"
-    rows = layer.lowering.weight_rows(layer.weight.detach().float(), layer.block)
-    operand = kernels.quantize(layer.weight_quantizer, rows, layer.weight_ranges)
+    operand = kernels.quantize(layer.weight_quantizer, layer.source_rows(), layer.weight_ranges)
     bounds = layer.weight_quantizer.format.bounds()
     end = ((operand.elements >= bounds.highest) | (operand.elements <= bounds.lowest)).flatten(1)[:, : operand.k]
     return layer.lowering.weight_from_rows(end, layer.weight.shape, layer.block)

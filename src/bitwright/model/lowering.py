@@ -14,18 +14,9 @@ from torch.nn import functional
 
 from bitwright import kernels
 from bitwright.datapath import Datapath
+from bitwright.gemm import Gemm
 from bitwright.kernels import Operand, Stationary
 from bitwright.quantization import AnyQuantizer, BestOf, BySign, PerBlock, PerColumns, Quantizer
-
-
-@dataclass(frozen=True)
-class Gemm:
-    """Shape of a layer's products: rows of input a sample, K and outputs of one group, groups."""
-
-    m: int
-    k: int
-    n: int
-    groups: int = 1
 
 
 @dataclass(frozen=True)
@@ -82,7 +73,11 @@ class Lowering(ABC):
     def gemm(self, x: Tensor, weight: Tensor) -> Gemm: ...
 
     def add_bias(self, y: Tensor, bias: Tensor | None) -> Tensor:
-        return y if bias is None else y + bias
+        return y if bias is None else y + self.per_output(bias, y)
+
+    def per_output(self, values: Tensor, y: Tensor) -> Tensor:
+        """One value an output, in a shape that broadcasts against y."""
+        return values
 
     def channels(self, weight: Tensor) -> int:
         """Elements of K that lie next to each other in the input: what a block can span."""

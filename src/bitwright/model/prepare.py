@@ -24,8 +24,9 @@ from bitwright.model.layers import FakeQuantizedLayer, QuantizedEmbedding, Quant
 from bitwright.model.lowering import Linear, Lowering
 from bitwright.model.site import Site, naming
 from bitwright.model.task import Batch, Inputs, call
-from bitwright.model.transform import fold_batchnorm, replaced, unroll_recurrent
-from bitwright.quantization import Quantizer, Range, Statistics
+from bitwright.model.transform import fold_batchnorm, replaced, unroll
+from bitwright.model.weight_norm import norm_bound
+from bitwright.quantization import QuantizedTensor, Quantizer, Range, Statistics
 from bitwright.recipe import LayerInfo, Recipe, nearest
 from bitwright.result import Coverage
 from bitwright.scheme import Scheme
@@ -40,11 +41,11 @@ def prepare(model: nn.Module, recipe: Recipe | Scheme, example: Inputs | None = 
     """A copy whose matched layers simulate their scheme once calibrated.
 
     One run of the example, a tuple of arguments or a dict of keyword arguments, tells the order of layers and finds
-    attention; without it attention stays in float. Recurrent layers are unrolled, so each of their products is a layer.
-    NaN or infinity in a weight raises ValueError naming the layer.
+    attention; without it attention stays in float. Modules that hold several products, such as recurrent layers, are
+    unrolled first, so that each product is a layer. NaN or infinity in a weight raises ValueError naming the layer.
     """
     recipe = Recipe.uniform(recipe) if isinstance(recipe, Scheme) else recipe
-    prepared = unroll_recurrent(model).eval()
+    prepared = unroll(model).eval()
     structure = inspect(prepared, example)
     assigned = recipe.assign(structure.layers)
     coverage = _coverage(prepared, structure, assigned)
@@ -57,7 +58,7 @@ def prepare(model: nn.Module, recipe: Recipe | Scheme, example: Inputs | None = 
             replacements[id(layer)] = _replacement(name, layer, scheme)
     for caller, calls in structure.attention.items():
         scheme = assigned.get(f"{caller}.attention" if caller else "attention")
-        if scheme is not None and scheme.input is not None:
+        if scheme is not None and _unquantizable("attention", scheme) is None:
             module = prepared.get_submodule(caller)
             replacements[id(module)] = AttentionCaller(caller, module, [scheme] * calls)
     prepared = replaced(prepared, replacements)
@@ -156,17 +157,12 @@ class Proof:
     certificate: Certificate | None
 
 
-def prove(layer: FakeQuantizedLayer | QuantizedLayer) -> Proof:
-    """What accumulator does this layer need? None where inputs stay in float."""
-    if layer.input_quantizer is None:
-        return Proof(None, None)
-    weight = layer.quantized_weight() if isinstance(layer, QuantizedLayer) else _quantized_weight(layer)
-    return _prove(layer, weight)
-
-
-def _prove(layer: FakeQuantizedLayer | QuantizedLayer, weight: Any) -> Proof:
+def prove(layer: FakeQuantizedLayer | QuantizedLayer, weight: QuantizedTensor | None = None) -> Proof:
+    """What accumulator does this layer need? None where inputs stay in float. Its weight is derived if not given."""
     quantizer = layer.input_quantizer
-    assert quantizer is not None, "quantized input"
+    if quantizer is None:
+        return Proof(None, None)
+    weight = quantized_weight(layer) if weight is None else weight
     bounds = input_bounds(quantizer, layer.input_ranges)
     datapath = layer.scheme.datapath
     shape = layer.weight.shape if isinstance(layer, FakeQuantizedLayer) else layer.weight_shape
@@ -185,17 +181,20 @@ def input_bounds(quantizer: Quantizer, ranges: tuple[Range | None, ...]) -> Boun
     return bounds._replace(lowest=bounds.lowest - offset, highest=bounds.highest - offset)
 
 
-def _quantized_weight(layer: FakeQuantizedLayer) -> Any:
+def quantized_weight(layer: FakeQuantizedLayer | QuantizedLayer) -> QuantizedTensor:
+    """The codes and scale codes of a layer's weight."""
+    if isinstance(layer, QuantizedLayer):
+        return layer.quantized_weight()
     assert layer.weight_quantizer is not None, "resolved before"
-    rows = layer.lowering.weight_rows(layer.weight.detach().float(), layer.block)
+    rows = layer.source_rows().detach()
     return layer.weight_quantizer.quantize(rows.numpy(), layer.weight_ranges)
 
 
 def _freeze_layer(layer: FakeQuantizedLayer) -> QuantizedLayer:
-    weight = _quantized_weight(layer)
+    weight = quantized_weight(layer)
     certificate = None
     if layer.input_quantizer is not None:
-        certificate = _prove(layer, weight).certificate
+        certificate = prove(layer, weight).certificate
         assert certificate is not None, "quantized input"
         layer.scheme.datapath.require_fit(certificate)
     return QuantizedLayer(layer, weight, certificate)
@@ -220,6 +219,10 @@ def _replacement(name: str, layer: nn.Module, scheme: Scheme) -> nn.Module:
 def _unquantizable(kind: str, scheme: Scheme) -> str | None:
     if kind == "attention" and scheme.input is None:
         return "a weight-only scheme has nothing to store here"
+    if kind == "attention" and scheme.datapath.inner.readout is not None:
+        return "registers that are read through a function are simulated in layers only"
+    if kind == "attention" and isinstance(scheme.weight, Quantizer) and norm_bound(scheme.weight.format) is not None:
+        return "a bound on weights says nothing of products of two activations"
     return None
 
 

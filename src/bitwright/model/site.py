@@ -104,6 +104,10 @@ class Site(nn.Module):
         finally:
             self._measures = False
 
+    def scale_parameters(self) -> tuple[nn.Parameter, ...]:
+        """What is learned about scales: no part of a stored model, and not to be decayed."""
+        return tuple(self.steps.values())
+
     def learn_ranges(self) -> tuple[str, ...]:
         """Make static ranges of one level parameters, in `steps`; returns whose they are."""
         for operand, quantizer in self.quantizers.items():

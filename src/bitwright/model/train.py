@@ -17,9 +17,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from bitwright.model.checkpoint import Progress, restore_, resume_, save, sites, snapshot
+from bitwright.model.layers import FakeQuantizedLayer
 from bitwright.model.prepare import observe
+from bitwright.model.site import naming
 from bitwright.model.task import Batch, Metric, call
 from bitwright.model.training import Batches, InOrder, Training, select
+from bitwright.model.weight_norm import LearnedNorm, Start, projected
 
 Loss = Callable[[nn.Module, Batch], Tensor]
 """Mean loss of a batch: the model's forward call and what is made of its output."""
@@ -72,6 +75,42 @@ def learn_ranges(prepared: nn.Module) -> tuple[str, ...]:
             "no operand has one static float32 scale to learn; use a scheme with a range estimator on a single level"
         )
     return learned
+
+
+def learn_norms(prepared: nn.Module, start: Start = projected) -> tuple[str, ...]:
+    """Weights under a norm bound learn direction, norm and scale (A2Q, A2Q+), in place; returns the layers' names.
+
+    Every state that training reaches keeps the bound, so no accumulator can overflow. `start` is `projected` (EP-init)
+    or `unchanged`. Layers without a bound stay as they are. None at all is an error.
+    """
+    layers = [site for site in sites(prepared).values() if isinstance(site, FakeQuantizedLayer)]
+    learned = []
+    for layer in layers:
+        with naming(layer.name):
+            if layer.learn_norm(start):
+                learned.append(layer.name)
+    if not learned:
+        raise ValueError("no weight's format bounds its norm; use a scheme such as a2q(accumulator_bits=16)")
+    return tuple(learned)
+
+
+def norm_excess(model: nn.Module) -> Tensor:
+    """Σ max(2**t - bound · s, 0) over all learned norms: the regulariser of A2Q's code, there times 1e-3."""
+    return torch.stack([norm.excess() for norm in _norms(model)]).sum()
+
+
+def log_norm_excess(model: nn.Module) -> Tensor:
+    """Σ max(t - log2(bound · s), 0) over all learned norms: the regulariser of A2Q's paper, there times 1e-3."""
+    return torch.stack([norm.log_excess() for norm in _norms(model)]).sum()
+
+
+def penalised(loss: Loss, penalty: Callable[[nn.Module], Tensor], weight: float = 1e-3) -> Loss:
+    """A loss with a penalty that is taken after the model ran."""
+
+    def total(model: nn.Module, batch: Batch) -> Tensor:
+        return loss(model, batch) + weight * penalty(model)
+
+    return total
 
 
 def train(
@@ -198,11 +237,18 @@ class _Run:
         )
 
 
+def _norms(model: nn.Module) -> list[LearnedNorm]:
+    found = [norm for norm in model.modules() if isinstance(norm, LearnedNorm)]
+    if not found:
+        raise ValueError("the model has no learned norm; call learn_norms before training")
+    return found
+
+
 def _groups(model: nn.Module, training: Training) -> list[dict[str, object]]:
-    """Matrices decay; vectors (biases, normalisation) and learned step sizes do not."""
-    steps = {id(step) for site in sites(model).values() for step in site.steps.values()}
+    """Matrices decay; vectors (biases, normalisation) and what is learned about scales do not."""
+    scales = {id(parameter) for site in sites(model).values() for parameter in site.scale_parameters()}
     trained = [p for p in model.parameters() if p.requires_grad]
-    decays = [p for p in trained if p.dim() > 1 and id(p) not in steps]
+    decays = [p for p in trained if p.dim() > 1 and id(p) not in scales]
     chosen = {id(p) for p in decays}
     rest = [p for p in trained if id(p) not in chosen]
     return [{"params": decays, "weight_decay": training.weight_decay}, {"params": rest, "weight_decay": 0.0}]

@@ -1,6 +1,6 @@
 """Matrices to codes and scales. NumPy only."""
 
-from bitwright.quantization.compression import Compressibility
+from bitwright.quantization.compression import compressibility, zeros_and_entropy
 from bitwright.quantization.granularity import Granularity, PerBlock, PerColumns, PerRow, PerTensor, PerTile
 from bitwright.quantization.quantizer import AnyQuantizer, BestOf, BySign, Quantizer, Represent, Zero, fake_quantize
 from bitwright.quantization.ranges import (
@@ -9,6 +9,7 @@ from bitwright.quantization.ranges import (
     Deviations,
     Entropy,
     MinimumError,
+    MinimumErrorByOctave,
     MovingAverage,
     Percentile,
     RangeEstimator,
@@ -23,11 +24,11 @@ __all__ = [
     "AnyQuantizer",
     "BestOf",
     "BySign",
-    "Compressibility",
     "Deviations",
     "Entropy",
     "Granularity",
     "MinimumError",
+    "MinimumErrorByOctave",
     "MovingAverage",
     "PerBlock",
     "PerColumns",
@@ -44,5 +45,7 @@ __all__ = [
     "ScaleValue",
     "Statistics",
     "Zero",
+    "compressibility",
     "fake_quantize",
+    "zeros_and_entropy",
 ]  # fmt: skip

@@ -4,7 +4,7 @@ Statistics are gathered in bounded memory, so a calibration set of any size stre
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -174,13 +174,24 @@ class MinimumError(RangeEstimator):
     step: int = 1
 
     def magnitude(self, seen: Statistics, share: Granularity, format: Format, error: Error) -> np.ndarray:
-        largest = share.reduce(np.maximum, np.abs(seen.sample)).astype(np.float64)
-        best, least = largest, np.full(largest.shape, np.inf)
-        for percent in range(self.lowest, self.highest, self.step):
-            trial = largest * (percent / 100)
-            wrong = error(trial)
-            best, least = np.where(wrong < least, trial, best), np.minimum(wrong, least)
-        return best
+        factors = [percent / 100 for percent in range(self.lowest, self.highest, self.step)]
+        return _least_error(seen, share, error, factors)
+
+
+@dataclass(frozen=True)
+class MinimumErrorByOctave(RangeEstimator):
+    """Least squared error over magnitudes 2**i·largest, lowest ≤ i ≤ highest in steps of an octave's `parts`.
+
+    For formats whose best range may lie far beyond the largest value, as that of integers with a bounded norm.
+    """
+
+    lowest: int = -1
+    highest: int = 6
+    parts: int = 4
+
+    def magnitude(self, seen: Statistics, share: Granularity, format: Format, error: Error) -> np.ndarray:
+        count = (self.highest - self.lowest) * self.parts
+        return _least_error(seen, share, error, [2.0 ** (self.lowest + i / self.parts) for i in range(count + 1)])
 
 
 @dataclass(frozen=True)
@@ -257,6 +268,17 @@ def _laplace_clip(bits: int) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if np.exp(-middle) > middle / 3 * 4.0**-bits else (low, middle)
     return middle
+
+
+def _least_error(seen: Statistics, share: Granularity, error: Error, factors: Sequence[float]) -> np.ndarray:
+    """Of the largest magnitude times each factor the one of least error; the first of equals."""
+    largest = share.reduce(np.maximum, np.abs(seen.sample)).astype(np.float64)
+    best, least = largest, np.full(largest.shape, np.inf)
+    for factor in factors:
+        trial = largest * factor
+        wrong = error(trial)
+        best, least = np.where(wrong < least, trial, best), np.minimum(wrong, least)
+    return best
 
 
 def _require_per_tensor(estimator: RangeEstimator, share: Granularity) -> None:

@@ -16,7 +16,7 @@ from jaxtyping import Int as Ints
 from bitwright.datapath import WIDE, Accumulator, Datapath
 from bitwright.formats import Bounds, Format, Int, Rounding, Terms, round_to_integer
 from bitwright.formats.format import refuse_nan
-from bitwright.quantization import BySign, MinimumError, PerRow, PerTensor, Quantizer, RangeEstimator, Scale
+from bitwright.quantization import BySign, MinimumErrorByOctave, PerRow, PerTensor, Quantizer, RangeEstimator, Scale
 from bitwright.quantization.project import project_onto_l1_ball
 from bitwright.scheme import Scheme
 from bitwright.schemes.integer import CLIPPED
@@ -120,21 +120,24 @@ def a2q(
     *,
     tile: int | None = None,
     each_sign: bool = True,
-    weight_range: RangeEstimator | None = MinimumError(lowest=50, highest=401, step=10),
+    has_signed_inputs: bool = False,
+    weight_range: RangeEstimator | None = MinimumErrorByOctave(),
     input_range: RangeEstimator | None = CLIPPED,
     rounding: Rounding = Rounding.NEAREST_EVEN,
 ) -> Scheme:
     """Weights that a two's complement accumulator of `accumulator_bits` holds for all inputs, signed or not.
 
     `each_sign` is A2Q+: the positive weights of a row and the negative ones have a budget each, of
-    (2**(P-1) - 1)/(2**N - 1); otherwise A2Q: one budget of (2**(P-1) - 1)/2**N for both. With `tile` every sum of
-    `tile` products has the accumulator, and a wider one adds the tiles (AXE). The scale of a row is searched beyond its
-    largest weight, as small levels fit a small budget.
+    (2**(P-1) - 1)/(2**N - 1); otherwise A2Q: one budget of (2**(P-1) - 1)/2**N for both, twice as much where all
+    inputs are signed codes (`has_signed_inputs`). With `tile` every sum of `tile` products has the accumulator, and a
+    wider one adds the tiles (AXE). The scale of a row is searched beyond its largest weight, as small levels fit a
+    small budget.
     """
     largest = 2 ** (accumulator_bits - 1) - 1
-    budget = largest / (2**input_bits - 1) if each_sign else largest / 2**input_bits
+    furthest = 2**input_bits - 1 if each_sign else 2 ** (input_bits - has_signed_inputs)
+    budget = largest / furthest
     if budget < 1:
-        needed = (2**input_bits - each_sign).bit_length() + 1
+        needed = furthest.bit_length() + 1
         raise ValueError(
             f"a2q: {accumulator_bits} bits hold no product of a weight and a {input_bits}-bit input; "
             f"accumulator_bits={needed} is the least, with one non-zero weight"
@@ -145,6 +148,5 @@ def a2q(
         for format in (Int(input_bits, signed=False), Int(input_bits, narrow=True))
     )
     datapath = Datapath(inner=Accumulator(Int(accumulator_bits)), outer=WIDE, tile=tile)
-    return Scheme(
-        BySign(unsigned, signed), Quantizer(weight, (Scale(PerRow(), range=weight_range),), rounding), datapath, SOURCE
-    )
+    either = signed if has_signed_inputs else BySign(unsigned, signed)
+    return Scheme(either, Quantizer(weight, (Scale(PerRow(), range=weight_range),), rounding), datapath, SOURCE)
