@@ -1,6 +1,53 @@
 """What a comparison measures: one value per layer, per scheme and per run, written as JSON and read back unchanged."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Compressibility:
+    """Sizes of the stored codes of one or more matrices; `scale_bits` come on top of each. They add up."""
+
+    elements: int
+    zeros: int  # elements that stand for zero
+    scale_bits: int  # of scales and zero points, stored as they are
+    packed_bits: int  # codes at the format's own width
+    entropy_bits: float  # order 0: no code that reads elements one by one is shorter
+    bitmap_bits: int  # a bit an element, and the non-zero codes
+    sparse_bits: int  # CSR-8: the non-zero codes, each with its distance from the last in 8 bits
+    lzma_bits: int  # of the packed codes, headers included; from the first 65,536 of a matrix
+    zlib_bits: int  # of the codes on whole bytes, likewise
+
+    @staticmethod
+    def total(parts: "Iterable[Compressibility]") -> "Compressibility":
+        """Of several matrices together, each with a code of its own."""
+        columns = zip(*(vars(part).values() for part in parts), strict=True)
+        return Compressibility(*map(sum, columns))
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of elements that are zero."""
+        return self.zeros / max(self.elements, 1)
+
+    @property
+    def entropy(self) -> float:
+        """Bits an element, scales left out."""
+        return self.entropy_bits / max(self.elements, 1)
+
+    def ratio(self, bits: float, reference_bits: float = 32.0) -> float:
+        """How many times smaller than `reference_bits` an element, for one of the sizes above."""
+        return reference_bits * self.elements / bits if bits else float("inf")
+
+    @property
+    def over_float(self) -> float:
+        """R32: 32-bit floats over an entropy code and the scales."""
+        return self.ratio(self.entropy_bits + self.scale_bits)
+
+    @property
+    def over_packed(self) -> float:
+        """R_M: codes of M bits and their scales over an entropy code and the scales."""
+        coded = self.entropy_bits + self.scale_bits
+        return (self.packed_bits + self.scale_bits) / coded if coded else float("inf")
 
 
 @dataclass(frozen=True)
@@ -30,6 +77,7 @@ class LayerResult:
     accumulator_bits_available: int | None  # what the datapath has; None is a float accumulator
     overflows: int  # accumulations that left the accumulator's range
     accumulations: int
+    weight_sizes: Compressibility | None = None  # of the stored weight, padding left out
 
 
 @dataclass(frozen=True)
@@ -166,3 +214,37 @@ class Comparison:
 
     info: RunInfo
     rows: tuple[SchemeResult, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class NeededBits:
+    """How wide a register must be for the complete sums of one layer, over the samples of a sweep."""
+
+    name: str
+    k: int
+    proved: int  # bits that no input exceeds
+    counts: tuple[int, ...]  # complete sums that need one bit, two, three, ...
+
+
+@dataclass(frozen=True)
+class OverflowPoint:
+    """A network whose registers all have one width and one way to overflow or to round."""
+
+    behaviour: str
+    bits: int
+    metric: float
+    agreement: float | None  # per cent of decisions equal to the float model's
+    overflow_rate: float | None  # complete sums that overflow changed, of all; None of a float register
+    layer_rates: tuple[float, ...]  # the same of each layer; empty for a float register
+    seconds: float
+
+
+@dataclass(frozen=True)
+class OverflowSweep:
+    """One network under ever narrower accumulators."""
+
+    info: RunInfo
+    scheme: str
+    behaviours: dict[str, str]  # what each does
+    layers: tuple[NeededBits, ...]
+    points: tuple[OverflowPoint, ...]

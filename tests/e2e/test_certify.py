@@ -11,7 +11,7 @@ def test_a_network_of_ones_own_gets_a_table_and_a_file(here, write_task, tmp_pat
     assert done.status == 0
     assert done.err == ""
     lines = done.out.splitlines()
-    assert " ".join(lines[1].split()) == "layer K in a sum formats norm signs exact reached used zeros"
+    assert " ".join(lines[1].split()) == "layer K in a sum formats norm signs exact reached used zeros entropy"
     assert lines[2].split()[:3] == ["0", "9", "9"]
     certificate = read_json(tmp_path / "folder" / "c.json", ModelCertificate)
     assert [c.name for c in certificate.layers] == ["0", "3"]

@@ -40,6 +40,8 @@ class LayerCertificate:
     reached_low: int | None = None
     reached_high: int | None = None
     note: str = ""
+    weight_zeros: float | None = None  # share of the weights, padding left out; None where no operand is fixed
+    weight_entropy: float | None = None  # bits that a code of its own needs for one, order 0, to six decimals
 
     @property
     def exact_bits(self) -> int | None:
@@ -133,6 +135,7 @@ MEANINGS = {
     "reached": "bits that complete sums of {samples} samples take",
     "used": "part of the exact range that they fill",
     "zeros": "part of the weights",
+    "entropy": "least bits a weight that a code of single weights takes",
 }
 
 
@@ -149,5 +152,7 @@ def _cells(layer: LayerCertificate) -> dict[str, str]:
         "exact": str(sums.exact_bits), "raw codes": text(layer.raw_code_bits), "has": text(layer.available_bits),
         "outer": text(layer.outer_bits), "outer has": text(layer.outer_available_bits),
         "reached": text(layer.reached_bits),
-        "used": "" if layer.utilisation is None else f"{layer.utilisation:.0%}", "zeros": f"{sums.zeros:.0%}",
+        "used": "" if layer.utilisation is None else f"{layer.utilisation:.0%}",
+        "zeros": "" if layer.weight_zeros is None else f"{layer.weight_zeros:.0%}",
+        "entropy": "" if layer.weight_entropy is None else f"{layer.weight_entropy:.2f}",
     }  # fmt: skip

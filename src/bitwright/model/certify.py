@@ -25,12 +25,12 @@ from bitwright.kernels import Operand, Stationary
 from bitwright.model.attention import Attention
 from bitwright.model.certificate import LayerCertificate, ModelCertificate, Placement
 from bitwright.model.layers import FakeQuantizedLayer, QuantizedLayer
-from bitwright.model.measure import describe
+from bitwright.model.measure import describe, is_stored
 from bitwright.model.prepare import calibrate, freeze, input_bounds, prepare
 from bitwright.model.site import naming
 from bitwright.model.task import Task
 from bitwright.model.transform import fold_batchnorm
-from bitwright.quantization import QuantizedTensor
+from bitwright.quantization import QuantizedTensor, zeros_and_entropy
 from bitwright.recipe import Recipe
 from bitwright.scheme import Scheme
 
@@ -94,12 +94,15 @@ def certify_layer(
     inner = datapath.inner
     quantizer, weight = layer.input_quantizer, layer.quantized_weight()
     unit = weight.quantizer.format.bounds().exponent.start
+    zeros, entropy = zeros_and_entropy(weight, is_stored(layer, layer.weight_shape, layer.weight_quantizer.alignment))
     blank = LayerCertificate(
         name=str(layer.name), kind=layer.lowering.kind, k=layer.weight_shape[1:].numel(),
         unit=unit, input_format=None if quantizer is None else describe(quantizer),
         weight_format=describe(layer.weight_quantizer), available_bits=inner.bits if inner.range else None,
         outer_available_bits=datapath.outer.bits if datapath.outer.range else None,
         overflow=inner.overflow.name, bias="none" if layer.bias is None else "outside",
+        # rounded, so that a certificate checked on another machine does not fail by a logarithm's last digit
+        weight_zeros=zeros, weight_entropy=round(entropy, 6),
     )  # fmt: skip
     if quantizer is None:
         return replace(blank, note="float accumulator: the input stays in float")
@@ -177,9 +180,9 @@ def _tile_extremes(layer: QuantizedLayer, x: Tensor, placement: Placement) -> It
     """Smallest and largest sum of each tile of K: the product with all other weights zero and every scale one."""
     assert layer.input_quantizer is not None, "quantized input"
     rows = layer.lowering.input_rows(x.float()).contiguous()
-    bare = _without_scales(kernels.quantize(layer.input_quantizer, rows, layer.input_ranges))
+    bare = without_scales(kernels.quantize(layer.input_quantizer, rows, layer.input_ranges))
     weight = layer.stationary()
-    elements = _without_scales(weight.operand).elements
+    elements = without_scales(weight.operand).elements
     bounds = input_bounds(layer.input_quantizer, layer.input_ranges)
     tile = _tile(layer, layer.scheme.datapath, placement)
     unit = bare.unit + weight.operand.unit
@@ -188,13 +191,13 @@ def _tile_extremes(layer: QuantizedLayer, x: Tensor, placement: Placement) -> It
     for start in range(0, weight.operand.k, tile):
         part = torch.zeros_like(elements)
         part[..., start : start + tile] = elements[..., start : start + tile]
-        w = Stationary(replace(_without_scales(weight.operand), elements=part), weight.kernel)
+        w = Stationary(replace(without_scales(weight.operand), elements=part), weight.kernel)
         sums = layer.lowering.exact(Datapath(inner=WIDE), bare, x, w).values.double() * 2.0**-unit
         low, high = layer.lowering.add_bias(sums, constant).aminmax()
         yield Span(round(float(low)), round(float(high)))
 
 
-def _without_scales(operand: Operand) -> Operand:
+def without_scales(operand: Operand) -> Operand:
     flat = operand.flat()[:, : operand.k].unsqueeze(1)
     return replace(operand, elements=flat, inside=None, outside=torch.ones_like(operand.outside))
 

@@ -12,10 +12,10 @@ from bitwright import kernels
 from bitwright.formats import Format, Int, Minifloat, Table
 from bitwright.model.attention import Attention
 from bitwright.model.layers import FakeQuantizedLayer, QuantizedEmbedding, QuantizedLayer
-from bitwright.model.prepare import Proof, prove
+from bitwright.model.prepare import Proof, prove, quantized_weight
 from bitwright.model.site import Measurement, Site
 from bitwright.model.task import Batch, Task
-from bitwright.quantization import Quantizer, Statistics
+from bitwright.quantization import Quantizer, Statistics, compressibility
 from bitwright.result import LayerResult, Picture
 from bitwright.schemes.a2q import L1Bounded
 from bitwright.schemes.overq import Overwrite
@@ -57,7 +57,10 @@ def model_bits(prepared: nn.Module, layers: tuple[LayerResult, ...]) -> tuple[fl
         if isinstance(module, QuantizedEmbedding):
             bits += module.weight.numel() * stored_bits(module.quantized)
             elements += module.weight.numel()
+    learned = {id(p) for m in prepared.modules() if isinstance(m, Site) for p in m.scale_parameters()}
     for parameter in prepared.parameters():
+        if id(parameter) in learned:
+            continue
         layer = stored.get(id(parameter))
         if layer is None and parameter.dim() < 2:
             other += parameter.numel() * FLOAT_BITS
@@ -77,6 +80,11 @@ def weight_bits(layer: FakeQuantizedLayer) -> float:
     scales = layer.weight_quantizer.scales
     side = sum(float(np.prod(s.share.shape(*rows.shape))) * s.format.bits for s in scales)
     return layer.weight_quantizer.format.bits + side / layer.weight.numel()
+
+
+def is_stored(layer: FakeQuantizedLayer | QuantizedLayer, shape: torch.Size, block: int) -> np.ndarray:
+    """Which elements of the weight's rows are weights; the others pad channels to whole blocks."""
+    return layer.lowering.weight_rows(torch.ones(shape), block).numpy() != 0
 
 
 def stored_bits(quantized: "object") -> float:
@@ -151,7 +159,9 @@ def _layer(layer: FakeQuantizedLayer, exact: nn.Module | None) -> LayerResult:
     m = layer.measurement or Measurement()
     shape = layer.sample_shape
     gemm = layer.lowering.gemm(torch.empty(shape), layer.weight) if shape is not None else None
-    proof = prove(exact) if isinstance(exact, QuantizedLayer) else prove(layer)
+    frozen = exact if isinstance(exact, QuantizedLayer) else layer
+    weight = quantized_weight(frozen)
+    proof = prove(frozen, weight)
     quantizer, ranges = layer.input_quantizer, layer.input_ranges
     static = ranges[0] if ranges and ranges[0] is not None else None
     input_bits = None
@@ -173,6 +183,7 @@ def _layer(layer: FakeQuantizedLayer, exact: nn.Module | None) -> LayerResult:
         accumulator_bits_bound=proof.bound, accumulator_bits=_needed(proof),
         accumulator_bits_available=inner.bits if inner.range else None,
         overflows=getattr(exact, "overflows", 0), accumulations=getattr(exact, "accumulations", 0),
+        weight_sizes=compressibility(weight, is_stored(layer, layer.weight.shape, layer.block)),
     )  # fmt: skip
 
 
@@ -210,6 +221,7 @@ def _embedding(name: str, layer: QuantizedEmbedding) -> LayerResult:
         input_range=None, input_sqnr_db=None, weight_sqnr_db=m.sqnr_db, output_sqnr_db=None, input_clipped=None,
         weight_clipped=None, input_zeros=None, weight_zeros=m.fraction(m.zeros), accumulator_bits_bound=None,
         accumulator_bits=None, accumulator_bits_available=None, overflows=0, accumulations=0,
+        weight_sizes=compressibility(layer.quantized),
     )  # fmt: skip
 
 

@@ -105,7 +105,7 @@ def _weight_terms(layer: FakeQuantizedLayer) -> Tensor:
     assert quantizer is not None, "resolved before"
     if not isinstance(quantizer.format, TermBudget):
         return torch.full(layer.weight.shape, magnitude_bits(quantizer.format), dtype=torch.float64)
-    rows = layer.lowering.weight_rows(layer.weight.detach().float(), layer.block).numpy()
+    rows = layer.source_rows().detach().numpy()
     codes = _flat_codes(quantizer, rows, layer.weight_ranges)
     counts = torch.from_numpy(quantizer.format.term_counts(codes)).double()
     return layer.lowering.weight_from_rows(counts, layer.weight.shape, layer.block)

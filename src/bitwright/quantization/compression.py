@@ -1,66 +1,77 @@
-"""How far stored codes can be compressed: their entropy, sparse layouts, and a real compressor."""
+"""How far stored codes can be compressed: their entropy, sparse layouts, and real compressors."""
 
 import lzma
-from collections.abc import Iterable
-from dataclasses import dataclass
+import zlib
 
 import numpy as np
+from jaxtyping import Bool, Shaped
 
 from bitwright.formats import pack
 from bitwright.quantization.tensor import QuantizedTensor
+from bitwright.result import Compressibility
 
 GAP_BITS = 8
 """Of the distance to the last non-zero element in a sparse row; longer distances store zeros in between."""
 
+LZMA_PRESET, ZLIB_LEVEL = 0, 6
+"""Fast ones: on codes, which have little to find beyond their frequencies, the slowest preset gains a few per cent."""
 
-@dataclass(frozen=True)
-class Compressibility:
-    """Sizes of the element codes of one or more matrices; scales are left out. They add up."""
-
-    elements: int
-    zeros: int
-    packed_bits: int  # at the format's own width
-    entropy_bits: float  # order 0: no code that reads elements one by one is shorter
-    bitmap_bits: int  # a bit an element, and the non-zero codes
-    sparse_bits: int  # the non-zero codes, each with the distance from the last
-    compressed_bits: int  # of the packed codes by LZMA, level 9, headers included
-
-    @staticmethod
-    def of(t: QuantizedTensor) -> "Compressibility":
-        """Of a quantized matrix, padding left out."""
-        bits = t.quantizer.format.bits
-        codes = t.codes.reshape(len(t.codes), -1)[:, : t.k].ravel()
-        is_zero = t.elements().reshape(len(t.codes), -1)[:, : t.k].ravel() == 0
-        zeros, count = int(is_zero.sum()), codes.size
-        _, occurrences = np.unique(codes, return_counts=True)
-        share = occurrences / max(count, 1)
-        return Compressibility(
-            count,
-            zeros,
-            count * bits,
-            float(-(share * np.log2(share)).sum() * count),
-            count + (count - zeros) * bits,
-            _stored_in_gaps(is_zero) * (GAP_BITS + bits),
-            8 * len(lzma.compress(pack(codes, bits).tobytes(), preset=9)),
-        )
-
-    @staticmethod
-    def total(parts: "Iterable[Compressibility]") -> "Compressibility":
-        """Of several matrices together, each with a code of its own."""
-        columns = zip(*(vars(part).values() for part in parts), strict=True)
-        return Compressibility(*map(sum, columns))
-
-    @property
-    def sparsity(self) -> float:
-        """Fraction of elements that are zero."""
-        return self.zeros / max(self.elements, 1)
-
-    def ratio(self, bits: float, reference_bits: float = 32.0) -> float:
-        """How many times smaller than `reference_bits` an element, for one of the sizes above."""
-        return reference_bits * self.elements / bits if bits else float("inf")
+COMPRESSED = 1 << 16
+"""Codes of a matrix that the compressors are given; larger ones count in proportion, as compressors are slow."""
 
 
-def _stored_in_gaps(is_zero: np.ndarray) -> int:
+def compressibility(t: QuantizedTensor, is_stored: Bool[np.ndarray, "rows k"] | None = None) -> Compressibility:
+    """Of a quantized matrix; elements that are not stored are padding and left out, as those beyond K are."""
+    bits = t.quantizer.format.bits
+    codes, is_zero = _stored(t, is_stored)
+    count, zeros = codes.size, int(is_zero.sum())
+    scales = [(codes, s.format.bits) for s, codes in zip(t.quantizer.scales, t.scales, strict=True)]
+    scales += [(t.zero_points, bits)] if t.zero_points is not None else []
+    part = codes[:COMPRESSED]
+    times = 8 * max(count, 1) / max(part.size, 1)
+    by_lzma = lzma.compress(pack(part, bits).tobytes(), preset=LZMA_PRESET)
+    by_zlib = zlib.compress(part.astype(_whole_bytes(bits)).tobytes(), ZLIB_LEVEL)
+    return Compressibility(
+        elements=count,
+        zeros=zeros,
+        scale_bits=sum(array.size * width for array, width in scales),
+        packed_bits=count * bits,
+        entropy_bits=entropy(codes) * count,
+        bitmap_bits=count + (count - zeros) * bits,
+        sparse_bits=_stored_in_gaps(is_zero) * (GAP_BITS + bits),
+        lzma_bits=round(len(by_lzma) * times),
+        zlib_bits=round(len(by_zlib) * times),
+    )
+
+
+def zeros_and_entropy(t: QuantizedTensor, is_stored: Bool[np.ndarray, "rows k"] | None = None) -> tuple[float, float]:
+    """Share of elements that are zero, and bits an element: two of the figures above, without a compressor."""
+    codes, is_zero = _stored(t, is_stored)
+    return float(is_zero.mean()), entropy(codes)
+
+
+def entropy(codes: Shaped[np.ndarray, " count"]) -> float:
+    """Bits a code, order 0: no way to write them one by one is shorter. Two codes of zero count as two."""
+    narrow = codes.size and codes.min() >= 0 and codes.max() < 2**16  # counting beats sorting
+    occurrences = np.bincount(codes) if narrow else np.unique(codes, return_counts=True)[1]
+    share = occurrences[occurrences > 0] / max(codes.size, 1)
+    return abs(float(-(share * np.log2(share)).sum()))  # no minus zero
+
+
+def _stored(
+    t: QuantizedTensor, is_stored: Bool[np.ndarray, "rows k"] | None
+) -> tuple[Shaped[np.ndarray, " count"], Bool[np.ndarray, " count"]]:
+    """Codes row by row, and which stand for zero."""
+    rows = len(t.codes)
+    codes, is_zero = t.codes.reshape(rows, -1)[:, : t.k], (t.elements() == 0).reshape(rows, -1)[:, : t.k]
+    return (codes.ravel(), is_zero.ravel()) if is_stored is None else (codes[is_stored], is_zero[is_stored])
+
+
+def _whole_bytes(bits: int) -> type[np.unsignedinteger]:
+    return next(t for t in (np.uint8, np.uint16, np.uint32, np.uint64) if np.iinfo(t).bits >= bits)
+
+
+def _stored_in_gaps(is_zero: Bool[np.ndarray, " count"]) -> int:
     """Entries of a sparse row: non-zero elements, and a filler wherever a distance exceeds what its bits count."""
     position = np.flatnonzero(~is_zero)
     gaps = np.diff(position, prepend=-1)

@@ -9,8 +9,8 @@ from bitwright.report.tables import Cell, Column, layer_column
 from bitwright.result import Comparison, SchemeResult
 
 # pale to dark in one hue: reads in grey, and the dark figures on pale cells stay legible
-_SCALE = [[0.0, "#fbf7e6"], [0.25, "#cfe3d5"], [0.5, "#7fbccb"], [0.75, "#3e83b5"], [1.0, "#1f3f7f"]]
-_BLANK = "#ececea"
+SCALE = [[0.0, "#fbf7e6"], [0.25, "#cfe3d5"], [0.5, "#7fbccb"], [0.75, "#3e83b5"], [1.0, "#1f3f7f"]]
+BLANK = "#ececea"
 _CELL_HEIGHT, _MOST_CELLS_WITH_TEXT = 26, 22
 _QUANTITIES = (
     ("output_sqnr_db", "output SQNR"),
@@ -37,7 +37,7 @@ def heatmap(comparison: Comparison, width: int) -> dict | None:
         "type": "heatmap",
         **{key: value for key, value in views[0].items() if "." not in key},
         "hoverinfo": "text",
-        "colorscale": _SCALE,
+        "colorscale": SCALE,
         "xgap": 1,
         "ygap": 1,
         "hoverongaps": False,
@@ -54,7 +54,7 @@ def heatmap(comparison: Comparison, width: int) -> dict | None:
         "width": width,
         "height": height,
         "margin": {"l": left, "r": 84, "t": 44, "b": bottom},
-        "plot_bgcolor": _BLANK,
+        "plot_bgcolor": BLANK,
         "xaxis": _axis([html.escape(name) for name in layers]) | {"tickangle": -90 if len(layers) > 8 else 0},
         "yaxis": _axis(names) | {"autorange": "reversed"},
         "updatemenus": [_menu([title for _, title in _QUANTITIES], views)],

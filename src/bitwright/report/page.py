@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bitwright.report import lanes, neighbours, notation, pictures, provenance, tables, term_pairs
+from bitwright.report import lanes, neighbours, notation, pictures, provenance, sizes, tables, term_pairs
 from bitwright.report.finding import finding, standard_error
 from bitwright.report.palette import Family, families
 from bitwright.report.tables import Cell, Column
@@ -107,6 +107,7 @@ def _context(comparison: Comparison, *, trusted: Callable[[str], str]) -> dict:
         "layer_headings": _headings(tables.LAYER_COLUMNS),
         "neighbours": _neighbours(comparison, trusted),
         "pairs": _pairs(comparison),
+        "sizes": _sizes(comparison),
         "coverage": provenance.coverage_tables(comparison),
         "facts": provenance.facts(comparison.info),
         "bibtex": provenance.bibtex(comparison),
@@ -177,6 +178,26 @@ def _pairs(comparison: Comparison) -> dict | None:
                    tuple(_headings(layer_columns)), tuple(term_pairs.layer_cells(row)))
             for row in rows
             if term_pairs.has_terms(row)
+        ],
+    }  # fmt: skip
+
+
+def _sizes(comparison: Comparison) -> dict | None:
+    """Tables of what stored weights could shrink to: the schemes, then their layers."""
+    rows = sizes.sized_rows(comparison)
+    if not rows:
+        return None
+    family_of, columns = families(comparison), sizes.scheme_columns(comparison)
+    cells = sizes.scheme_cells(comparison)
+    layer_columns = sizes.layer_columns(comparison)
+    return {
+        "columns": columns,
+        "headings": _headings(columns),
+        "rows": [(row.scheme, family_of[row.scheme], line) for row, line in zip(rows, cells)],
+        "details": [
+            Detail(row.scheme, family_of[row.scheme], sizes.layer_note(row), layer_columns,
+                   tuple(_headings(layer_columns)), tuple(sizes.layer_cells(comparison, row)))
+            for row in rows
         ],
     }  # fmt: skip
 

@@ -31,10 +31,11 @@ def figures(comparison: Comparison) -> dict[str, str]:
         "neighbours-plot": coverage_plot(comparison),
         "pairs-plot": pairs_plot(comparison),
     }
-    return {name: _json(figure) for name, figure in drawn.items() if figure is not None}
+    return {name: as_json(figure) for name, figure in drawn.items() if figure is not None}
 
 
-def _json(figure: dict) -> str:
+def as_json(figure: dict) -> str:
+    """Traces and layout, checked by plotly, as text that is safe inside a script element."""
     checked = go.Figure(data=figure["data"], layout={**_LOOK, **figure["layout"]}).to_plotly_json()
     text = json.dumps(checked, sort_keys=True, allow_nan=False, ensure_ascii=False)
     # no "</script>" and no "<!--" can survive this

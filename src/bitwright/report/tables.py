@@ -3,10 +3,8 @@
 A column says what it reads, in which unit and how it is printed; everything else is derived. Standard library only.
 """
 
-import csv
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Generic, TypeVar
 
 from bitwright.report import notation
@@ -98,13 +96,23 @@ def summary_columns(comparison: Comparison) -> tuple[Column[SchemeResult], ...]:
 def summary_rows(comparison: Comparison) -> tuple[SummaryRow, ...]:
     """One row per scheme in the comparison's order, best figures marked; a failed scheme competes for none."""
     columns = summary_columns(comparison)
-    lines = [[column.cell(row) for column in columns] for row in comparison.rows]
-    entrants = [line for line, row in zip(lines, comparison.rows) if row.error is None]
-    best = [_best_text(column, [line[i] for line in entrants]) for i, column in enumerate(columns)]
+    lines = iter(best_marked(columns, [row for row in comparison.rows if row.error is None]))
     return tuple(
-        SummaryRow(row.scheme, row.title, _marked(line, best) if row.error is None else tuple(line), row.error)
-        for line, row in zip(lines, comparison.rows)
+        SummaryRow(
+            row.scheme,
+            row.title,
+            next(lines) if row.error is None else tuple(column.cell(row) for column in columns),
+            row.error,
+        )
+        for row in comparison.rows
     )
+
+
+def best_marked(columns: Sequence[Column[Record]], records: Sequence[Record]) -> list[tuple[Cell, ...]]:
+    """One line a record, the best figure of each column marked."""
+    lines = [[column.cell(record) for column in columns] for record in records]
+    best = [_best_text(column, [line[i] for line in lines]) for i, column in enumerate(columns)]
+    return [_marked(line, best) for line in lines]
 
 
 def baseline_cells(comparison: Comparison) -> tuple[Cell, ...]:
@@ -117,16 +125,6 @@ def baseline_cells(comparison: Comparison) -> tuple[Cell, ...]:
         else Cell(notation.DASH, None, note="the float model is the reference")
         for column in summary_columns(comparison)
     )
-
-
-def write_csv(comparison: Comparison, path: Path) -> None:
-    """One line per scheme at full precision; empty where there is no value; units in the header."""
-    columns = summary_columns(comparison)
-    with Path(path).open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*(column.key for column in columns), "title", "error"])
-        for row in comparison.rows:
-            writer.writerow([*(column.read(row) for column in columns), row.title, row.error])
 
 
 def delta(info: RunInfo, row: SchemeResult) -> float | None:

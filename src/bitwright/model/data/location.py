@@ -9,7 +9,7 @@ SUBFOLDERS = ("weights", "data")
 def data_folder(chosen: str | None = None) -> Path:
     """The folder with `weights/` and `data/`: `chosen`, else $BITWRIGHT_DATA, else shared/data beside the repository.
 
-    The one place outside `cli.py` that reads the environment: a task finds its files without being told at every call.
+    The one place outside `cli` that reads the environment: a task finds its files without being told at every call.
     """
     chosen = chosen or os.environ.get("BITWRIGHT_DATA")
     if chosen is not None:

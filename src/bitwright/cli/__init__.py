@@ -1,0 +1,37 @@
+"""The command line: each command parses to values, calls one library function and prints its result."""
+
+import sys
+
+import typer
+
+from bitwright.cli.accumulators import certify, overflow
+from bitwright.cli.common import STOPPED, leave
+from bitwright.cli.compare import compare, report
+from bitwright.cli.cost import cost
+from bitwright.cli.listing import schemes, tasks
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown",
+    help="From a trained neural network to a low-precision accelerator.",
+)  # fmt: skip
+for function in (compare, report, certify, overflow, cost, schemes, tasks):
+    app.command()(function)
+
+
+def main() -> None:
+    """Entry point: an interrupt leaves with what is saved so far."""
+    try:
+        status = app(standalone_mode=False)
+    except KeyboardInterrupt:
+        leave(STOPPED, 130)
+    except typer.Exit as leaving:
+        sys.exit(leaving.exit_code)
+    except Exception as error:
+        if type(error).__module__.startswith(("click", "typer")):
+            message = getattr(error, "format_message", lambda: str(error))()
+            if not message:  # the help was shown instead
+                sys.exit(2)
+            leave(message, 2)
+        raise
+    if isinstance(status, int) and status:
+        sys.exit(status)

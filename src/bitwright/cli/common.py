@@ -1,0 +1,117 @@
+"""What the commands share: errors in one sentence, the task that is meant, and the screen."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from bitwright.model.task import Task
+    from bitwright.result import SchemeResult
+
+STOPPED = "stopped; finished rows are saved, run the same command again to continue"
+
+
+class one_sentence:
+    """Errors that a user can mend leave with one sentence and exit status 2."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, KeyboardInterrupt):  # here, as typer turns it into an exit without a word
+            leave(STOPPED, 130)
+        if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("bitwright"):
+            leave(f"{error.name} is not installed; pip install 'bitwright[compare]'", 2)
+        if isinstance(error, ImportError | ValueError | OverflowError):
+            leave(str(error), 2)
+        if isinstance(error, OSError):
+            leave(f"{error.strerror or error}: {error.filename}" if error.filename else str(error), 2)
+
+
+def leave(sentence: str, status: int) -> NoReturn:
+    print(f"bitwright: {sentence}", file=sys.stderr)
+    raise SystemExit(status)
+
+
+def command() -> str:
+    return " ".join(["bitwright", *(f"'{a}'" if any(c in a for c in " (;") else a for a in sys.argv[1:])])
+
+
+def use_data_folder(data: Path | None) -> None:
+    if data is not None:
+        import os
+
+        os.environ["BITWRIGHT_DATA"] = str(data)
+
+
+def chosen_task(name: str, data: Path | None) -> "Task":
+    import importlib
+    from difflib import get_close_matches
+
+    from torch import nn
+
+    from bitwright.model.task import Task
+    from bitwright.model.zoo import TASKS
+
+    if name in TASKS:
+        return TASKS[name]
+    module, colon, function = name.partition(":")
+    if not colon:
+        near = get_close_matches(name, TASKS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(TASKS)}, or give module:function"
+        raise ValueError(f"there is no task {name!r}; {hint}")
+    sys.path.insert(0, "")  # modules of the working directory, as `python -m` finds them
+    try:
+        made = getattr(importlib.import_module(module), function, None)
+    except (ImportError, SyntaxError) as error:
+        raise ValueError(
+            f"module {module} cannot be imported ({error}); correct the name, or run where it lies"
+        ) from None
+    if made is None:
+        raise ValueError(f"module {module} has no {function!r}; name a function that returns a Task or a torch module")
+    task = made() if callable(made) and not isinstance(made, nn.Module) else made
+    if isinstance(task, Task):
+        return task
+    if not isinstance(task, nn.Module):
+        raise ValueError(f"{name} gives a {type(task).__name__}; it must return a bitwright Task or a torch module")
+    if data is None:
+        raise ValueError(f"{name} is a torch module; say what to test it on with --data FILE.npz or --data FOLDER")
+    from bitwright.comparison import ModelTask
+    from bitwright.model.data.user import read_batches
+
+    calibration, test = read_batches(data)
+    return ModelTask(task, calibration, test, name=name, source=name, data_source=str(data))
+
+
+class Screen:
+    """A progress bar with time left, and a line for each finished row."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.console = Console(stderr=True, highlight=False, quiet=quiet)
+        self.bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+            console=self.console, transient=True, disable=quiet,
+        )  # fmt: skip
+        self.current: tuple[str, int] | None = None
+
+    def __enter__(self) -> "Screen":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.stop()
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        if self.current is None or self.current[0] != what:
+            if self.current is not None:
+                self.bar.remove_task(self.current[1])  # type: ignore[arg-type]
+            self.current = (what, self.bar.add_task(what, total=total or None))
+        self.bar.update(self.current[1], completed=done, total=total or None)  # type: ignore[arg-type]
+
+    def row_done(self, row: "SchemeResult", was_saved: bool) -> None:
+        figure = f"{row.metric:.4g}" if row.metric is not None else row.error
+        how = "read from an earlier run" if was_saved else f"{row.seconds:.1f} s"
+        self.console.print(f"{row.scheme}: {figure} ({how})", soft_wrap=True)

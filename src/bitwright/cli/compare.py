@@ -1,0 +1,147 @@
+"""`bitwright compare` and `bitwright report`."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bitwright.cli.common import Screen, chosen_task, command, leave, one_sentence, use_data_folder
+
+if TYPE_CHECKING:
+    from bitwright.result import Comparison, SchemeResult
+
+
+def compare(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A built-in task (see `bitwright tasks`), or module:function that returns a Task or a torch module."
+        ),
+    ] = "digits",
+    schemes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--schemes",
+            "-s",
+            help="A scheme such as 'vs_quant(4, 8)'; repeat, or separate by ';'. Default: every family, 8 to 2 bits.",
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Data of the real tasks (default: $BITWRIGHT_DATA); for a model of your own an .npz with x and y, "
+            "or a folder of images a class."
+        ),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Evaluate this many test samples only.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for results and report. Default: runs/MODEL.")
+    ] = None,
+    evaluation: Annotated[
+        str, typer.Option(help="'exact', 'simulated' or 'exact and simulated'.")
+    ] = "exact and simulated",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole comparison as JSON.")] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads that torch uses.")] = None,
+) -> None:
+    """Compare schemes on a network: accuracy, bits, accumulators; ends with a table, CSV files and report.html.
+
+    Results are saved row by row: run the same command again to continue one that was stopped.
+    """
+    texts = [t.strip() for s in schemes or [] for t in s.split(";") if t.strip()]
+    with one_sentence():
+        if model.partition(":")[1] == "":
+            use_data_folder(data)
+        import warnings
+
+        import torch
+
+        from bitwright.comparison import DEFAULT_SCHEMES
+        from bitwright.comparison import compare as run
+        from bitwright.kernels import SlowKernel
+
+        if threads:
+            torch.set_num_threads(threads)
+        warnings.simplefilter("once", SlowKernel)
+        folder = out or Path("runs") / model.replace(":", ".")
+        folder.mkdir(parents=True, exist_ok=True)
+        with Screen(quiet=as_json) as screen:
+            comparison = run(
+                chosen_task(model, data), texts or DEFAULT_SCHEMES, limit=limit, folder=folder, evaluation=evaluation,
+                command=command(), progress=screen.progress, row_done=screen.row_done,
+            )  # fmt: skip
+        _write_outputs(comparison, folder)
+        if as_json:
+            print(json.dumps(asdict(comparison), indent=1))
+        else:
+            _print_table(comparison, folder)
+    if all(row.error for row in comparison.rows):
+        leave("no scheme gave a result; each one's reason stands above", 1)
+
+
+def report(folder: Annotated[Path, typer.Argument(help="Folder of an earlier comparison.")]) -> None:
+    """Write report.html, results.csv and layers.csv again from a folder's comparison.json."""
+    with one_sentence():
+        from bitwright.result import Comparison
+        from bitwright.store import read_json
+
+        path = folder / "comparison.json"
+        if not path.exists():
+            raise ValueError(f"{path} does not exist; run `bitwright compare -o {folder}` first")
+        comparison = read_json(path, Comparison)
+        _write_outputs(comparison, folder)
+        _print_table(comparison, folder)
+
+
+def _write_outputs(comparison: "Comparison", folder: Path) -> None:
+    from bitwright.report import write_csv, write_layers_csv, write_report
+
+    write_csv(comparison, folder / "results.csv")
+    write_layers_csv(comparison, folder / "layers.csv")
+    write_report(comparison, folder / "report.html")
+
+
+def _print_table(comparison: "Comparison", folder: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    info = comparison.info
+    console = Console(highlight=False)
+    unit = f" {info.metric_unit}" if info.metric_unit else ""
+    console.print(
+        f"\n[bold]{info.task}[/bold]: float {info.metric} {info.float_metric:.4g}{unit}, {info.samples} samples"
+    )
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("scheme", no_wrap=True)
+    for heading in (info.metric_unit or "metric", "Δ float", "agree", "W bits", "A bits", "kB", "acc", "ovf"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in comparison.rows:
+        if row.error is None:
+            table.add_row(*_cells(row, info.float_metric))
+    if not console.is_terminal:  # a file has no width: whole words rather than the 80 columns that rich assumes
+        console.width = max(console.width, console.measure(table, options=console.options.update(width=10_000)).maximum)
+    console.print(table)
+    for result in comparison.rows:
+        if result.error is not None:
+            console.print(f"[red]{result.scheme}[/red]: {result.error}", soft_wrap=True)
+    left = sorted(
+        {(c.name, c.kind, c.reason) for r in comparison.rows for c in r.coverage if c.status == "unsupported"}
+    )
+    for name, kind, reason in left:
+        console.print(f"not quantized: {name} ({kind}): {reason}", soft_wrap=True)
+    console.print(f"report: {folder / 'report.html'}", soft_wrap=True)
+
+
+def _cells(row: "SchemeResult", float_metric: float) -> list[str]:
+    def text(value: float | int | None, form: str) -> str:
+        return "–" if value is None else format(value, form)
+
+    change = None if row.metric is None else row.metric - float_metric
+    kilobytes = None if row.model_bytes is None else row.model_bytes / 1000
+    return [
+        row.scheme, text(row.metric, ".2f"), text(change, "+.2f"), text(row.agreement, ".1f"),
+        text(row.weight_bits, ".2f"), text(row.input_bits, ".2f"),
+        text(kilobytes, ",.0f" if (kilobytes or 0) >= 100 else ".1f"),
+        text(row.accumulator_bits, "d"), text(row.overflow_rate, ".1%"),
+    ]  # fmt: skip
