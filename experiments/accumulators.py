@@ -1,6 +1,6 @@
 """How narrow can an accumulator be? Accuracy over its width, with no overflow possible, for seven ways to get there.
 
-    python experiments/accumulators.py digits            # or resnet8, lenet, fashion_cnn (these need BITWRIGHT_DATA)
+    python experiments/accumulators.py digits     # or resnet8, lenet, fashion_cnn, espcn (these need BITWRIGHT_DATA)
 
 Without training: bounded weights by projection (a2q), and AXE; bias correction follows both. With training, from the
 float network, all equally long: plain integers, whose certificate is the post-training minimisation, and at narrower
@@ -11,22 +11,24 @@ A network's rows are kept as they come, so a run that is interrupted goes on whe
 
 import argparse
 import csv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
 from bitwright.config import from_text
 from bitwright.datapath.widths import data_type_bits
-from bitwright.model.data.images import Normalize
+from bitwright.model.data.images import Normalize, luma
 from bitwright.model.data.location import data_folder
+from bitwright.model.data.samples import Reader
 from bitwright.model.evaluate import evaluate, reference
 from bitwright.model.layers import FakeQuantizedLayer, QuantizedLayer
 from bitwright.model.prepare import calibrate, freeze, prepare
-from bitwright.model.task import Batch, Task
-from bitwright.model.train import cross_entropy, learn_norms, norm_excess, penalised, train
+from bitwright.model.task import Batch, Task, call
+from bitwright.model.train import Loss, cross_entropy, learn_norms, norm_excess, penalised, train
 from bitwright.model.training import Shuffled, Training
 from bitwright.model.transform import axe, correct_bias, fold_batchnorm
 from bitwright.model.zoo import TASKS
@@ -36,10 +38,11 @@ from bitwright.model.zoo.real import (
     CIFAR10_JPEG_TRAINING,
     FASHION_NORMALIZE,
     FASHION_TRAINING,
+    IMAGENET_TEST,
     MNIST_TRAINING,
     RAW_PIXELS,
     REAL,
-)  # fmt: skip
+)
 from bitwright.model.zoo.trained import Split
 from bitwright.quantization import compressibility
 from bitwright.recipes import kept_ends
@@ -52,29 +55,57 @@ RESULTS = Path(__file__).parent / "results"
 class Setting:
     """A network, what it is trained and tested on, and the widths of interest by weight and input bits."""
 
-    training: Split | None  # None: the digits' own training half
+    training: Callable[[], Batch]
     test: Split | None  # None: the task's own
     schedule: Training
     widths: dict[tuple[int, int], tuple[int, ...]]
+    loss: Loss = cross_entropy
+
+
+def digits() -> Batch:
+    """The training half of the embedded digits."""
+    images, labels = digits_training_half()
+    return Batch((images,), labels)
+
+
+def stored(reader: Reader, count: int, normalize: Normalize) -> Callable[[], Batch]:
+    """The first so many samples of a collection."""
+    return lambda: next(Split(reader, range(count), normalize, count).batches(data_folder()))
+
+
+def patches() -> Batch:
+    """Luma in pieces of 64 × 64 and half that, 9 of each of 128 ImageNet images, reduced as the network expects it."""
+    images = luma(np.asarray(IMAGENET_TEST.read(data_folder(), range(128)).inputs))
+    large = torch.from_numpy(images[:, 16:208, 16:208]).unfold(1, 64, 64).unfold(2, 64, 64).reshape(-1, 1, 64, 64)
+    small = nn.functional.interpolate(large, scale_factor=0.5, mode="bicubic", align_corners=False)
+    return Batch(((small.round().clamp(0, 255) / 255).float(),), (large / 255).float())
+
+
+def squared_error(model: nn.Module, batch: Batch) -> torch.Tensor:
+    """Mean squared error of pixels in [0, 1]."""
+    return nn.functional.mse_loss(call(model, batch.inputs), batch.targets)
 
 
 SETTINGS = {
     "digits": Setting(
-        None, None, Training(epochs=15, learning_rate=2e-3),
+        digits, None, Training(epochs=15, learning_rate=2e-3),
         {(8, 8): (20, 18, 17, 16, 15, 14), (4, 8): (16, 15, 14, 13, 12), (4, 4): (14, 12, 11, 10, 9, 8)},
     ),
     "resnet8": Setting(
-        Split(CIFAR10_JPEG_TRAINING, range(30000), RAW_PIXELS, 30000),
-        Split(CIFAR10_JPEG_TEST, range(0, 10000, 4), RAW_PIXELS, 128),
+        stored(CIFAR10_JPEG_TRAINING, 30000, RAW_PIXELS), Split(CIFAR10_JPEG_TEST, range(0, 10000, 4), RAW_PIXELS, 128),
         Training(epochs=1, learning_rate=1e-4), {(4, 4): (16, 14, 13, 12, 11, 10), (8, 8): (20, 18, 17, 16, 15)},
     ),
     "lenet": Setting(
-        Split(MNIST_TRAINING, range(30000), Normalize(deviation=(256.0,)), 30000), None, Training(learning_rate=1e-3),
-        {(4, 4): (16, 14, 12, 11, 10, 9), (8, 8): (20, 18, 16, 15, 14)},
+        stored(MNIST_TRAINING, 30000, Normalize(deviation=(256.0,))), None, Training(learning_rate=1e-3),
+        {(4, 4): (14, 12, 11, 10), (8, 8): (18, 16, 15)},
     ),
     "fashion_cnn": Setting(
-        Split(FASHION_TRAINING, range(10000), FASHION_NORMALIZE, 10000), None, Training(epochs=2, learning_rate=1e-3),
-        {(4, 4): (16, 14, 12, 11, 10, 9), (8, 8): (20, 18, 16, 15, 14)},
+        stored(FASHION_TRAINING, 10000, FASHION_NORMALIZE), None, Training(epochs=2, learning_rate=1e-3),
+        {(4, 4): (14, 12, 11, 10), (8, 8): (18, 16, 15)},
+    ),
+    "espcn": Setting(
+        patches, None, Training(epochs=2, learning_rate=3e-4),
+        {(4, 4): (14, 13, 12, 11), (8, 8): (20, 18, 16, 15)}, squared_error,
     ),
 }  # fmt: skip
 NARROWER = ((7, 7), (6, 6), (5, 5), (3, 3))
@@ -93,7 +124,7 @@ class Row:
     target: int  # width asked for; 0 where none was
     certified: int  # width that its integers need
     formats: int  # width that the data types ask for
-    accuracy: float  # per cent
+    metric: float  # top-1 in per cent, PSNR in dB
     sparsity: float  # per cent of the weights between the ends
     entropy_ratio: float  # 32-bit floats over the entropy of the integers
     lzma_ratio: float  # 32-bit floats over the size that a real compressor gives
@@ -108,7 +139,7 @@ class Study:
         self.task: Task = task if self.setting.test is None else replace(task, test_split=self.setting.test)
         self.calibration = list(self.task.calibration())
         model = self.task.load()
-        self.batches = Shuffled(training_batch(self.setting.training), 64)
+        self.batches = Shuffled(self.setting.training(), 64)
         self.folded = fold_batchnorm(model, self.calibration[0].inputs)
         self.against = reference(self.task, model)
 
@@ -121,7 +152,7 @@ class Study:
         wide = calibrate(
             prepare(self.folded, from_text("integer(16, 16)"), self.calibration[0].inputs), self.calibration
         )
-        train(wide, self.batches, self.setting.schedule)
+        train(wide, self.batches, self.setting.schedule, loss=self.setting.loss)
         return evaluate(self.task, wide, self.against).metric
 
     def untrained(self, method: str, bits: tuple[int, int], width: int) -> nn.Module:
@@ -136,7 +167,7 @@ class Study:
     def trained(self, method: str, bits: tuple[int, int], width: int) -> nn.Module:
         text = TRAINED.get(method, "integer({}, {})").format(*bits, width)
         model = self.simulated(text)
-        loss = cross_entropy
+        loss = self.setting.loss
         if method in ("A2Q", "A2Q+"):
             learn_norms(model)
             loss = penalised(loss, norm_excess)
@@ -158,14 +189,6 @@ class Study:
             method, *bits, width, certified, data_type_bits(longest, bits[1], bits[0], is_input_signed=False), accuracy,
             100 * sizes.sparsity, sizes.ratio(sizes.entropy_bits), sizes.ratio(float(sizes.lzma_bits)),
         )  # fmt: skip
-
-
-def training_batch(split: Split | None) -> Batch:
-    """All training samples."""
-    if split is None:
-        images, labels = digits_training_half()
-        return Batch((images,), labels)
-    return next(split.batches(data_folder()))
 
 
 def plan(setting: Setting) -> Iterator[tuple[str, tuple[int, int], int]]:
@@ -215,15 +238,16 @@ def write(path: Path, rows: list[Row]) -> None:
 def page(study: Study, rows: list[Row]) -> str:
     """Tables of accuracy over width."""
     schedule = study.setting.schedule
-    fine_tuned = next(row.accuracy for row in rows if row.method == "float, trained")
+    fine_tuned = next(row.metric for row in rows if row.method == "float, trained")
     count = len(study.batches.samples.targets)
+    unit = f"{study.task.metric.name} ({study.task.metric.unit})"
     lines = [
         f"# Accumulators of {study.name}",
         "",
-        f"Float top-1: {study.against.metric:.2f} % on {study.against.samples} test images, {fine_tuned:.2f} % after "
-        f"the same training (at 16 bits). Training: {schedule.epochs} epochs over {count} images in batches of 64, AdamW "
-        f"at {schedule.learning_rate:g} with a cosine, one seed, no augmentation. No register can overflow: each row's "
-        f"certificate is proved. Made by `python experiments/accumulators.py {study.name}`.",
+        f"Float {unit}: {study.against.metric:.2f} on {study.against.samples} test images, {fine_tuned:.2f} after "
+        f"the same training (at 16 bits). Training: {schedule.epochs} epochs over {count} images in batches of 64, "
+        f"AdamW at {schedule.learning_rate:g} with a cosine, one seed, no augmentation. No register can overflow: "
+        f"each row's certificate is proved. Made by `python experiments/accumulators.py {study.name}`.",
     ]
     for bits in study.setting.widths:
         own = [row for row in rows if (row.weight_bits, row.input_bits) == bits]
@@ -231,7 +255,7 @@ def page(study: Study, rows: list[Row]) -> str:
         lines += ["", f"## {bits[0]}-bit weights, {bits[1]}-bit inputs", ""]
         if plain is not None:
             lines += [
-                f"The data types ask for {plain.formats} bits. Plain training: {plain.accuracy:.2f} %, certified at "
+                f"The data types ask for {plain.formats} bits. Plain training: {plain.metric:.2f}, certified at "
                 f"{plain.certified} bits, {plain.sparsity:.1f} % zeros.",
                 "",
             ]
@@ -241,16 +265,16 @@ def page(study: Study, rows: list[Row]) -> str:
         ]
         for width in study.setting.widths[bits]:
             found = {row.method: row for row in own if row.target == width}
-            cells = [f"{found[m].accuracy:.2f}" if m in found else "–" for m in ("a2q", "AXE", *TRAINED)]
-            best = max((found[m] for m in TRAINED if m in found), key=lambda row: row.accuracy, default=None)
+            cells = [f"{found[m].metric:.2f}" if m in found else "–" for m in ("a2q", "AXE", *TRAINED)]
+            best = max((found[m] for m in TRAINED if m in found), key=lambda row: row.metric, default=None)
             if best is not None:
                 cells += [f"{best.sparsity:.1f} %", f"{best.entropy_ratio:.1f}×", f"{best.lzma_ratio:.1f}×"]
                 lines.append(f"| {width} | " + " | ".join(cells) + " |")
         lines += ["", "Zeros, and 32-bit floats over the integers' size: of the best trained network at the width."]
     narrow = sorted((row for row in rows if row.method == "plain"), key=lambda row: -row.weight_bits)
     lines += ["", "## The data-type bound, and post-training minimisation", ""]
-    lines += ["| weights and inputs | data types ask for | certified | top-1 |", "|---|---|---|---|"]
-    lines += [f"| {r.weight_bits}, {r.input_bits} | {r.formats} | {r.certified} | {r.accuracy:.2f} |" for r in narrow]
+    lines += ["| weights and inputs | data types ask for | certified | metric |", "|---|---|---|---|"]
+    lines += [f"| {r.weight_bits}, {r.input_bits} | {r.formats} | {r.certified} | {r.metric:.2f} |" for r in narrow]
     return "\n".join(lines) + "\n"
 
 

@@ -91,7 +91,7 @@ class Pinned:
         quantizer = layer.weight_quantizer
         if quantizer is None:
             raise ValueError("the model is not calibrated; call calibrate first")
-        rows = layer.lowering.weight_rows(layer.weight.detach().float(), layer.block).numpy()
+        rows = layer.lowering.weight_rows(layer.real_weight().detach().float(), layer.block).numpy()
         ranges = tuple(quantizer.find_ranges(rows, layer.weight_ranges))
         # any rounding but to nearest, or another divisor than the stored scale, would move points of the grid
         quantizer = replace(quantizer, divide_by=ScaleValue.STORED, rounding=Rounding.NEAREST_EVEN)
@@ -119,6 +119,7 @@ class Pinned:
         # a parameter of its own: an embedding may share the old one
         layer.weight = nn.Parameter(real.contiguous(), requires_grad=layer.weight.requires_grad)
         layer.weight_quantizer, layer._weight_ranges = self.quantizer, self.ranges
+        layer.norm = None
         if "weight" in layer.steps:
             del layer.steps["weight"]
         layer.forget()
