@@ -34,5 +34,5 @@ def test_every_layer_has_its_own_register_below_the_bound(below):
 
 
 def test_a_width_that_holds_no_weight_names_the_layer_and_the_least():
-    with pytest.raises(ValueError, match="layer 2: a2q: 2 bits .* accumulator_bits=5 is the least"):
+    with pytest.raises(ValueError, match=r"layer 2: a2q: 2 bits .* accumulator_bits=5 is the least"):
         below_data_types(network(), 10, weight_bits=4, input_bits=4, example=(X,))

@@ -21,7 +21,8 @@ class one_sentence:
         if isinstance(error, KeyboardInterrupt):  # here, as typer turns it into an exit without a word
             leave(STOPPED, 130)
         if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("bitwright"):
-            leave(f"{error.name} is not installed; pip install 'bitwright[compare]'", 2)
+            extra = "rtl" if error.name.startswith("amaranth") else "compare"
+            leave(f"{error.name} is not installed; pip install 'bitwright[{extra}]'", 2)
         if isinstance(error, ImportError | ValueError | OverflowError):
             leave(str(error), 2)
         if isinstance(error, OSError):

@@ -1,5 +1,6 @@
 """`bitwright cost`."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +34,7 @@ def cost(
         bool, typer.Option("--equal-area", help="Give each scheme the multipliers' area of the first.")
     ] = False,
     data: Annotated[Path | None, typer.Option(help="Data, as in compare.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Cycles, traffic, energy and area of a network on a systolic array, layer by layer; several schemes side by side.
 
@@ -51,6 +53,9 @@ def cost(
             if ":" not in model:
                 use_data_folder(data)
             source = pricing.task_source(chosen_task(model, data))
-        prices = pricing.price_all(source, texts, hardware, batch=batch, has_equal_area=equal_area)
-        table = prices[0].lines() if len(prices) == 1 else []
-        print("\n".join([*table, "", *pricing.lines(prices)] if table else pricing.lines(prices)))
+        prices = pricing.price(source, texts, hardware, batch=batch, has_equal_area=equal_area)
+        if as_json:
+            print(json.dumps([found.record() for found in prices], indent=1))
+            return
+        layers = [*prices[0].lines(), ""] if len(prices) == 1 else []
+        print("\n".join([*layers, *pricing.lines(prices)]))

@@ -1,0 +1,117 @@
+"""A scheme and a size to a file of Verilog, with what a reader must know at its head."""
+
+import hashlib
+import inspect
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from bitwright.config import from_text
+from bitwright.formats import Format, Table
+from bitwright.recipe import Recipe
+from bitwright.rtl.operand import Sign
+from bitwright.rtl.output_stationary import OutputStationary
+from bitwright.rtl.plan import LONGEST, Plan, plan
+from bitwright.rtl.systolic import WeightStationary
+from bitwright.rtl.unit import Unit
+from bitwright.rtl.units import ProcessingElement, VectorUnit
+from bitwright.rtl.verilog import rtlil, to_verilog
+
+
+@dataclass(frozen=True)
+class Circuit:
+    """A generated circuit: a unit, what it is called, and the scheme's text that it was made from."""
+
+    unit: Unit
+    plan: Plan
+    name: str
+    scheme: str
+    source: str
+
+    def facts(self) -> list[str]:
+        """What a user must know, a line each."""
+        made = self.plan
+        lines = [
+            f"scheme    {self.scheme}",
+            f"source    {self.source}",
+            f"inputs    {_operand(made.x.formats)}",
+            f"weights   {_operand(made.w.formats)}",
+            f"sums      {made.inner.bits} bits in units of 2**{made.unit}, of up to {made.products or made.k} products",
+        ]
+        if made.outer is not None:
+            unit = made.unit + made.outer.scale.unit
+            lines.append(f"totals    {made.outer.register.bits} bits in units of 2**{unit}, of up to {made.k} products")
+        return [*lines, f"then      {made.outside}"]
+
+    def verilog(self) -> str:
+        """The text of the file. Needs yosys: pip install 'bitwright[synthesis]'."""
+        return _comment("//", self._header()) + to_verilog(self.rtlil)
+
+    @cached_property
+    def rtlil(self) -> str:
+        """The same circuit as yosys' intermediate language, which needs no yosys."""
+        return rtlil(self.unit, self.name)
+
+    def write(self, folder: Path, *, as_rtlil: bool = False) -> Path:
+        """The file in that folder."""
+        text = _comment("#", self._header()) + self.rtlil if as_rtlil else self.verilog()
+        path = folder / f"{self.name}.{'il' if as_rtlil else 'v'}"
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def _header(self) -> list[str]:
+        digest = hashlib.sha256(self.rtlil.encode()).hexdigest()
+        ports = inspect.getdoc(type(self.unit)) or ""
+        return [self.name, "", *self.facts(), f"sha256    {digest} of its RTLIL", "", *ports.splitlines()]
+
+
+def circuit(
+    scheme: str, unit: str = "array", rows: int = 16, columns: int = 16, *, k: int = LONGEST, inputs: str = "both"
+) -> Circuit:
+    """The circuit that a text names: an `array` of rows × columns that keeps its weights, an `output-stationary` one, a
+    `vector` unit of as many lanes as rows, or an `element` of the first array.
+
+    `inputs` is both, unsigned or signed: which of the formats that a scheme has for inputs are built.
+    """
+    signs = {sign.name.lower(): sign for sign in Sign}
+    if inputs not in signs:
+        raise ValueError(f"{inputs!r} inputs found; choose from {', '.join(signs)}")
+    found = from_text(scheme)
+    if isinstance(found, Recipe):
+        raise ValueError(f"{scheme} is a recipe of several schemes; generate the circuit of one of them")
+    made = plan(found, k=k, sign=signs[inputs])
+    match unit:
+        case "array":
+            array: WeightStationary | OutputStationary = WeightStationary(made, rows, columns)
+            return Circuit(array, array.plan, f"{_slug(scheme)}_{rows}x{columns}", scheme, found.source)
+        case "output-stationary":
+            array = OutputStationary(made, rows, columns)
+            return Circuit(array, array.plan, f"{_slug(scheme)}_outputs_{rows}x{columns}", scheme, found.source)
+        case "vector":
+            return Circuit(VectorUnit(made, rows), made, f"{_slug(scheme)}_vector_{rows}", scheme, found.source)
+        case "element":
+            made = made.elementwise()
+            return Circuit(ProcessingElement(made), made, f"{_slug(scheme)}_element", scheme, found.source)
+    raise ValueError(f"there is no unit {unit!r}; choose from array, output-stationary, vector, element")
+
+
+def _slug(text: str) -> str:
+    words = re.sub(r"\W+", "_", text.rpartition(":")[2]).strip("_")
+    return words if len(words) <= 40 else f"{words[:31]}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _operand(formats: tuple[Format, ...]) -> str:
+    named = [_format(format) for format in formats]
+    return named[0] if len(named) == 1 else "; ".join(f"{i}: {name}" for i, name in enumerate(named))
+
+
+def _format(format: Format) -> str:
+    if isinstance(format, Table):
+        return f"a table of {2**format.bits} values from {format.values.min():g} to {format.values.max():g}"
+    return repr(format)
+
+
+def _comment(mark: str, lines: list[str]) -> str:
+    return "".join(f"{mark} {line}".rstrip() + "\n" for line in lines)

@@ -1,0 +1,145 @@
+"""A systolic array that keeps its sums: inputs move right, weights move down, one element of K a clock."""
+
+from dataclasses import replace
+
+from amaranth.hdl import Const, Module, Mux, Signal, Value, unsigned
+from amaranth.lib.wiring import In, Out
+
+from bitwright.rtl.decoder import OperandDecoder
+from bitwright.rtl.dot import lane_product
+from bitwright.rtl.operand import Operand
+from bitwright.rtl.plan import Plan
+from bitwright.rtl.systolic import delay
+from bitwright.rtl.term import Term, term_shapes
+from bitwright.rtl.unit import Unit, place
+from bitwright.rtl.units import term_of
+
+
+class SummingElement(Unit):
+    """A multiplier with its sum, of an output-stationary array. Latency 1.
+
+    valid, first, and both _out   in, out: take this product; start from zero; move right with the input
+    x_{part}, w_{part}, and _out  in, out: input term to the right, weight term down
+    drain                         in: take the sum from above instead
+    sum_in, sum                   in, out: inner register of the element above, and of this one
+    """
+
+    is_clocked = True
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        ports = {"drain": In(1), "sum_in": In(plan.inner.shape), "sum": Out(plan.inner.shape)}
+        for name in ("valid", "first"):
+            ports |= {name: In(1), f"{name}_out": Out(1)}
+        for operand, bounds in (("x", plan.x.bounds), ("w", plan.w.bounds)):
+            for part, shape in term_shapes(bounds).items():
+                ports |= {f"{operand}_{part}": In(shape), f"{operand}_{part}_out": Out(shape)}
+        super().__init__(ports, plan)
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        for name in self.ports():
+            if name.endswith("_out"):
+                m.d.sync += getattr(self, name).eq(getattr(self, name.removesuffix("_out")))
+        before = {part: getattr(self, f"w_{part}_out") for part in term_shapes(self.plan.w.bounds)}
+        nothing = Const(0, unsigned(0))
+        # the weight that moves on was the one of the lane before
+        w_before = Term(*(before.get(part, nothing) for part in Term._fields))
+        product = lane_product(m, "lane", self.plan, term_of(self, "x"), term_of(self, "w"), w_before)
+        register = self.plan.inner
+        start = Mux(self.first, 0, self.sum)
+        start = start.as_signed() if register.is_signed else start
+        after = register.add(m, "after", start, [product], self.plan.addend_width)
+        with m.If(self.drain):
+            m.d.sync += self.sum.eq(self.sum_in)
+        with m.Elif(self.valid):
+            m.d.sync += self.sum.eq(after)
+        return m
+
+
+class OutputStationary(Unit):
+    """rows × columns multipliers that keep their sums: row r is row r of x, column c row c of w.
+
+    valid, first   in: an element of K is given, and the first one
+    x_{r}, w_{c}   in: its stored codes; x_select, w_select: their formats, where there are several. Formats that limit
+                   the terms of a group take the limited elements, as integers
+    drain          in: move all sums down by one row
+    sum_{c}        out: inner register of the last row, in units of 2**plan.unit; while `drain` is high the row above
+                   follows at every clock
+    read_{c}       out: what is read from it, where the register has a readout
+
+    Elements follow each other without a pause where inputs hold digits of neighbours.
+
+    Latency: the sums of K elements are complete rows + columns + K - 2 cycles after the first one was given (SCALE-Sim
+    counts a fold so), and rows - 1 cycles of `drain` bring the others to the last row.
+    """
+
+    is_clocked = True
+
+    def __init__(self, plan: Plan, rows: int, columns: int) -> None:
+        if rows < 1 or columns < 1:
+            raise ValueError(f"an array of {rows} rows and {columns} columns found; each is at least 1")
+        if plan.products is not None:
+            raise ValueError(
+                f"an output-stationary element holds one sum over all of K, blocks of {plan.products} products found; "
+                "use a weight-stationary array"
+            )
+        if plan.w.bounds.reach:
+            raise ValueError("weights hold digits of neighbours; give that format to the inputs")
+        self.plan = plan = replace(plan, x=plan.x.elementwise(), w=plan.w.elementwise())
+        self.rows, self.columns = rows, columns
+        ports = {"valid": In(1), "first": In(1), "drain": In(1)}
+        selects = {"x_select": plan.x.select_bits, "w_select": plan.w.select_bits}
+        ports |= {name: In(bits) for name, bits in selects.items() if bits}
+        ports |= {f"x_{r}": In(plan.x.bits) for r in range(rows)} | {f"w_{c}": In(plan.w.bits) for c in range(columns)}
+        for c in range(columns):
+            ports[f"sum_{c}"] = Out(plan.inner.shape)
+            if plan.inner.readout is not None:
+                ports[f"read_{c}"] = Out(plan.inner.read_shape)
+        super().__init__(ports, plan, rows, columns)
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        cells = [[SummingElement(self.plan) for _ in range(self.columns)] for _ in range(self.rows)]
+        for r, row in enumerate(cells):
+            entering = {
+                **self._terms(m, platform, "x", self.plan.x, r),
+                "valid": delay(m, f"valid_{r}", self.valid, r),
+                "first": delay(m, f"first_{r}", self.first, r),
+            }
+            for c, cell in enumerate(row):
+                place(m, platform, f"pe_{r}_{c}", cell)
+                m.d.comb += cell.drain.eq(self.drain)
+                if r:
+                    m.d.comb += cell.sum_in.eq(cells[r - 1][c].sum)
+                m.d.comb += [getattr(cell, port).eq(value) for port, value in entering.items()]
+                entering = {port: getattr(cell, f"{port}_out") for port in entering}
+        for c in range(self.columns):
+            entering = self._terms(m, platform, "w", self.plan.w, c)
+            for row in cells:
+                m.d.comb += [getattr(row[c], port).eq(value) for port, value in entering.items()]
+                entering = {port: getattr(row[c], f"{port}_out") for port in entering}
+            bottom = cells[-1][c].sum
+            m.d.comb += getattr(self, f"sum_{c}").eq(bottom)
+            if self.plan.inner.readout is not None:
+                m.submodules[f"read_{c}"] = reader = Module()
+                m.d.comb += getattr(self, f"read_{c}").eq(self.plan.inner.read(reader, bottom))
+        return m
+
+    def _terms(self, m: Module, platform: object, name: str, operand: Operand, i: int) -> dict[str, Value]:
+        """Decoded operand of one row or column, entering i cycles late."""
+        code = getattr(self, f"{name}_{i}")
+        codes = [code]
+        if operand.bounds.reach:  # whether a digit was moved is seen beside the lane before
+            before = Signal(operand.bits, name=f"{name}_{i}_before")
+            m.d.sync += before.eq(code)
+            codes = [before, code]
+        decoder = OperandDecoder(operand, len(codes))
+        place(m, platform, f"decode_{name}_{i}", decoder)
+        m.d.comb += [getattr(decoder, f"code_{lane}").eq(value) for lane, value in enumerate(codes)]
+        if operand.select_bits:
+            m.d.comb += decoder.select.eq(getattr(self, f"{name}_select"))
+        return {
+            f"{name}_{part}": delay(m, f"{name}_{i}_{part}", getattr(decoder, f"{part}_{len(codes) - 1}"), i)
+            for part in term_shapes(operand.bounds)
+        }

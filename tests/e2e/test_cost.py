@@ -1,0 +1,65 @@
+"""`bitwright cost` as a user runs it."""
+
+import json
+
+import pytest
+
+LLAMA = {"model_type": "llama", "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2,
+         "num_attention_heads": 4, "vocab_size": 1000}  # fmt: skip
+
+
+def test_a_task_is_priced_layer_by_layer(here):
+    done = here("cost", "digits", "--scheme", "vs_quant(4, 4)", "--array", "32x32")
+    assert done.status == 0
+    assert "blocks.1.0           64    9   1      16      1" in done.out
+    assert "MAC energy: fitted (after Horowitz" in done.out
+    assert "DRAM energy: cited (LPDDR4" in done.out
+    assert "not priced: 17 modules (Identity, ReLU, AdaptiveAvgPool2d): no matrix product" in done.out
+
+
+def test_a_language_model_is_priced_from_its_configuration(here, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA))
+    done = here("cost", "config.json", "-s", "integer(8, 8); vs_quant(4, 4)", "--tokens", "16", "--equal-area")
+    assert done.status == 0
+    first, second = (line.split() for line in done.out.splitlines()[1:3])
+    assert "32x32" in first
+    assert "32x32" not in second  # smaller cells, so more of them
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("digits", "--array", "32"), "an array of '32' found"),
+        (("digits", "-s", "integer(4, None)"), "leaves inputs in float"),
+        (("missing.json",), "No such file or directory: missing.json"),
+        (("digit",), "did you mean 'digits'?"),
+    ],
+)
+def test_what_cannot_be_priced_is_one_sentence(here, arguments, sentence):
+    done = here("cost", *arguments)
+    assert done.status == 2
+    assert sentence in done.sentence
+
+
+def test_a_recipe_gives_layers_of_a_description_their_own_schemes(here, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA))
+    uniform = here("cost", "config.json", "-s", "integer(4, 4)", "--tokens", "16")
+    ends = here("cost", "config.json", "-s", "kept_ends(integer(4, 4), integer(8, 8))", "--tokens", "16")
+
+    def moved(done):
+        return {
+            line.split()[0]: line.split()[8] for line in done.out.splitlines() if line.startswith(("layers", "head"))
+        }
+
+    changed = {name for name, kilobytes in moved(uniform).items() if moved(ends)[name] != kilobytes}
+    assert changed == {"layers.0.query", "head"}
+
+
+def test_machines_get_the_same_as_json(here, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA))
+    (found,) = json.loads(here("cost", "config.json", "--tokens", "16", "--json").out)
+    assert found["scheme"] == "integer(8, 8)"
+    assert sum(layer["cycles"] for layer in found["layers"]) == found["cycles"]
+    parts = sum(found[part]["value"] for part in ("mac_pj", "sram_pj", "dram_pj"))
+    assert found["energy_pj"]["value"] == pytest.approx(parts)
+    assert found["energy_pj"]["origins"] == ["cited", "fitted"]
