@@ -10,13 +10,13 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from bitwright.recipes import RECIPES
-from bitwright.schemes import CATALOGUE
+from bitwright.schemes import CATALOGUE, FOLDED
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the index and one page a scheme module, to the files and to the navigation."""
     modules: dict[str, list[Callable[..., Any]]] = {}
-    for factory in (*CATALOGUE, *RECIPES):
+    for factory in (*CATALOGUE, *FOLDED, *RECIPES):
         modules.setdefault(factory.__module__, []).append(factory)
     pages = {name.rpartition(".")[2]: (sys.modules[name], made) for name, made in modules.items()}
     files.append(File.generated(config, "schemes/index.md", content=_index(pages)))

@@ -8,10 +8,10 @@ from bitwright import recipes
 from bitwright.comparison import DEFAULT_SCHEMES
 from bitwright.config import FACTORIES, from_text
 from bitwright.recipe import Promotion, Recipe, Rule
-from bitwright.schemes import CATALOGUE, ant, integer, mxfp4, vs_quant
+from bitwright.schemes import CATALOGUE, FOLDED, ant, integer, mxfp4, vs_quant
 
 
-@pytest.mark.parametrize("factory", [*CATALOGUE, *recipes.RECIPES], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("factory", [*CATALOGUE, *FOLDED, *recipes.RECIPES], ids=lambda f: f.__name__)
 def test_every_factory_is_made_by_its_name_and_by_its_call(factory):
     assert from_text(factory.__name__) == from_text(f"{factory.__name__}()") == factory()
 
@@ -157,4 +157,4 @@ def test_a_module_that_is_not_there_is_named():
 
 
 def test_no_two_factories_share_a_name():
-    assert len(FACTORIES) == len(CATALOGUE) + len(recipes.RECIPES)
+    assert len(FACTORIES) == len(CATALOGUE) + len(FOLDED) + len(recipes.RECIPES)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bitwright.recipes import RECIPES
-from bitwright.schemes import CATALOGUE
+from bitwright.schemes import CATALOGUE, FOLDED
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "bitwright"
@@ -20,7 +20,7 @@ ORDINARY = {
 }
 """Catalogue names that code below the schemes may say, and why."""
 
-SCHEME_NAMES = sorted({factory.__name__ for factory in (*CATALOGUE, *RECIPES)} - ORDINARY.keys())
+SCHEME_NAMES = sorted({factory.__name__ for factory in (*CATALOGUE, *FOLDED, *RECIPES)} - ORDINARY.keys())
 
 
 def modules_below_schemes() -> list[Path]:

@@ -19,13 +19,13 @@ from bitwright.quantization.scale import ScaleValue
 from bitwright.recipe import Promotion, Recipe, Rule
 from bitwright.recipes import RECIPES
 from bitwright.scheme import Scheme
-from bitwright.schemes import CATALOGUE
+from bitwright.schemes import CATALOGUE, FOLDED
 from bitwright.schemes.a2q import L1Bounded
 from bitwright.schemes.mx import CeilingRule, OcpRule, RoundedRule
 from bitwright.schemes.overq import Overwrite, Pick
 from bitwright.schemes.term_revealing import ArtifactGrid, Recoding, TermBudget
 
-_SCHEMES: dict[str, Callable[..., Scheme]] = {f.__name__: f for f in CATALOGUE}
+_SCHEMES: dict[str, Callable[..., Scheme]] = {f.__name__: f for f in (*CATALOGUE, *FOLDED)}
 _RECIPES: dict[str, Callable[..., Recipe]] = {f.__name__: f for f in RECIPES}
 FACTORIES: dict[str, Callable[..., Scheme | Recipe]] = {**_SCHEMES, **_RECIPES}
 """What stands at the front of a scheme text."""

@@ -49,8 +49,8 @@ SCHEMES = (
     "term_revealing()",
     "a2q(4, 8, 14)",
     "a2q(4, 8, 14, tile=8)",
-    "bitwright.schemes.wrapnet:wrapnet(4, 4, accumulator_bits=7)",
-    "bitwright.schemes.wrapnet:wrapnet(1, 3, accumulator_bits=5, slope=2)",
+    "wrapnet(4, 4, accumulator_bits=7)",
+    "wrapnet(1, 3, accumulator_bits=5, slope=2)",
 )  # fmt: skip
 
 LAYERS = {

@@ -77,6 +77,6 @@ def test_inputs_without_a_negative_value_are_unsigned(low, levels):
 
 
 def test_the_scheme_is_made_from_text_with_its_module():
-    made = from_text("bitwright.schemes.wrapnet:wrapnet(2, 3, accumulator_bits=10, slope=2)")
+    made = from_text("wrapnet(2, 3, accumulator_bits=10, slope=2)")
     assert made == wrapnet(2, 3, 10, 2)
     assert made.datapath.inner == Accumulator(Int(10), Overflow.WRAP, readout=Cyclic(2))

@@ -10,10 +10,10 @@ def schemes() -> None:
     from rich.console import Console
 
     from bitwright.recipes import RECIPES
-    from bitwright.schemes import CATALOGUE
+    from bitwright.schemes import CATALOGUE, FOLDED
 
     console = Console(highlight=False)
-    for factory in (*CATALOGUE, *RECIPES):
+    for factory in (*CATALOGUE, *FOLDED, *RECIPES):
         parameters = ", ".join(
             f"{p.name}={p.default!r}" if p.default is not p.empty else p.name
             for p in inspect.signature(factory).parameters.values()
