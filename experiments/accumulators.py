@@ -1,12 +1,12 @@
-"""How narrow can an accumulator be? Accuracy over its width, with no overflow possible, for seven ways to get there.
+"""How narrow can an accumulator be? Accuracy over its width, with no overflow possible, for eight ways to get there.
 
     python experiments/accumulators.py digits     # or resnet8, lenet, fashion_cnn, espcn (these need BITWRIGHT_DATA)
 
 Without training: bounded weights by projection (a2q), and AXE; bias correction follows both. With training, from the
 float network, all equally long: plain integers, whose certificate is the post-training minimisation, and at narrower
-types the data-type bound; A2Q and A2Q+ with learned norms and their regulariser; projection at every step. The first
-and the last layer have 8 bits and as wide a register as they need. Sparsity and sizes are of the layers between.
-A network's rows are kept as they come, so a run that is interrupted goes on where it was.
+types the data-type bound; A2Q and A2Q+ with learned norms and their regulariser; projection at every step, from the
+float weights or from AXE's. The first and the last layer have 8 bits and as wide a register as they need. Sparsity and
+sizes are of the layers between. Rows are kept as they come, so a run that is interrupted goes on where it was.
 """
 
 import argparse
@@ -176,9 +176,26 @@ class Study:
         train(model, self.batches, self.setting.schedule, loss=loss)
         return model
 
+    def from_axe(self, bits: tuple[int, int], width: int) -> nn.Module:
+        """Projection at every step, from AXE's weights and scales."""
+        chosen = {m.name: m for m in self.untrained("AXE", bits, width).modules() if isinstance(m, FakeQuantizedLayer)}
+        model = self.simulated(TRAINED["projected"].format(*bits, width))
+        layers = [m for m in model.modules() if isinstance(m, FakeQuantizedLayer)]
+        with torch.no_grad():
+            for layer in layers:
+                source = chosen[layer.name]
+                layer.weight.copy_(source.weight)
+                if layer.bias is not None and source.bias is not None:
+                    layer.bias.copy_(source.bias)
+                layer.pin("weight", source.calibrated["weight"])
+        train(model, self.batches, self.setting.schedule, loss=self.setting.loss)
+        return model
+
     def row(self, method: str, bits: tuple[int, int], width: int) -> Row:
-        make = self.untrained if method in ("a2q", "AXE") else self.trained
-        model = make(method, bits, width)
+        if method == "from AXE":
+            model = self.from_axe(bits, width)
+        else:
+            model = (self.untrained if method in ("a2q", "AXE") else self.trained)(method, bits, width)
         frozen = freeze(model)  # proves every register
         layers = [m for m in frozen.modules() if isinstance(m, QuantizedLayer)][1:-1]
         sizes = Compressibility.total(compressibility(m.quantized_weight()) for m in layers)
@@ -199,7 +216,7 @@ def plan(setting: Setting) -> Iterator[tuple[str, tuple[int, int], int]]:
         yield "plain", bits, 0
     for bits, widths in setting.widths.items():
         for width in widths:
-            yield from ((method, bits, width) for method in ("a2q", "AXE", "A2Q", "A2Q+", "projected"))
+            yield from ((method, bits, width) for method in ("a2q", "AXE", *TRAINED, "from AXE"))
     for bits in NARROWER:
         yield "plain", bits, 0
 
@@ -262,13 +279,15 @@ def page(study: Study, rows: list[Row]) -> str:
                 "",
             ]
         lines += [
-            "| width | a2q, untrained | AXE, untrained | A2Q | A2Q+ | projected | zeros | entropy | LZMA |",
-            "|---|---|---|---|---|---|---|---|---|",
+            "| width | a2q, untrained | AXE, untrained | A2Q | A2Q+ | projected | from AXE | zeros | entropy | LZMA |",
+            "|---|---|---|---|---|---|---|---|---|---|",
         ]
         for width in study.setting.widths[bits]:
             found = {row.method: row for row in own if row.target == width}
-            cells = [f"{found[m].metric:.2f}" if m in found else "–" for m in ("a2q", "AXE", *TRAINED)]
-            best = max((found[m] for m in TRAINED if m in found), key=lambda row: row.metric, default=None)
+            cells = [f"{found[m].metric:.2f}" if m in found else "–" for m in ("a2q", "AXE", *TRAINED, "from AXE")]
+            best = max(
+                (found[m] for m in (*TRAINED, "from AXE") if m in found), key=lambda row: row.metric, default=None
+            )
             if best is not None:
                 cells += [f"{best.sparsity:.1f} %", f"{best.entropy_ratio:.1f}×", f"{best.lzma_ratio:.1f}×"]
                 lines.append(f"| {width} | " + " | ".join(cells) + " |")

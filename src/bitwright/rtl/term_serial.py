@@ -150,7 +150,7 @@ class TermSerialDot(Unit):
             with m.If(~x_next.any()):
                 for a, left in zip(at, w_terms):
                     m.d.sync += left.eq(Mux(a, left & ~w_bit, left))
-        with m.If(self.load):
+        with m.If(self.load):  # its registers hold anything at power-up
             m.d.sync += is_fresh.eq(1)
         return m
 

@@ -21,16 +21,15 @@ class RtlContract:
     """Circuits equal the golden model bit for bit: random operands, extreme ones, the source's examples.
 
     Override the fixture `scheme`. Blocks, and the tiles that formats look at, should be of 16 elements or fewer: a
-    simulated clock of a wide circuit takes long.
+    simulated clock of a wide circuit takes long. Dot units see inputs of either sign, the others none below zero.
     """
 
     @pytest.fixture
     def scheme(self) -> Scheme:
         raise NotImplementedError(f"{type(self).__name__}: override the fixture `scheme`")
 
-    @pytest.mark.parametrize("sign", [Sign.SIGNED, Sign.UNSIGNED])
-    def test_dot_unit_gives_the_golden_inner_sum(self, scheme: Scheme, sign: Sign) -> None:
-        assert_dot_unit_equals_golden(_case(scheme, sign))
+    def test_dot_unit_gives_the_golden_inner_sum(self, scheme: Scheme) -> None:
+        assert_dot_unit_equals_golden(_case(scheme, Sign.SIGNED))
 
     def test_vector_unit_gives_the_golden_total(self, scheme: Scheme) -> None:
         operands = _case(scheme, Sign.UNSIGNED)
