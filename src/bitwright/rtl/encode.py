@@ -25,7 +25,7 @@ MOST_CODES = 256
 def encode(format: Format, m: Module, name: str, value: Value, level: Int, rounding: Rounding) -> Value:
     """Code of a level: `value` counts units of 2**level.exponent and lies within level.range."""
     if format.run > 1 or format.bounds().reach:
-        raise ValueError(f"{format} has no encoder; register one: @bitwright.rtl.encode.register")
+        raise ValueError(f"{format} has no encoder; register one with bitwright.rtl.encode.encode.register")
     return compared(format, m, name, value, level, rounding)
 
 
