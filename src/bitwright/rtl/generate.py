@@ -103,11 +103,12 @@ def _slug(text: str) -> str:
 
 
 def _operand(formats: tuple[Format, ...]) -> str:
-    named = [_format(format) for format in formats]
+    named = [described(format) for format in formats]
     return named[0] if len(named) == 1 else "; ".join(f"{i}: {name}" for i, name in enumerate(named))
 
 
-def _format(format: Format) -> str:
+def described(format: Format) -> str:
+    """A format in a few words: tables by their range."""
     if isinstance(format, Table):
         return f"a table of {2**format.bits} values from {format.values.min():g} to {format.values.max():g}"
     return repr(format)
