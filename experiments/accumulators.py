@@ -97,19 +97,19 @@ SETTINGS = {
         Training(epochs=1, learning_rate=1e-4), {(4, 4): (14, 13, 12, 11, 10), (8, 8): (18, 17, 16, 15)},
     ),
     "lenet": Setting(
-        stored(MNIST_TRAINING, range(20000), Normalize(deviation=(256.0,))), None, Training(learning_rate=1e-3),
-        {(4, 4): (14, 12, 11, 10), (8, 8): (18, 16, 15)},
+        stored(MNIST_TRAINING, range(10000), Normalize(deviation=(256.0,))), None, Training(learning_rate=1e-3),
+        {(4, 4): (14, 12, 11, 10), (8, 8): (18, 16)},
     ),
     "fashion_cnn": Setting(
-        stored(FASHION_TRAINING, range(10000), FASHION_NORMALIZE), None, Training(epochs=2, learning_rate=1e-3),
-        {(4, 4): (14, 12, 11, 10), (8, 8): (18, 16, 15)},
+        stored(FASHION_TRAINING, range(10000), FASHION_NORMALIZE), None, Training(learning_rate=1e-3),
+        {(4, 4): (12, 10), (8, 8): (16,)},
     ),
     "espcn": Setting(
         patches, None, Training(epochs=2, learning_rate=3e-4),
-        {(4, 4): (14, 13, 12, 11), (8, 8): (20, 18, 16, 15)}, squared_error,
+        {(4, 4): (14, 13, 12), (8, 8): (16,)}, squared_error,
     ),
 }  # fmt: skip
-NARROWER = ((7, 7), (6, 6), (5, 5), (3, 3))
+NARROWER = ((6, 6), (5, 5), (3, 3))
 """Data types of the data-type bound beside those of a setting's widths."""
 
 TRAINED = {"A2Q": "a2q({}, {}, {}, each_sign=False)", "A2Q+": "a2q({}, {}, {})", "projected": "a2q({}, {}, {})"}
