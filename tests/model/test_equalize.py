@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bitwright.config import from_text
+from bitwright.model.data.location import data_folder
 from bitwright.model.prepare import calibrate, prepare
 from bitwright.model.task import Batch, Task
 from bitwright.model.transform import Balance, Magnitudes, Migration, WeightRanges, equalize, fold_batchnorm, links
@@ -114,6 +115,10 @@ def task_network(task: Task) -> tuple[nn.Module, list[Batch]]:
 @pytest.mark.parametrize("balance", BALANCES)
 @pytest.mark.parametrize("name", ["resnet8", "mobilenetv1_vww", "mobilenetv2", "stories260k"])
 def test_real_networks_compute_the_very_same(name, balance):
+    try:
+        data_folder()
+    except FileNotFoundError as absent:
+        pytest.skip(str(absent))
     require_the_very_same(REAL[name], balance)
 
 
