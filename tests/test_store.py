@@ -33,7 +33,7 @@ def filled(kind: type, **given):
     return kind(**values | given)
 
 
-LAYER = filled(LayerResult, input_range=(-0.1, 1 / 3), weight_sizes=Compressibility(*range(1, 10)))
+LAYER = filled(LayerResult, input_range=(-0.1, 1 / 3), weight_sizes=Compressibility(9, 2, 3, 36, 17.5, 20, 24, 40, 48))
 PICTURE = filled(Picture, edges=(0.0, 0.1, 0.2), counts=(3, 4), grid=(0.0, 1.0))
 NEIGHBOURS = filled(NeighbourResult, coverage=(filled(OutlierCoverage), filled(OutlierCoverage, cascade=8)))
 LANES = {"levels": (0.5, 17.25), "plain": (1.0, 15.0), "digits": (1.0, 1.0), "decoded": (1.0, 17.0)}
