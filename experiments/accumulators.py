@@ -1,6 +1,7 @@
 """How narrow can an accumulator be? Accuracy over its width, with no overflow possible, for eight ways to get there.
 
     python experiments/accumulators.py digits     # or resnet8, lenet, fashion_cnn, espcn (these need BITWRIGHT_DATA)
+    python experiments/accumulators.py resnet8_longer --methods A2Q+ A2Q
 
 Without training: bounded weights by projection (a2q), and AXE; bias correction follows both. With training, from the
 float network, all equally long: plain integers, whose certificate is the post-training minimisation, and at narrower
@@ -60,6 +61,7 @@ class Setting:
     schedule: Training
     widths: dict[tuple[int, int], tuple[int, ...]]
     loss: Loss = cross_entropy
+    task: str = ""  # the setting's own name where it is a task's
 
 
 def digits() -> Batch:
@@ -96,6 +98,11 @@ SETTINGS = {
         Split(CIFAR10_JPEG_TEST, range(0, 10000, 4), RAW_PIXELS, 128),
         Training(epochs=1, learning_rate=1e-4), {(4, 4): (14, 13, 12, 11, 10), (8, 8): (18, 17, 16, 15)},
     ),
+    "resnet8_longer": Setting(
+        stored(CIFAR10_JPEG_TRAINING, range(30000), RAW_PIXELS),
+        Split(CIFAR10_JPEG_TEST, range(0, 10000, 4), RAW_PIXELS, 128),
+        Training(epochs=4, learning_rate=1e-3), {(8, 8): (16,), (4, 4): (14, 12)}, task="resnet8",
+    ),
     "lenet": Setting(
         stored(MNIST_TRAINING, range(10000), Normalize(deviation=(256.0,))), None, Training(learning_rate=1e-3),
         {(4, 4): (14, 12, 11, 10), (8, 8): (18, 16)},
@@ -113,6 +120,7 @@ NARROWER = ((6, 6), (5, 5), (3, 3))
 """Data types of the data-type bound beside those of a setting's widths."""
 
 TRAINED = {"A2Q": "a2q({}, {}, {}, each_sign=False)", "A2Q+": "a2q({}, {}, {})", "projected": "a2q({}, {}, {})"}
+METHODS = ("plain", "a2q", "AXE", *TRAINED, "from AXE")
 
 
 @dataclass(frozen=True)
@@ -136,7 +144,7 @@ class Study:
 
     def __init__(self, name: str) -> None:
         self.name, self.setting = name, SETTINGS[name]
-        task = (TASKS | REAL)[name]
+        task = (TASKS | REAL)[self.setting.task or name]
         self.task: Task = task if self.setting.test is None else replace(task, test_split=self.setting.test)
         self.calibration = list(self.task.calibration())
         model = self.task.load()
@@ -216,7 +224,7 @@ def plan(setting: Setting) -> Iterator[tuple[str, tuple[int, int], int]]:
         yield "plain", bits, 0
     for bits, widths in setting.widths.items():
         for width in widths:
-            yield from ((method, bits, width) for method in ("a2q", "AXE", *TRAINED, "from AXE"))
+            yield from ((method, bits, width) for method in METHODS[1:])
     for bits in NARROWER:
         yield "plain", bits, 0
 
@@ -224,7 +232,11 @@ def plan(setting: Setting) -> Iterator[tuple[str, tuple[int, int], int]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("network", choices=list(SETTINGS))
-    name = parser.parse_args().network
+    parser.add_argument(
+        "--methods", nargs="+", default=METHODS, choices=METHODS, metavar="METHOD", help="of the columns"
+    )
+    arguments = parser.parse_args()
+    name = arguments.network
     torch.set_num_threads(1)
     path = RESULTS / f"accumulators_{name}.csv"
     rows = read(path)
@@ -233,7 +245,7 @@ def main() -> None:
         rows.append(Row("float, trained", 32, 32, 0, 0, 0, study.fine_tuned_float(), 0.0, 1.0, 1.0))
     done = {(row.method, (row.weight_bits, row.input_bits), row.target) for row in rows}
     for job in plan(study.setting):
-        if job not in done:
+        if job not in done and job[0] in arguments.methods:
             rows.append(study.row(*job))
             print(rows[-1], flush=True)
         write(path, rows)
@@ -284,7 +296,7 @@ def page(study: Study, rows: list[Row]) -> str:
         ]
         for width in study.setting.widths[bits]:
             found = {row.method: row for row in own if row.target == width}
-            cells = [f"{found[m].metric:.2f}" if m in found else "–" for m in ("a2q", "AXE", *TRAINED, "from AXE")]
+            cells = [f"{found[m].metric:.2f}" if m in found else "–" for m in METHODS[1:]]
             best = max(
                 (found[m] for m in (*TRAINED, "from AXE") if m in found), key=lambda row: row.metric, default=None
             )

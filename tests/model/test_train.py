@@ -185,6 +185,8 @@ def test_autocast_trains_and_the_model_keeps_its_type():
     history = train(model, DATA, Training(epochs=4, learning_rate=1e-2, autocast=torch.bfloat16))
     assert np.mean(history.losses[-4:]) < np.mean(history.losses[:4])
     assert {p.dtype for p in model.parameters()} == {torch.float32}
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model(*DATA.samples.inputs).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize(

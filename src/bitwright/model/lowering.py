@@ -73,7 +73,7 @@ class Lowering(ABC):
     def gemm(self, x: Tensor, weight: Tensor) -> Gemm: ...
 
     def add_bias(self, y: Tensor, bias: Tensor | None) -> Tensor:
-        return y if bias is None else y + self.per_output(bias, y)
+        return y if bias is None else y + self.per_output(bias, y).to(y.dtype)  # autocast narrows y alone
 
     def per_output(self, values: Tensor, y: Tensor) -> Tensor:
         """One value an output, in a shape that broadcasts against y."""
