@@ -1,7 +1,7 @@
 """What the processing elements and vector units of the schemes take in gates: results/pe_costs.md and .csv.
 
     python experiments/pe_costs.py                             # the embedded library: about 3 minutes
-    python experiments/pe_costs.py --liberty FOLDER            # and each open library of that folder: about 15 minutes
+    python experiments/pe_costs.py --liberty FOLDER            # and each open library of that folder: about 25 minutes
     python experiments/pe_costs.py --cache FOLDER              # keeps mapped netlists, so that a second run is quick
 
 Every mapped netlist is compared with integer arithmetic before its figures count.
@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from amaranth.hdl import Module, signed
 from amaranth.lib.wiring import Component, In, Out
+from vector_units import PATTERNS, normal_work, synthesize_vector
 
 from bitwright.cost.cells import generic_library
 from bitwright.cost.library import Library
@@ -23,7 +24,7 @@ from bitwright.cost.library_open import OPEN, read_open
 from bitwright.cost.power import HOROWITZ_FACTOR, energy_report
 from bitwright.cost.simulate import Simulator
 from bitwright.cost.simulate_check import check
-from bitwright.cost.synthesis import WIDE_SUMS, synthesize
+from bitwright.cost.synthesis import synthesize
 from bitwright.cost.synthesis_element import element_plan, synthesize_element
 from bitwright.cost.synthesis_fpga import XILINX_7, count_fpga
 from bitwright.cost.timing import analyse
@@ -68,6 +69,8 @@ class Row:
     flip_flops: int
     period_ns: float
     energy_pj: float
+    glitching_pj: float
+    """With glitches."""
     patterns: int
 
 
@@ -107,57 +110,22 @@ def element_row(name: str, plan: Plan, library: Library, cache: Path | None) -> 
     area = report.area
     return Row(
         name, library.name, plan.inner.bits, area.area_um2, area.area_ge, area.flip_flops,
-        report.timing.period_ns, report.energy.total_pj, report.verdict.patterns,
+        report.timing.period_ns, report.energy.total_pj, report.energy.glitching_pj, report.verdict.patterns,
     )  # fmt: skip
 
 
 def vector_row(name: str, unit: VectorUnit, library: Library, cache: Path | None) -> Row:
     """Checked on random codes from an empty register; energy of one product, of normal operands and held weights."""
-    synthesis = synthesize(rtlil(unit, "vector"), library, WIDE_SUMS, cache=cache)
-    rng, plan = np.random.default_rng(0), unit.plan
-    simulator = Simulator(synthesis.netlist, library.cells)
-    x_format, w_format = plan.x.formats[0], plan.w.formats[0]
-    lanes = 2**15
-    x, w = (f.encode(rng.uniform(-f.full_scale, f.full_scale, (lanes, unit.lanes))) for f in (x_format, w_format))
-    stimulus = codes(unit, x[None], w[None]) | {"enable": np.ones((1, lanes), int), "first": np.ones((1, lanes), int)}
-    total = (x_format.decode(x) * w_format.decode(w)).sum(-1)
-    for port, format in scale_formats(unit).items():
-        scale = rng.integers(0, 2**format.bits, (1, lanes))
-        stimulus[port] = scale
-        total = total * format.decode(scale[0])
-    stimulus = {port: np.repeat(values, 2, axis=0) for port, values in stimulus.items()}
-    found = simulator.run(stimulus).outputs["total"][1]
-    np.testing.assert_array_equal(found, np.ldexp(total, -plan.unit).astype(np.int64))
-    cycles, rows = 64, 32
-    x, w = (
-        f.encode(rng.normal(0, f.full_scale / 3, shape))
-        for f, shape in ((x_format, (cycles, rows, unit.lanes)), (w_format, (1, rows, unit.lanes)))
-    )
-    first = np.zeros((cycles, rows), int)
-    first[:: PRODUCTS // unit.lanes] = 1
-    work = codes(unit, x, np.repeat(w, cycles, axis=0)) | {"enable": np.ones((cycles, rows), int), "first": first}
-    for port, format in scale_formats(unit).items():
-        work[port] = rng.integers(1, 2**format.bits, (cycles if port == "x_scale" else 1, rows)) + np.zeros(
-            (cycles, rows), int
-        )
-    energy = energy_report(synthesis.netlist, library, simulator.run(work))
-    area = synthesis.report
+    rng = np.random.default_rng(0)
+    report = synthesize_vector(unit, library, cache, rng)
+    energy = report.energy(normal_work(unit, rng, reset=PRODUCTS // unit.lanes))
+    area, plan = report.area, unit.plan
     register = plan.inner if plan.outer is None else plan.outer.register
     return Row(
         name, library.name, register.bits, area.area_um2, area.area_ge, area.flip_flops,
-        analyse(synthesis.netlist, library).period_ns, energy.total_pj / unit.lanes, lanes,
+        analyse(report.synthesis.netlist, library).period_ns, energy.total_pj / unit.lanes,
+        energy.glitching_pj / unit.lanes, PATTERNS,
     )  # fmt: skip
-
-
-def codes(unit: VectorUnit, x: np.ndarray, w: np.ndarray) -> dict[str, np.ndarray]:
-    """Codes by port, of arrays whose last axis is the unit's lanes."""
-    return {f"{side}_{lane}": values[..., lane] for side, values in (("x", x), ("w", w)) for lane in range(unit.lanes)}
-
-
-def scale_formats(unit: VectorUnit):
-    outer = unit.plan.outer
-    found = {} if outer is None else {"x_scale": outer.scale.x, "w_scale": outer.scale.w}
-    return {port: format for port, format in found.items() if format is not None}
 
 
 class Operator(Component):
@@ -214,7 +182,7 @@ RATIOS = (
 def decoder_row(library: Library, cache: Path | None) -> Row:
     decoder = synthesize(rtlil(Decoder(flint(4)), "decoder"), library, cache=cache)
     area, period = decoder.report, analyse(decoder.netlist, library).period_ns
-    return Row("flint4 decoder", library.name, 0, area.area_um2, area.area_ge, 0, period, 0.0, 0)
+    return Row("flint4 decoder", library.name, 0, area.area_um2, area.area_ge, 0, period, 0.0, 0.0, 0)
 
 
 def measure(library: Library, cache: Path | None) -> list[Row]:
@@ -248,17 +216,22 @@ def page(rows: list[Row], tool: str, luts: list[tuple[str, int, int]], operators
         "its input on, adds one product to the sum from above; decoders stand at the array's edge. Gate "
         "equivalents (GE) count the library's smallest two-input NAND. The mapped netlist of every element "
         "and vector unit was compared with integer arithmetic: all pairs of operands with random sums, or as "
-        "many random cases as the CSV says. Periods are static timing, 1 fF a pin. Energies are without "
-        "glitches, so lower bounds, at 500 MHz, of normal operands and held weights. Differences below 5 % "
-        "are noise of the mapping. No placement.", "",
+        "many random cases as the CSV says. Periods are static timing, 1 fF a pin. Energies are those of "
+        "normal operands and held weights at 500 MHz: E0 without glitches, a lower bound, E1 with them, of an "
+        "event-driven simulation with the library's delays, inertial. Differences below 5 % are noise of the "
+        "mapping. No placement.", "",
         f"## {own}", "", "Behind the slash: bits of the sum.", "",
-        "| circuit | GE | flip-flops | period, ns | pJ a product |", "| --- | ---: | ---: | ---: | ---: |",
+        "| circuit | GE | flip-flops | period, ns | E0, pJ a product | E1, pJ | E1 / E0 |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]  # fmt: skip
     for row in rows:
         if row.library == own:
-            energy = f"{row.energy_pj:.2f}" if row.energy_pj else "–"
+            energy = "– | – | –"
+            if row.energy_pj:
+                more = row.glitching_pj / row.energy_pj
+                energy = f"{row.energy_pj:.2f} | {row.glitching_pj:.2f} | {more:.2f}"
             lines.append(f"| {row.circuit} | {row.area_ge:,.0f} | {row.flip_flops} | {row.period_ns:.2f} | {energy} |")
-    lines += ["", "## Ratios of area", "", "Of energy in brackets, where both have one.", ""]
+    lines += ["", "## Ratios of area", "", "In brackets of energy where both have one: E0, E1.", ""]
     lines += [
         "| ratio | " + " | ".join(libraries) + " | published |",
         "| --- |" + " ---: |" * len(libraries) + " --- |",
@@ -267,13 +240,16 @@ def page(rows: list[Row], tool: str, luts: list[tuple[str, int, int]], operators
         cells = []
         for library in libraries:
             a, b = by[one, library], by[other, library]
-            energy = f" ({a.energy_pj / b.energy_pj:.2f})" if a.energy_pj and b.energy_pj else ""
+            energy = ""
+            if a.energy_pj and b.energy_pj:
+                energy = f" ({a.energy_pj / b.energy_pj:.2f}, {a.glitching_pj / b.glitching_pj:.2f})"
             cells.append(f"{a.area_um2 / b.area_um2:.2f}{energy}" if a.energy_pj else f"{a.area_um2 / b.area_um2:.3f}")
         lines.append(f"| {label} | " + " | ".join(cells) + f" | {published} |")
     lines += [
         "", "VS-Quant (arXiv:2102.04503) publishes 37 % less area and 24 % less energy for a whole processing element "
         "with its buffers, against 8 bits. Here are its multipliers, adders and registers alone, for sums of "
-        f"{PRODUCTS} products, with the scale product in full.", "", "## Gate equivalents in every library", "",
+        f"{PRODUCTS} products, with the scale product in full; with buffers: `vs_quant_hardware.md`.", "",
+        "## Gate equivalents in every library", "",
     ]  # fmt: skip
     lines += ["| circuit | " + " | ".join(libraries) + " |", "| --- |" + " ---: |" * len(libraries)]
     for circuit in dict.fromkeys(row.circuit for row in rows):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from bitwright.config import from_text
 from bitwright.cost.accelerator import Accelerator
 from bitwright.cost.estimate import Cost, LayerCost, estimate
-from bitwright.cost.figure import Sum
+from bitwright.cost.figure import Figure, Fitted, Sum
 from bitwright.cost.gemm import read_config, read_header
 from bitwright.cost.mac import Mac
 from bitwright.cost.widths import job, widest_mac
@@ -33,10 +33,13 @@ class Price:
     scheme: str
     cost: Cost
     left_out: tuple[str, ...]
+    mac: Mac | None = None
+    """The cell that it is priced with."""
 
     def lines(self) -> list[str]:
         """A table of layers."""
-        head = ["layer", "m", "k", "n", "groups", "calls", "cycles", "use %", "DRAM kB", "MAC nJ", "SRAM nJ", "DRAM nJ"]
+        head = ["layer", "m", "k", "n", "groups", "calls", "cycles", "use %", "DRAM kB", "MAC nJ", "edge nJ", "SRAM nJ",
+                "DRAM nJ"]  # fmt: skip
         return _table([head, *(_layer_cells(layer) for layer in self.cost.layers)])
 
     def record(self) -> dict[str, Any]:
@@ -47,7 +50,9 @@ class Price:
             "dataflow": hardware.dataflow.name, "clock_mhz": hardware.clock_mhz,
             "cycles": cost.cycles, "utilization": cost.utilization, "dram_bits": cost.dram_bits,
             "area_um2": asdict(cost.area_um2), "energy_pj": asdict(cost.energy_pj), "mac_pj": asdict(cost.mac_pj),
-            "sram_pj": asdict(cost.sram_pj), "dram_pj": asdict(cost.dram_pj),
+            "edge_pj": asdict(cost.edge_pj), "sram_pj": asdict(cost.sram_pj), "dram_pj": asdict(cost.dram_pj),
+            "areas_um2": {name: _figure(figure) for name, figure in cost.areas_um2.items()},
+            "cell": None if self.mac is None else _cell_record(self.mac, cost),
             "layers": [_layer_record(layer) for layer in cost.layers], "left_out": list(self.left_out),
         }  # fmt: skip
 
@@ -96,15 +101,28 @@ def price(
         mac = cells(work)
         fitted = accelerator
         if has_equal_area and prices:
-            fitted = accelerator.with_array_area(prices[0].cost.areas_um2["array"].value, mac)
-        prices.append(Price(scheme, estimate(fitted, mac, [job(*each) for each in work]), left))
+            _require_one_origin(prices[0], scheme, mac)
+            areas = prices[0].cost.areas_um2
+            fitted = accelerator.with_array_area(sum(areas[n].value for n in ("array", "edge") if n in areas), mac)
+        prices.append(Price(scheme, estimate(fitted, mac, [job(*each) for each in work]), left, mac))
     return tuple(prices)
+
+
+def _require_one_origin(first: Price, scheme: str, mac: Mac) -> None:
+    """Areas of published multipliers leave out what measured cells have."""
+    if first.mac is None or (first.mac.feature_nm is None) == (mac.feature_nm is None):
+        return
+    lacking, found = (scheme, mac) if mac.feature_nm is None else (first.scheme, first.mac)
+    raise ValueError(
+        f"{lacking}: {'; '.join(found.remarks) or 'no measured cell'}; leave it out where areas are made equal, or "
+        "take published ones for all, as with --library published"
+    )
 
 
 def lines(prices: Sequence[Price]) -> list[str]:
     """A table of schemes, ratios beside the first."""
-    head = ["scheme", "array", "cycles", "use %", "ms", "DRAM MB", "MAC µJ", "SRAM µJ", "DRAM µJ", "total µJ", "mm²",
-            "time ×", "energy ×"]  # fmt: skip
+    head = ["scheme", "array", "cycles", "use %", "ms", "DRAM MB", "MAC µJ", "edge µJ", "SRAM µJ", "DRAM µJ",
+            "total µJ", "array mm²", "mm²", "time ×", "energy ×"]  # fmt: skip
     first = prices[0].cost
     return [*_table([head, *(_total_cells(p, first) for p in prices)]), *_notes(prices)]
 
@@ -115,24 +133,43 @@ def _layer_record(cost: LayerCost) -> dict[str, Any]:
         "compute_cycles": cost.compute_cycles, "utilization": cost.utilization, "sram_bits": cost.sram._asdict(),
         "dram_bits": cost.dram._asdict(), "mac_pj": cost.mac_pj.value, "dram_pj": cost.dram_pj.value,
         "sram_pj": sum(figure.value for figure in cost.sram_pj),
+        "edge_pj": sum(figure.value for figure in cost.edge_pj),
     }  # fmt: skip
+
+
+def _cell_record(mac: Mac, cost: Cost) -> dict[str, Any]:
+    return {
+        "area_um2": _figure(mac.area_um2), "energy_pj": _figure(mac.energy_pj), "calibration": mac.calibration,
+        "uncalibrated_energy_pj": mac.energy_pj.value / mac.calibration,
+        "uncalibrated_mac_pj": cost.mac_pj.value / mac.calibration, "feature_nm": mac.feature_nm,
+        "period_ns": mac.period_ns or None, "remarks": list(mac.remarks),
+    }  # fmt: skip
+
+
+def _figure(figure: Figure) -> dict[str, Any]:
+    ratio = {"worst_ratio": figure.worst_ratio} if isinstance(figure, Fitted) else {}
+    return {"value": figure.value, "origin": figure.origin, "source": figure.source} | ratio
 
 
 def _layer_cells(cost: LayerCost) -> list[str]:
     gemm = cost.layer.gemm
     sizes = [str(i) for i in (gemm.m, gemm.k, gemm.n, gemm.groups, cost.layer.calls)]
     sram = sum(figure.value for figure in cost.sram_pj)
-    energies = [f"{pj / 1e3:,.1f}" for pj in (cost.mac_pj.value, sram, cost.dram_pj.value)]
+    edge = sum(figure.value for figure in cost.edge_pj)
+    energies = [f"{pj / 1e3:,.1f}" for pj in (cost.mac_pj.value, edge, sram, cost.dram_pj.value)]
     return [cost.layer.name, *sizes, f"{cost.cycles:,}", f"{100 * cost.utilization:.1f}",
             f"{cost.dram.total / 8e3:,.1f}", *energies]  # fmt: skip
 
 
 def _total_cells(price: Price, first: Cost) -> list[str]:
     cost, hardware = price.cost, price.cost.accelerator
-    energies = [f"{part.value / 1e6:,.3g}" for part in (cost.mac_pj, cost.sram_pj, cost.dram_pj, cost.energy_pj)]
+    parts = cost.mac_pj, cost.edge_pj, cost.sram_pj, cost.dram_pj, cost.energy_pj
+    energies = [f"{part.value / 1e6:,.3g}" for part in parts]
+    array = sum(cost.areas_um2[name].value for name in ("array", "edge") if name in cost.areas_um2)
     return [
         price.scheme, f"{hardware.rows}x{hardware.columns}", f"{cost.cycles:,}", f"{100 * cost.utilization:.1f}",
-        f"{1e3 * cost.seconds:,.4g}", f"{cost.dram_bits / 8e6:,.4g}", *energies, f"{cost.area_um2.value / 1e6:.3f}",
+        f"{1e3 * cost.seconds:,.4g}", f"{cost.dram_bits / 8e6:,.4g}", *energies,
+        f"{array / 1e6:.3f}", f"{cost.area_um2.value / 1e6:.3f}",
         f"{first.cycles / cost.cycles:.2f}" if cost.cycles else "–",
         f"{first.energy_pj.value / cost.energy_pj.value:.2f}" if cost.energy_pj.value else "–",
     ]  # fmt: skip
@@ -142,11 +179,36 @@ def _notes(prices: Sequence[Price]) -> list[str]:
     costs = [price.cost for price in prices]
     parts = {
         "area": [c.area_um2 for c in costs], "MAC energy": [c.mac_pj for c in costs],
+        "edge energy": [c.edge_pj for c in costs],
         "SRAM energy": [c.sram_pj for c in costs], "DRAM energy": [c.dram_pj for c in costs],
     }  # fmt: skip
     notes = [f"{what}: {_origin(sums)}" for what, sums in parts.items() if any(s.value for s in sums)]
     left = dict.fromkeys(line for price in prices for line in price.left_out)
-    return ["", *notes, *(f"not priced: {line}" for line in left)]
+    return ["", *notes, *cell_notes(prices), *(f"not priced: {line}" for line in left)]
+
+
+def cell_notes(prices: Sequence[Price]) -> list[str]:
+    """What stands behind the cells, and where their figures must not be mixed with others."""
+    macs = [(price, price.mac) for price in prices if price.mac is not None]
+    notes = [_cell_note(price, mac) for price, mac in macs if mac.remarks]
+    factors = sorted({mac.calibration for _, mac in macs if mac.calibration != 1.0})
+    if factors:
+        said = ", ".join(f"{factor:g}" for factor in factors)
+        notes.append(f"calibrated: the library's own energies × {said}, by which its operators cost what Horowitz' do")
+    buffer = prices[0].cost.accelerator.weight_buffer.node_nm
+    nodes = {mac.feature_nm for _, mac in macs if mac.feature_nm} - {buffer}
+    if nodes:
+        notes.append(f"the array's area is of {min(nodes)} nm, the buffers' of {buffer} nm: compare arrays, not sums")
+    clock_mhz = prices[0].cost.accelerator.clock_mhz
+    slow = [f"{price.scheme} {1000 / mac.period_ns:.0f}" for price, mac in macs if mac.period_ns * clock_mhz > 1000]
+    if slow:
+        notes.append(f"slower than the {clock_mhz:g} MHz asked for, unless pipelined: {', '.join(slow)} MHz")
+    return notes
+
+
+def _cell_note(price: Price, mac: Mac) -> str:
+    energy = f"; {price.cost.mac_pj.value / mac.calibration / 1e6:,.3g} µJ uncalibrated" if mac.calibration != 1 else ""
+    return f"{price.scheme}: {'; '.join(mac.remarks)}{energy}"
 
 
 def _origin(sums: Sequence[Sum]) -> str:

@@ -209,11 +209,94 @@ class RunInfo:
 
 
 @dataclass(frozen=True)
+class Priced:
+    """A figure, with the unit of the field that holds it, and where it comes from."""
+
+    value: float
+    origins: tuple[str, ...]  # "measured" | "fitted" | "cited" | "counted"
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """The accelerator that schemes are priced on."""
+
+    rows: int
+    columns: int
+    dataflow: str  # "weight stationary", ...
+    weight_kilobytes: float
+    input_kilobytes: float
+    sum_kilobytes: float
+    dram: str
+    dram_bits: int  # a cycle
+    clock_mhz: float
+
+
+@dataclass(frozen=True)
+class Wires:
+    """One operand on its way to the multipliers, in bits."""
+
+    code: int  # stored, a lane
+    significand: int
+    exponent: int  # 0 where all terms have the same
+    back: int  # that says whose weight is met; 0 where no digit moves to a neighbour
+    scale: int  # of a block along K; 0 where none varies along K
+    is_decoded: bool  # whether codes are anything but the integers that are multiplied
+
+
+@dataclass(frozen=True)
+class ArrayWires:
+    """Bits that move in an array, as wide as the widest layer needs."""
+
+    weight: Wires
+    input: Wires
+    accumulator: int
+    block: int | None  # products of a sum in it; None where it holds all of K
+    outer: int | None  # of an integer register over blocks
+    is_outer_float: bool
+    is_serial: bool  # cells add pairs of terms one after the other
+
+
+@dataclass(frozen=True)
+class SchemePrice:
+    """What a scheme takes on the accelerator; None and a sentence where it has no price."""
+
+    scheme: str
+    area_mm2: Priced | None = None  # array and buffers
+    energy_uj: Priced | None = None  # a sample
+    delay_ms: Priced | None = None  # a sample
+    array_mm2: float | None = None  # with what stands at its edge
+    array_uj: float | None = None  # likewise
+    sram_uj: float | None = None
+    dram_uj: float | None = None
+    is_published: bool = False  # whether cells are published multipliers rather than measured elements
+    cycles: int | None = None
+    utilization: float | None = None
+    wires: ArrayWires | None = None
+    parts_um2: tuple[tuple[str, float], ...] = ()  # of one element, with its share of what stands at the edge
+    parts_sum_bits: int | None = None  # of that element
+    parts_source: str = ""  # library and tool
+    parts_note: str = ""  # why there are none
+    left_out: tuple[str, ...] = ()  # layers without a price, and why
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Silicon:
+    """The schemes of a comparison on one accelerator, in its order."""
+
+    hardware: Hardware
+    prices: tuple[SchemePrice, ...]
+    notes: tuple[str, ...] = ()  # what a reader of the figures must know
+
+
+@dataclass(frozen=True)
 class Comparison:
     """A float model under many schemes."""
 
     info: RunInfo
     rows: tuple[SchemeResult, ...] = field(default=())
+    silicon: Silicon | None = None  # where an accelerator was given
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ pytest.importorskip("amaranth", reason="amaranth is not installed")
 from bitwright.cost.cells import generic_library
 from bitwright.cost.formal import prove_equal, prove_synthesis
 from bitwright.cost.synthesis import synthesize
-from bitwright.cost.yosys import YosysError, find_yosys
 from bitwright.rtl.verilog import rtlil
+from bitwright.rtl.yosys import YosysError, find_yosys
 
 from .circuits import BaughWooley, Mac, Product
 

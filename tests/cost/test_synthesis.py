@@ -11,8 +11,8 @@ from bitwright.cost.netlist import read_netlist, yosys_gates
 from bitwright.cost.simulate import Simulator
 from bitwright.cost.simulate_check import check
 from bitwright.cost.synthesis import Flow, synthesize, synthesize_gates
-from bitwright.cost.yosys import Yosys, YosysError, find_yosys
 from bitwright.rtl.verilog import rtlil
+from bitwright.rtl.yosys import Yosys, YosysError, find_yosys
 
 from .circuits import BaughWooley, Counter, Mac, mac
 

@@ -12,7 +12,8 @@ def test_a_task_is_priced_layer_by_layer(here):
     done = here("cost", "digits", "--scheme", "vs_quant(4, 4)", "--array", "32x32")
     assert done.status == 0
     assert "blocks.1.0           64    9   1      16      1" in done.out
-    assert "MAC energy: fitted (after Horowitz" in done.out
+    assert "MAC energy: measured (generic45" in done.out
+    assert "vs_quant(4, 4): element u4 × s4, sum of 12 bits, generic45" in done.out
     assert "DRAM energy: cited (LPDDR4" in done.out
     assert "not priced: 17 modules (Identity, ReLU, AdaptiveAvgPool2d): no matrix product" in done.out
 
@@ -33,6 +34,8 @@ def test_a_language_model_is_priced_from_its_configuration(here, tmp_path):
         (("digits", "-s", "integer(4, None)"), "leaves inputs in float"),
         (("missing.json",), "No such file or directory: missing.json"),
         (("digit",), "did you mean 'digits'?"),
+        (("digits", "-s", "integer(8, 8); minifloat(5, 2)", "--equal-area"), "leave it out where areas are made equal"),
+        (("digits", "--library", "tsmc5"), "there is no measured library 'tsmc5'; choose from"),
     ],
 )
 def test_what_cannot_be_priced_is_one_sentence(here, arguments, sentence):
@@ -60,6 +63,22 @@ def test_machines_get_the_same_as_json(here, tmp_path):
     (found,) = json.loads(here("cost", "config.json", "--tokens", "16", "--json").out)
     assert found["scheme"] == "integer(8, 8)"
     assert sum(layer["cycles"] for layer in found["layers"]) == found["cycles"]
-    parts = sum(found[part]["value"] for part in ("mac_pj", "sram_pj", "dram_pj"))
+    parts = sum(found[part]["value"] for part in ("mac_pj", "edge_pj", "sram_pj", "dram_pj"))
     assert found["energy_pj"]["value"] == pytest.approx(parts)
-    assert found["energy_pj"]["origins"] == ["cited", "fitted"]
+    assert found["energy_pj"]["origins"] == ["cited", "fitted", "measured"]
+    cell = found["cell"]
+    assert cell["uncalibrated_mac_pj"] * cell["calibration"] == pytest.approx(found["mac_pj"]["value"])
+    assert cell["area_um2"]["origin"] in ("measured", "fitted")
+
+
+def test_a_library_of_another_process_than_the_buffers_is_said(here, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA))
+    done = here("cost", "config.json", "--tokens", "16", "--library", "sky130hd")
+    assert done.status == 0
+    assert "the array's area is of 130 nm, the buffers' of 45 nm: compare arrays, not sums" in done.out
+
+
+def test_published_constants_are_still_to_be_had(here, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA))
+    done = here("cost", "config.json", "--tokens", "16", "--library", "published")
+    assert "MAC energy: fitted (after Horowitz" in done.out

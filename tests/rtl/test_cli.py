@@ -33,12 +33,12 @@ def test_verilog_is_the_default(monkeypatch, tmp_path):
     ("arguments", "sentence"),
     [
         (["integr(4)"], "did you mean 'integer'?"),
-        (["overq(4)"], "within 128 lanes, 16 rows found; choose a multiple of 128 rows, or a scheme whose tile is 16"),
+        (["overq(4)"], "16 rows found; use overq(4, tile=16), or a multiple of 128 rows"),
         (["nvfp4()", "--rows", "3"], "tiles of 16 products do not split over 3 rows; choose a divisor of 16"),
         (["integer()", "--rows", "0"], "an array of 0 rows and 16 columns found"),
         (["integer(8, 8, accumulator_bits=16)"], "needs a 28-bit accumulator, 16 bits found; widen it"),
         (["integer(8, None)"], "the scheme leaves inputs in float"),
-        (["integer(8, 8, zero=Zero.FITTED)"], "circuits multiply codes without a zero point"),
+        (["integer(zero=Zero.FITTED, accumulator_bits=16, overflow=Overflow.SATURATE)"], "meet an inner register of"),
         (["integer()", "--unit", "tree"], "there is no unit 'tree'"),
     ],
 )

@@ -2,14 +2,19 @@
 
 import json
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bitwright.cli import hardware
 from bitwright.cli.common import Screen, chosen_task, command, leave, one_sentence, use_data_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bitwright.report.silicon import PricedRow
     from bitwright.result import Comparison, SchemeResult
 
 
@@ -44,9 +49,17 @@ def compare(
     ] = "exact and simulated",
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole comparison as JSON.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads that torch uses.")] = None,
+    array: Annotated[str | None, hardware.ARRAY] = None,
+    dataflow: Annotated[str | None, hardware.DATAFLOW] = None,
+    buffers: Annotated[str | None, hardware.BUFFERS] = None,
+    dram: Annotated[str | None, hardware.DRAM] = None,
+    dram_bits: Annotated[int | None, hardware.DRAM_BITS] = None,
+    clock: Annotated[float | None, hardware.CLOCK] = None,
+    library: Annotated[str | None, hardware.LIBRARY] = None,
 ) -> None:
     """Compare schemes on a network: accuracy, bits, accumulators; ends with a table, CSV files and report.html.
 
+    With --array, for example 32x32, also area, energy and delay on that array.
     Results are saved row by row: run the same command again to continue one that was stopped.
     """
     texts = [t.strip() for s in schemes or [] for t in s.split(";") if t.strip()]
@@ -64,13 +77,22 @@ def compare(
         if threads:
             torch.set_num_threads(threads)
         warnings.simplefilter("once", SlowKernel)
+        words = {"dataflow": dataflow, "buffers": buffers, "dram": dram, "dram_bits": dram_bits, "clock_mhz": clock}
+        pricing = _pricing(array, words, library)
         folder = out or Path("runs") / model.replace(":", ".")
         folder.mkdir(parents=True, exist_ok=True)
         with Screen(quiet=as_json) as screen:
+            task = chosen_task(model, data)
             comparison = run(
-                chosen_task(model, data), texts or DEFAULT_SCHEMES, limit=limit, folder=folder, evaluation=evaluation,
+                task, texts or DEFAULT_SCHEMES, limit=limit, folder=folder, evaluation=evaluation,
                 command=command(), progress=screen.progress, row_done=screen.row_done,
             )  # fmt: skip
+            if pricing is not None:
+                from bitwright.pricing import task_source
+                from bitwright.store import write_json
+
+                comparison = pricing(comparison, task_source(task), progress=screen.progress)
+                write_json(folder / "comparison.json", comparison)
         _write_outputs(comparison, folder)
         if as_json:
             print(json.dumps(asdict(comparison), indent=1))
@@ -78,6 +100,21 @@ def compare(
             _print_table(comparison, folder)
     if all(row.error for row in comparison.rows):
         leave("no scheme gave a result; each one's reason stands above", 1)
+
+
+def _pricing(array: str | None, given: dict[str, Any], library: str | None) -> "Callable[..., Comparison] | None":
+    """What prices a comparison on the accelerator, if one is asked for."""
+    words = {name: value for name, value in given.items() if value is not None}
+    if array is None:
+        if words or library:
+            option = next(iter(words), "library").removesuffix("_mhz").replace("_", "-")
+            raise ValueError(f"--{option} belongs to an accelerator; say how large its array is, as --array 32x32")
+        return None
+    from bitwright.cost.hardware import accelerator
+    from bitwright.cost.table_cells import cells_of
+    from bitwright.silicon import priced
+
+    return partial(priced, accelerator=accelerator(array, **words), cells=cells_of(library or "generic45"))
 
 
 def report(folder: Annotated[Path, typer.Argument(help="Folder of an earlier comparison.")]) -> None:
@@ -106,25 +143,33 @@ def _print_table(comparison: "Comparison", folder: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from bitwright.report import silicon
+
     info = comparison.info
     console = Console(highlight=False)
     unit = f" {info.metric_unit}" if info.metric_unit else ""
     console.print(
         f"\n[bold]{info.task}[/bold]: float {info.metric} {info.float_metric:.4g}{unit}, {info.samples} samples"
     )
+    prices = {found.row.scheme: found for found in silicon.priced_rows(comparison)}
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("scheme", no_wrap=True)
-    for heading in (info.metric_unit or "metric", "Δ float", "agree", "W bits", "A bits", "kB", "acc", "ovf"):
+    headings = [info.metric_unit or "metric", "Δ float", "agree", "W bits", "A bits", "kB", "acc", "ovf"]
+    for heading in [*headings, *(("mm²", "µJ", "ms") if prices else ())]:
         table.add_column(heading, justify="right", no_wrap=True)
     for row in comparison.rows:
         if row.error is None:
-            table.add_row(*_cells(row, info.float_metric))
+            table.add_row(*_cells(row, info.float_metric), *(_price_cells(prices[row.scheme]) if prices else ()))
     if not console.is_terminal:  # a file has no width: whole words rather than the 80 columns that rich assumes
         console.width = max(console.width, console.measure(table, options=console.options.update(width=10_000)).maximum)
     console.print(table)
     for result in comparison.rows:
         if result.error is not None:
             console.print(f"[red]{result.scheme}[/red]: {result.error}", soft_wrap=True)
+    for name, words in silicon.origins(comparison):
+        console.print(f"{name}: {words}", soft_wrap=True)
+    for scheme, reason in silicon.missing(comparison):
+        console.print(f"no price: {scheme}: {reason}", soft_wrap=True)
     left = sorted(
         {(c.name, c.kind, c.reason) for r in comparison.rows for c in r.coverage if c.status == "unsupported"}
     )
@@ -145,3 +190,11 @@ def _cells(row: "SchemeResult", float_metric: float) -> list[str]:
         text(kilobytes, ",.0f" if (kilobytes or 0) >= 100 else ".1f"),
         text(row.accumulator_bits, "d"), text(row.overflow_rate, ".1%"),
     ]  # fmt: skip
+
+
+def _price_cells(found: "PricedRow") -> list[str]:
+    from bitwright.report import notation
+
+    price = found.price
+    figures = (price.area_mm2, price.energy_uj, price.delay_ms)
+    return ["–" if figure is None else notation.three_digits(figure.value) for figure in figures]

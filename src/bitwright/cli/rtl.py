@@ -1,20 +1,33 @@
 """`bitwright rtl` and `bitwright verify`."""
 
+import json
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bitwright.cli.common import leave, one_sentence
+from bitwright.cli.common import chosen_task, leave, one_sentence, use_data_folder
+
+if TYPE_CHECKING:
+    from bitwright.model.task import Task
+    from bitwright.proving import ArrayVerification
 
 
 def rtl(
     scheme: Annotated[str, typer.Argument(help="A scheme such as 'ant(4)' or 'overq(4, tile=16)'.")],
     rows: Annotated[int, typer.Option(help="Rows of the array: products along K. Lanes of a vector unit.")] = 16,
     columns: Annotated[int, typer.Option(help="Columns of the array: outputs.")] = 16,
-    unit: Annotated[str, typer.Option(help="'array', 'output-stationary', 'vector' or 'element'.")] = "array",
+    unit: Annotated[
+        str,
+        typer.Option(
+            help="'array' or 'output-stationary'; 'engine' or 'engine-output-stationary', with AXI4-Stream ports; "
+            "'vector' or 'element'."
+        ),
+    ] = "array",
     longest: Annotated[int, typer.Option("--k", min=1, help="Products in the longest sum.")] = 4096,
     inputs: Annotated[str, typer.Option(help="'both', 'unsigned' or 'signed' inputs.")] = "both",
+    vectors: Annotated[int, typer.Option(help="Vectors that an engine keeps sums of.")] = 256,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the file.")] = Path("build"),
     as_rtlil: Annotated[bool, typer.Option("--rtlil", help="Write RTLIL, which needs no yosys.")] = False,
 ) -> None:
@@ -25,7 +38,7 @@ def rtl(
     with one_sentence():
         from bitwright.rtl.generate import circuit
 
-        made = circuit(scheme, unit, rows, columns, k=longest, inputs=inputs)
+        made = circuit(scheme, unit, rows, columns, k=longest, inputs=inputs, vectors=vectors)
         path = made.write(out, as_rtlil=as_rtlil)
         print("\n".join([*made.facts(), f"circuit   {path}"]))
 
@@ -33,23 +46,83 @@ def rtl(
 def verify(
     scheme: Annotated[str, typer.Argument(help="A scheme such as 'ant(4)'.")],
     longest: Annotated[int, typer.Option("--k", min=1, help="Products in the longest sum.")] = 4096,
-    proof_s: Annotated[float, typer.Option("--proof-s", min=0, help="Seconds for the proof; 0 leaves it out.")] = 60.0,
+    proof_s: Annotated[
+        float, typer.Option("--proof-s", min=0, help="Seconds for each proof; 0 leaves all out.")
+    ] = 60.0,
     seed: Annotated[int, typer.Option(help="Of the random cases.")] = 0,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="JSON file of what was found.")] = None,
+    array: Annotated[
+        str | None, typer.Option(help="Such as 16x16: run the layers of a network through a whole array as well.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="The network: a built-in task or module:function.")] = "digits",
+    samples: Annotated[int, typer.Option(min=1, help="Samples of its test data.")] = 1,
+    cycles: Annotated[
+        int, typer.Option(min=1, help="Array cycles to spend, about; what takes more is compared in part.")
+    ] = 60_000,
+    dataflow: Annotated[str, typer.Option(help="What stays in the array: ws weights, os sums.")] = "ws",
+    again: Annotated[
+        str, typer.Option(help="Who repeats a slice of that from Verilog: 'icarus', 'verilator', 'both', 'none'.")
+    ] = "icarus",
+    data: Annotated[Path | None, typer.Option(help="Data, as in compare.")] = None,
 ) -> None:
     """Compare a scheme's circuits with its arithmetic: decoders and processing element, as gates, and by proof.
 
-    Exit status 1 where they differ.
+    With --array also whole layers of a trained network, clock by clock, while all streams pause at random. That needs
+    yosys and a C++ compiler ($CXX, g++, clang++ or the package ziglang). Exit status 1 where anything differs.
     """
     with one_sentence():
+        from dataclasses import asdict
+
         from bitwright.cost.synthesis import user_cache
         from bitwright.cost.verify import verify as run
-        from bitwright.store import write_json
+        from bitwright.store import write_atomically
 
+        use_data_folder(data)
         found = run(scheme, k=longest, proof_s=proof_s, seed=seed, cache=user_cache())
-        print("\n".join(found.lines()))
+        print("\n".join(found.lines()), flush=True)
+        certificate, holds = asdict(found), found.holds
+        if array is not None:
+            layers = _verify_array(scheme, array, chosen_task(model, data), dataflow, again, samples, cycles, seed)
+            print("\n".join(layers.lines()))
+            certificate, holds = certificate | {"array": layers.record()}, holds and layers.holds
         if out is not None:
-            write_json(out, found)
+            out.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(out, (json.dumps(certificate, indent=1) + "\n").encode())
             print(f"certificate: {out}")
-    if not found.holds:
+    if not holds:
         leave("a circuit differs from its definition; the case stands above", 1)
+
+
+def _verify_array(
+    scheme: str, array: str, task: "Task", dataflow: str, again: str, samples: int, cycles: int, seed: int
+) -> "ArrayVerification":
+    """The layers of the network by CXXRTL, and a slice of them by others."""
+    from bitwright.cost.hardware import accelerator
+    from bitwright.cost.synthesis import user_cache
+    from bitwright.proving import verify_array
+    from bitwright.simulators import Cxxrtl, Icarus, Simulator, SimulatorError, Verilator
+    from bitwright.simulators.product import engine_for, output_engine_for
+
+    named: dict[str, tuple[type[Simulator], ...]] = {
+        "icarus": (Icarus,), "verilator": (Verilator,), "both": (Icarus, Verilator), "none": (),
+    }  # fmt: skip
+    if again not in named:
+        raise ValueError(f"{again!r} found for --again; choose from {', '.join(named)}")
+    engines = {"ws": engine_for, "os": output_engine_for}
+    if dataflow not in engines:
+        raise ValueError(f"{dataflow!r} found for --dataflow; choose from {', '.join(engines)}")
+    size = accelerator(array)
+    others = []
+    for simulator in named[again]:
+        try:
+            others.append(simulator())
+        except ImportError as missing:
+            print(f"no second opinion: {missing}")
+    try:
+        return verify_array(
+            scheme, task, size.rows, size.columns, Cxxrtl(os.environ.get("CXX")),
+            user_cache().with_name("simulators"), engine_of=engines[dataflow], others=others, samples=samples,
+            cycles=cycles, seed=seed + 1,
+        )  # fmt: skip
+    except SimulatorError as failed:
+        leave(str(failed), 2)

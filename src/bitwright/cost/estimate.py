@@ -1,7 +1,8 @@
 """What a network costs on an accelerator: cycles, traffic, energy and area, layer by layer.
 
 Every layer reads its operands from DRAM and writes its outputs back. Energy is dynamic only, of multiply-accumulates
-that meet data, of every bit between array and buffers, and of every bit between buffers and DRAM, once on each side.
+that meet data, of every element that the array's edge decodes or encodes, of every bit between array and buffers, and
+of every bit between buffers and DRAM, once on each side.
 """
 
 from collections.abc import Iterable
@@ -10,7 +11,7 @@ from typing import NamedTuple
 
 from bitwright.cost.accelerator import Accelerator
 from bitwright.cost.figure import Figure, Sum, total
-from bitwright.cost.mac import Mac
+from bitwright.cost.mac import Edge, Mac
 from bitwright.cost.schedule import Cell, Traffic, Widths, plan
 from bitwright.gemm import LayerGemm
 
@@ -36,10 +37,11 @@ class LayerCost:
     mac_pj: Figure
     sram_pj: tuple[Figure, ...]
     dram_pj: Figure
+    edge_pj: tuple[Figure, ...] = ()
 
     @property
     def energy_pj(self) -> Sum:
-        return total((self.mac_pj, *self.sram_pj, self.dram_pj))
+        return total((self.mac_pj, *self.edge_pj, *self.sram_pj, self.dram_pj))
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,10 @@ class Cost:
         return total(layer.mac_pj for layer in self.layers)
 
     @property
+    def edge_pj(self) -> Sum:
+        return total(figure for layer in self.layers for figure in layer.edge_pj)
+
+    @property
     def sram_pj(self) -> Sum:
         return total(figure for layer in self.layers for figure in layer.sram_pj)
 
@@ -85,7 +91,7 @@ class Cost:
 
     @property
     def energy_pj(self) -> Sum:
-        return total(f for layer in self.layers for f in (layer.mac_pj, *layer.sram_pj, layer.dram_pj))
+        return total(f for layer in self.layers for f in (layer.mac_pj, *layer.edge_pj, *layer.sram_pj, layer.dram_pj))
 
     @property
     def area_um2(self) -> Sum:
@@ -109,7 +115,18 @@ def _layer(accelerator: Accelerator, mac: Mac, job: Job) -> LayerCost:
     return LayerCost(
         layer, cycles, found.compute_cycles * layer.calls, layer.macs / could if could else 0.0, sram, dram,
         mac.energy_pj.times(layer.macs * job.cell.operations_per_mac), _sram_pj(accelerator, sram, dram),
-        accelerator.dram.pj_per_bit.times(dram.total),
+        accelerator.dram.pj_per_bit.times(dram.total), _edge_pj(mac.edge, job, sram),
+    )  # fmt: skip
+
+
+def _edge_pj(edge: Edge | None, job: Job, sram: Traffic) -> tuple[Figure, ...]:
+    """Inputs and weights are decoded each time that the array reads them, outputs encoded once."""
+    if edge is None:
+        return ()
+    gemm, widths = job.layer.gemm, job.widths
+    return (
+        edge.input_pj.times(sram.input / widths.input), edge.weight_pj.times(sram.weight / widths.weight),
+        edge.output_pj.times(gemm.m * gemm.n * gemm.groups * job.layer.calls),
     )  # fmt: skip
 
 

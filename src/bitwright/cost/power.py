@@ -1,13 +1,14 @@
 """Energy of a mapped netlist from what its nets toggle in a simulation.
 
 Switching is half C V² for each transition; internal energy comes from the library's tables at the slews and loads of
-the timing analysis; a clock has two edges a cycle, at every flip-flop. Without delays there are no glitches, so this is
-a lower bound. No clock tree, no wires but the stated ones.
+the timing analysis; a clock has two edges a cycle, at every flip-flop. Without delays there are no glitches, so that
+total is a lower bound (E0); `glitch` gives what they add (E1). No clock tree, no wires but the stated ones.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from bitwright.cost.glitch import Activity
 from bitwright.cost.library import Cell, Energy, Library
 from bitwright.cost.netlist import Instance, Netlist
 from bitwright.cost.simulate import Trace
@@ -32,14 +33,24 @@ class EnergyReport:
     leakage_pj: float
     """Over one cycle at `clock_mhz`."""
     clock_mhz: float
+    glitch_pj: float | None = None
+    """Switching and internal energy of changes within a cycle that it takes back; None without delays."""
 
     @property
     def total_pj(self) -> float:
+        """Without glitches: E0."""
         return self.switching_pj + self.internal_pj + self.clock_pj + self.leakage_pj
 
     @property
+    def glitching_pj(self) -> float:
+        """With glitches: E1. ValueError where none were simulated."""
+        if self.glitch_pj is None:
+            raise ValueError(f"{self.name} was simulated without delays; give energy_report an activity")
+        return self.total_pj + self.glitch_pj
+
+    @property
     def calibrated_pj(self) -> float:
-        """The total as Horowitz' 45 nm numbers would have it, for comparisons with costs that are built on them."""
+        """The total without glitches as Horowitz' 45 nm numbers would have it, to compare with costs built on them."""
         return HOROWITZ_FACTOR * self.total_pj
 
 
@@ -48,32 +59,40 @@ def energy_report(
     library: Library,
     trace: Trace,
     *,
+    activity: Activity | None = None,
     clock_mhz: float = 500.0,
     surroundings: Surroundings = Surroundings(),
 ) -> EnergyReport:
-    """Energy of a cycle of the trace, whose cycles follow each other without pause."""
+    """Energy of a cycle of the trace, whose cycles follow each other without pause; `activity` adds its glitches."""
     timing = analyse(netlist, library, surroundings)
+    switching, internal = _dynamic_fj(netlist, library, trace.toggles, timing)
     changes = (trace.cycles - 1) * trace.lanes
-    rate = {net: count / changes for net, count in trace.toggles.items()}
-    switching = sum(rate.get(net, 0.0) * 0.5 * load * library.voltage_v**2 for net, load in timing.loads_ff.items())
-    internal, clock, leakage_nw = 0.0, 0.0, 0.0
-    for instance in netlist.instances:
-        cell = library.cell(instance.kind)
-        internal += _internal_fj(instance, cell, rate, timing)
-        clock += _clock_fj(cell, library.voltage_v, surroundings)
-        leakage_nw += cell.leakage_nw
+    glitch_pj = None
+    if activity:
+        taken_back = {net: count - activity.settled[net] for net, count in activity.toggles.items()}
+        glitch_pj = sum(_dynamic_fj(netlist, library, taken_back, timing)) / activity.changes / 1000
+    cells = [library.cell(instance.kind) for instance in netlist.instances]
     return EnergyReport(
         name=netlist.name,
         library=library.name,
-        switching_pj=switching / 1000,
-        internal_pj=internal / 1000,
-        clock_pj=clock / 1000,
-        leakage_pj=leakage_nw / clock_mhz / 1000,
+        switching_pj=switching / changes / 1000,
+        internal_pj=internal / changes / 1000,
+        clock_pj=sum(_clock_fj(cell, library.voltage_v, surroundings) for cell in cells) / 1000,
+        leakage_pj=sum(cell.leakage_nw for cell in cells) / clock_mhz / 1000,
         clock_mhz=clock_mhz,
+        glitch_pj=glitch_pj,
     )
 
 
-def _internal_fj(instance: Instance, cell: Cell, rate: Mapping[int, float], timing: Timing) -> float:
+def _dynamic_fj(netlist: Netlist, library: Library, toggles: Mapping[int, int], timing: Timing) -> tuple[float, float]:
+    """Switching and internal energy of so many changes of each net."""
+    half = 0.5 * library.voltage_v**2
+    switching = sum(toggles.get(net, 0) * half * load for net, load in timing.loads_ff.items())
+    internal = sum(_internal_fj(i, library.cell(i.kind), toggles, timing) for i in netlist.instances)
+    return switching, internal
+
+
+def _internal_fj(instance: Instance, cell: Cell, toggles: Mapping[int, int], timing: Timing) -> float:
     """Of outputs, and of flip-flop inputs, whose changes no output follows at once."""
     total = 0.0
     clocks = cell.flip_flop.clock.inputs if cell.flip_flop else ()
@@ -82,7 +101,7 @@ def _internal_fj(instance: Instance, cell: Cell, rate: Mapping[int, float], timi
         if net is None or pin.name in clocks or not (pin.is_output or cell.flip_flop):
             continue
         slew = _input_slew(instance, cell, pin.name, timing)
-        total += rate.get(net, 0.0) * _mean_fj(pin.energies, slew, timing.loads_ff.get(net, 0.0))
+        total += toggles.get(net, 0) * _mean_fj(pin.energies, slew, timing.loads_ff.get(net, 0.0))
     return total
 
 

@@ -6,7 +6,7 @@ settles, at its end all flip-flops take their next state. The same run checks a 
 
 import functools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -53,6 +53,14 @@ class Simulator:
             state = self._next_states(given, state, mask)
         return self._ports(self._outputs(given, state, mask))
 
+    def walk(self, cycles: Iterable[Mapping[str, list[int]]], mask: int) -> Iterator[dict[str, list[int]]]:
+        """Bit planes of the outputs in each cycle, before its clock edge, from the state at power-up."""
+        state = self._start(mask)
+        for inputs in cycles:
+            given = self._planes(inputs)
+            yield self._ports(self._outputs(given, state, mask))
+            state = self._next_states(given, state, mask)
+
     def run(self, stimulus: Mapping[str, Ints[np.ndarray, "cycles lanes"]]) -> Trace:
         """All lanes through all cycles, from the state at power-up; toggles are counted between cycles."""
         self._check_ports(stimulus)
@@ -73,6 +81,17 @@ class Simulator:
             state = self._next_states(given, state, mask)
         stacked = {port: np.stack(values) for port, values in outputs.items()}
         return Trace(stacked, dict(zip(nets, toggles, strict=True)), cycles, lanes)
+
+    def settled(self, stimulus: Mapping[str, Ints[np.ndarray, "cycles lanes"]]) -> Iterator[dict[int, int]]:
+        """Of every cycle of a run the bit planes of all nets, inputs first."""
+        self._check_ports(stimulus)
+        cycles, lanes = next(iter(stimulus.values())).shape
+        mask = (1 << lanes) - 1
+        state = self._start(mask)
+        for cycle in range(cycles):
+            given = self._planes({p: pack(stimulus[p][cycle], len(wires)) for p, wires in self.inputs.items()})
+            yield dict(zip(self._nets, self._all(given, state, mask), strict=True))
+            state = self._next_states(given, state, mask)
 
     def _check_ports(self, given: Mapping[str, object]) -> None:
         if set(given) != set(self.inputs):

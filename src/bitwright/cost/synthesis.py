@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bitwright.cost.library import Library
 from bitwright.cost.netlist import Netlist, read_netlist
-from bitwright.cost.yosys import Yosys, find_yosys
+from bitwright.rtl.yosys import Yosys, find_yosys
 from bitwright.store import key_of, read_json, write_json
 
 NET, DESIGN = "net.json", "design.il"

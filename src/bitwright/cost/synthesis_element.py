@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Int as Ints
 
 from bitwright.cost.figure import Measured
+from bitwright.cost.glitch import library_activity
 from bitwright.cost.library import Library
 from bitwright.cost.mac import Mac
 from bitwright.cost.netlist import Netlist
@@ -84,8 +85,10 @@ def synthesize_element(
     synthesis = synthesize(rtlil(ProcessingElement(made), "element"), library, flow, cache=cache)
     verdict = check_element(synthesis.netlist, library, made, rng)
     assert verdict.holds, verdict.counterexample
-    trace = Simulator(synthesis.netlist, library.cells).run(workload(made, rng))
-    energy = energy_report(synthesis.netlist, library, trace, clock_mhz=clock_mhz)
+    work = workload(made, rng)
+    trace = Simulator(synthesis.netlist, library.cells).run(work)
+    activity = library_activity(synthesis.netlist, library, work)
+    energy = energy_report(synthesis.netlist, library, trace, activity=activity, clock_mhz=clock_mhz)
     return ElementReport(synthesis.report, analyse(synthesis.netlist, library), energy, verdict)
 
 
@@ -118,19 +121,23 @@ def check_element(
 
 def workload(made: Plan, rng: np.random.Generator) -> dict[str, Ints[np.ndarray, "cycles lanes"]]:
     """Normal operands in the first format of each side, weights held; a lane is an element below the lane before."""
-    x_format, w_format = made.x.formats[0], made.w.formats[0]
-    x = _quantized(x_format, made.x.bounds, rng, (CYCLES, GROUPS, ROWS))
-    w = _quantized(w_format, made.w.bounds, rng, (GROUPS, ROWS))
+    x = _normal(made.x.formats[0], made.x.bounds, rng, (CYCLES, GROUPS, ROWS))
+    return column_workload(made, x, _normal(made.w.formats[0], made.w.bounds, rng, (GROUPS, ROWS)))
+
+
+def column_workload(made: Plan, x: Ports, w: Ports) -> dict[str, Ints[np.ndarray, "cycles lanes"]]:
+    """Inputs [cycles, groups, rows] through columns of elements that hold the weights [groups, rows]."""
+    cycles, groups, rows = x.significand.shape
     above = Ports(*(np.roll(part, 1, axis=-1) for part in w))
     products = product(made, x, Ports(*(part[None] for part in w)), Ports(*(part[None] for part in above)))
-    depth = min(made.products or ROWS, ROWS)
-    tiles = products.reshape(CYCLES, GROUPS, ROWS // depth, depth)
-    sums = _add(made, np.zeros_like(tiles), np.cumsum(tiles, axis=-1) - tiles).reshape(CYCLES, GROUPS, ROWS)
-    cycles = []
-    for t in range(CYCLES):
+    depth = min(made.products or rows, rows)
+    tiles = products.reshape(cycles, groups, rows // depth, depth)
+    sums = _add(made, np.zeros_like(tiles), np.cumsum(tiles, axis=-1) - tiles).reshape(cycles, groups, rows)
+    found = []
+    for t in range(cycles):
         cycle = _inputs(made, Ports(*(part[t] for part in x)), above if t else w, sums[t], load=int(t == 0))
-        cycles.append({port: values.reshape(-1) for port, values in cycle.items()})
-    return {port: np.stack([cycle[port] for cycle in cycles]) for port in cycles[0]}
+        found.append({port: values.reshape(-1) for port, values in cycle.items()})
+    return {port: np.stack([cycle[port] for cycle in found]) for port in found[0]}
 
 
 def all_ports(bounds: Bounds) -> Ports:
@@ -166,13 +173,17 @@ def _inputs(
     return ports
 
 
-def _quantized(format: Format, bounds: Bounds, rng: np.random.Generator, shape: tuple[int, ...]) -> Ports:
-    """Normal values in a format, as ports; unsigned formats take magnitudes that are zero half of the time."""
-    levels = rng.normal(0, format.full_scale / SIGMAS, shape)
-    codes = format.encode(levels if format.bounds().lowest < 0 else np.maximum(levels, 0.0))
+def ports_of(format: Format, bounds: Bounds, codes: Ints[np.ndarray, "*shape"]) -> Ports:
+    """Neighbouring codes along the last axis, as ports of an element whose operand has these bounds."""
     if len(bounds.exponent) == 1:  # whole elements
         units = np.ldexp(format.decode(codes), -bounds.exponent.start).astype(np.int64)
         return Ports(units, np.zeros_like(units), np.zeros_like(units))
-    significand, exponent, source = (np.broadcast_to(part, shape) for part in format.terms(codes))
+    significand, exponent, source = (np.broadcast_to(part, codes.shape) for part in format.terms(codes))
     position = (exponent - bounds.exponent.start) // bounds.exponent.step
-    return Ports(significand, np.where(significand == 0, 0, position), np.arange(shape[-1]) - source)
+    return Ports(significand, np.where(significand == 0, 0, position), np.arange(codes.shape[-1]) - source)
+
+
+def _normal(format: Format, bounds: Bounds, rng: np.random.Generator, shape: tuple[int, ...]) -> Ports:
+    """Normal values in a format, as ports; unsigned formats take magnitudes that are zero half of the time."""
+    levels = rng.normal(0, format.full_scale / SIGMAS, shape)
+    return ports_of(format, bounds, format.encode(levels if format.bounds().lowest < 0 else np.maximum(levels, 0.0)))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bitwright.cost.netlist import count_cells
 from bitwright.cost.synthesis import DESIGN, NET, run_cached
-from bitwright.cost.yosys import Yosys, find_yosys
+from bitwright.rtl.yosys import Yosys, find_yosys
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,13 @@
 """Are a scheme's circuits what its arithmetic says? Decoders and processing element, as gates, beside the golden model.
 
 Every decoder is compared with `Format.terms` on all its codes, where they are few enough, and the processing element,
-mapped to the embedded library, on every pair of terms; a proof, where it ends in time, covers all of its inputs.
+mapped to the embedded library, on every pair of terms. Proofs, where they end in time, cover all inputs of both.
 """
 
 import hashlib
-from dataclasses import dataclass, replace
+import importlib.metadata
+import platform
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,20 +15,19 @@ from jaxtyping import Int as Ints
 
 from bitwright.config import from_text
 from bitwright.cost.cells import generic_library
-from bitwright.cost.formal import prove_synthesis
-from bitwright.cost.library import Library
 from bitwright.cost.netlist import yosys_gates
 from bitwright.cost.simulate import Simulator, pack, unpack
-from bitwright.cost.synthesis import Synthesis, synthesize, synthesize_gates
+from bitwright.cost.synthesis import synthesize, synthesize_gates
 from bitwright.cost.synthesis_element import check_element, element_plan
-from bitwright.cost.yosys import YosysError, find_yosys
+from bitwright.cost.verify_proofs import Finding, claims, lanes_of, prove
 from bitwright.formats import Format
 from bitwright.rtl.decode import bounds
 from bitwright.rtl.decoder import Decoder
 from bitwright.rtl.generate import described
 from bitwright.rtl.plan import LONGEST
 from bitwright.rtl.units import ProcessingElement
-from bitwright.rtl.verilog import rtlil
+from bitwright.rtl.verilog import digest, rtlil
+from bitwright.rtl.yosys import find_yosys
 from bitwright.scheme import Scheme
 
 ALL_CODES_BITS = 16
@@ -34,26 +35,13 @@ ALL_CODES_BITS = 16
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One circuit beside its definition."""
-
-    circuit: str
-    rtlil_sha256: str
-    method: str
-    cases: int | None  # None where a proof covers all, 0 where it came to no end
-    counterexample: str | None = None
-
-    @property
-    def holds(self) -> bool:
-        return self.counterexample is None
-
-
-@dataclass(frozen=True)
 class Verification:
-    """What was compared, with which tools."""
+    """What was compared and proved, with which tools."""
 
     scheme: str
-    tool: str
+    scheme_sha256: str
+    """Of the values that the scheme's text stands for, as Python writes them."""
+    tools: tuple[str, ...]
     seed: int
     findings: tuple[Finding, ...]
 
@@ -70,13 +58,13 @@ class Verification:
             shown.append(f"{word} {f.circuit}: {f.method}" + (f", {cases}" if f.cases != 0 else ""))
             if f.counterexample:
                 shown.append(f"        {f.counterexample}")
-        return [*shown, f"tools: {self.tool}"]
+        return [*shown, f"tools: {', '.join(self.tools)}"]
 
 
 def verify(
     text: str, *, k: int = LONGEST, proof_s: float = 60.0, seed: int = 0, cache: Path | None = None
 ) -> Verification:
-    """Compare a scheme's circuits, for sums of k products, with its definition. `proof_s` bounds the proof, 0: none."""
+    """A scheme's circuits, for sums of k products, beside its definition; `proof_s` bounds each proof, 0: none."""
     scheme = from_text(text)
     if not isinstance(scheme, Scheme):
         raise ValueError(f"{text} is a recipe of several schemes; verify each of them")
@@ -86,30 +74,33 @@ def verify(
     circuit, library = rtlil(ProcessingElement(made), "element"), generic_library()
     synthesis = synthesize(circuit, library, cache=cache)
     verdict = check_element(synthesis.netlist, library, made, rng)
-    element = Finding(
-        f"processing element, {made.inner.bits}-bit sums", _sha256(circuit), f"mapped to {library.name}",
+    findings.append(Finding(
+        f"processing element, {made.inner.bits}-bit sums", digest(circuit), f"mapped to {library.name}",
         verdict.patterns, verdict.counterexample,
-    )  # fmt: skip
-    findings.append(element)
-    if proof_s > 0:
-        findings.append(_proof(element, synthesis, library, circuit, proof_s))
-    return Verification(text, f"yosys {find_yosys().version}", seed, tuple(findings))
+    ))  # fmt: skip
+    findings += prove(made, synthesis, library, proof_s)
+    return Verification(text, _sha256(repr(scheme)), tools(), seed, tuple(findings))
 
 
-def _proof(element: Finding, synthesis: Synthesis, library: Library, circuit: str, proof_s: float) -> Finding:
-    try:
-        proof = prove_synthesis(synthesis, library, circuit, latency=1, timeout_s=proof_s)
-    except YosysError as stopped:
-        return replace(element, method=f"mapped netlist beside the RTL ({stopped})", cases=0)
-    return replace(
-        element, method="mapped netlist proved equal to the RTL", cases=None,
-        counterexample=None if proof.holds else proof.model,
-    )  # fmt: skip
+def changed(found: Verification, *, k: int = LONGEST) -> list[str]:
+    """What the certificate says of a circuit that the generator no longer makes, or not of one that it makes now."""
+    scheme = from_text(found.scheme)
+    assert isinstance(scheme, Scheme), "verify refuses recipes"
+    made = element_plan(scheme, k=k)
+    today = {(claim.circuit, claim.sha256) for claim in claims(made)}
+    stated = {(finding.circuit, finding.rtlil_sha256) for finding in found.findings if finding.is_proof}
+    return sorted({circuit for circuit, _ in today ^ stated})
+
+
+def tools() -> tuple[str, ...]:
+    """Names and versions of what made and compared the circuits."""
+    packages = [f"{name} {importlib.metadata.version(name)}" for name in ("bitwright", "amaranth", "numpy")]
+    return (f"yosys {find_yosys().version}", *packages, f"python {platform.python_version()}")
 
 
 def _decoder(format: Format, rng: np.random.Generator, cache: Path | None) -> Finding:
     """Its terms, in yosys' gates, beside `format.terms`."""
-    lanes = max(format.run, 1 + bounds(format).reach)
+    lanes = lanes_of(format)
     circuit = rtlil(Decoder(format, lanes), "decoder")
     codes, are_all = _codes(format, lanes, rng)
     netlist = synthesize_gates(circuit, cache=cache)
@@ -133,7 +124,7 @@ def _decoder(format: Format, rng: np.random.Generator, cache: Path | None) -> Fi
     first = np.flatnonzero(wrong.any(1))
     how = "all codes" if are_all else "random codes"
     return Finding(
-        f"decoder of {described(format)}", _sha256(circuit), f"gates, {how}", len(codes),
+        f"decoder of {described(format)}", digest(circuit), f"gates, {how}", len(codes),
         f"codes {codes[first[0]].tolist()}" if len(first) else None,
     )  # fmt: skip
 

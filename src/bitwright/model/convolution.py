@@ -103,6 +103,11 @@ class Conv(Lowering):
         out = self._convolve(functional.pad(torch.zeros_like(_as_image(x[:1])), self.padding), _as_image(weight))
         return Gemm(out.shape[2] * out.shape[3], weight[0].numel(), weight.shape[0] // self.groups, self.groups)
 
+    def windows(self, x: Tensor, weight: Tensor) -> Tensor:
+        batch, _, height, width = _as_image(x).shape
+        pixels = torch.arange(1, batch * height * width + 1).view(batch, height, width)
+        return self._windows(pixels, self.kernel(weight)).flatten(0, 2) - 1
+
     def exact(self, datapath: Datapath, x: Operand, like: Tensor, w: Stationary) -> Sums:
         image = _as_image(like)
         batch, channels, height, width = image.shape

@@ -72,6 +72,10 @@ class Lowering(ABC):
     @abstractmethod
     def gemm(self, x: Tensor, weight: Tensor) -> Gemm: ...
 
+    @abstractmethod
+    def windows(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Which pixel or token of x each tap of each output reads, [outputs, taps]; -1 is padding."""
+
     def add_bias(self, y: Tensor, bias: Tensor | None) -> Tensor:
         return y if bias is None else y + self.per_output(bias, y).to(y.dtype)  # autocast narrows y alone
 
@@ -147,3 +151,6 @@ class Linear(Lowering):
 
     def gemm(self, x: Tensor, weight: Tensor) -> Gemm:
         return Gemm(x[0].numel() // x.shape[-1] if x.dim() > 1 else 1, weight.shape[1], weight.shape[0])
+
+    def windows(self, x: Tensor, weight: Tensor) -> Tensor:
+        return torch.arange(x.numel() // x.shape[-1])[:, None]

@@ -5,14 +5,14 @@ Where a few schemes collapse, the axis breaks: the schemes near float keep their
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from bitwright.report import notation
 from bitwright.report.finding import measured, standard_error
 from bitwright.report.notation import Number
-from bitwright.report.palette import INK, MUTED
+from bitwright.report.palette import INK, MUTED, Family
 from bitwright.result import Comparison, SchemeResult
 
 WIDTH, HEIGHT = 1040, 520
@@ -23,7 +23,36 @@ AXIS = {"showgrid": True, "gridcolor": "#eeeeea", "zeroline": False, "linecolor"
         "ticks": "outside", "ticklen": 4, "tickcolor": INK}  # fmt: skip
 _LEAST_GAP = 0.5  # the axis breaks where a gap between neighbours takes this share of the whole range
 _MOST_DECADES_WITH_STEPS = 3.5
+_MOST_LETTERS = 56  # of a scheme's name beside an axis
 _FAR_SHARE, _BREAK_SHARE = 0.2, 0.05  # of the height
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """Size of a figure and of the margins around its plot, in pixels."""
+
+    width: Number
+    height: Number
+    left: Number
+    right: Number
+    top: Number
+    bottom: Number
+
+    @property
+    def plot_width(self) -> Number:
+        return self.width - self.left - self.right
+
+    @property
+    def plot_height(self) -> Number:
+        return self.height - self.top - self.bottom
+
+    @property
+    def margin(self) -> dict:
+        return {"l": self.left, "r": self.right, "t": self.top, "b": self.bottom}
+
+
+WHOLE = Canvas(WIDTH, HEIGHT, MARGIN["l"], MARGIN["r"], MARGIN["t"], MARGIN["b"])
+"""As wide as the page, with a legend in the margin."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +71,12 @@ class Panel:
         return math.log10(value) if self.is_log else value
 
     def pixel(self, value: Number) -> Number:
+        return self.share(value) * PLOT_HEIGHT
+
+    def share(self, value: Number) -> Number:
+        """Of the plot's height, from its upper edge."""
         share = (self.position(value) - self.low) / (self.high - self.low)
-        return (1 - self.bottom - share * (self.top - self.bottom)) * PLOT_HEIGHT
+        return 1 - self.bottom - share * (self.top - self.bottom)
 
     def contains(self, value: Number) -> bool:
         return self.low <= self.position(value) <= self.high
@@ -145,12 +178,16 @@ def legend(panel: Panel, baseline: Number) -> dict:
 def _vertical_axis(panel: Panel) -> dict:
     ticks = {"nticks": 3} if panel.axis == "y2" else {"nticks": 8}
     if panel.is_log:
-        steps = (1, 2, 5) if panel.high - panel.low < _MOST_DECADES_WITH_STEPS else (1,)
-        decades = range(math.floor(panel.low), math.ceil(panel.high))
-        values = [step * 10.0**decade for decade in decades for step in steps]
-        ticks = {"type": "log", "tickmode": "array", "tickvals": values,
-                 "ticktext": [notation.decimal(value, 0 if value >= 1 else 3) for value in values]}  # fmt: skip
+        ticks = {"type": "log", **log_ticks(panel.low, panel.high)}
     return {"domain": [panel.bottom, panel.top], "range": [panel.low, panel.high], **ticks}
+
+
+def log_ticks(low: Number, high: Number) -> dict:
+    """Written out, of an axis between these logarithms."""
+    steps = (1, 1.5, 2, 3, 5, 7) if high - low < 1 else (1, 2, 5) if high - low < _MOST_DECADES_WITH_STEPS else (1,)
+    values = [step * 10.0**decade for decade in range(math.floor(low), math.ceil(high)) for step in steps]
+    texts = [f"{value:.6g}" if 1e-4 <= value < 1e6 else notation.scientific(value) for value in values]
+    return {"tickmode": "array", "tickvals": values, "ticktext": texts}
 
 
 def _break_marks() -> list[dict]:
@@ -161,3 +198,27 @@ def _break_marks() -> list[dict]:
          "line": {"color": INK, "width": 1}}
         for y in ends
     ]  # fmt: skip
+
+
+def tick_axis(names: Sequence[str]) -> dict:
+    """Tick texts by position, so that equal names stay apart."""
+    return {"tickmode": "array", "tickvals": list(range(len(names))), "ticktext": names, "showgrid": False,
+            "zeroline": False, "ticks": "", "tickfont": {"size": 11.5, "color": INK}, "fixedrange": True}  # fmt: skip
+
+
+def scheme_ticks(rows: Sequence[SchemeResult], family_of: Mapping[str, Family]) -> list[str]:
+    """Names of schemes behind the colour of their family."""
+    return [
+        f"<span style='color:{family_of[row.scheme].colour};font-size:16px'>●</span> {html.escape(_short(row.scheme))}"
+        for row in rows
+    ]
+
+
+def scheme_margin(rows: Sequence[SchemeResult]) -> int:
+    """Pixels that the longest of these names takes beside an axis."""
+    return 34 + round(5.9 * max(len(_short(row.scheme)) for row in rows))
+
+
+def _short(scheme: str) -> str:
+    """What fits beside an axis."""
+    return scheme if len(scheme) <= _MOST_LETTERS else f"{scheme[: _MOST_LETTERS - 1]}…"

@@ -4,16 +4,22 @@ import csv
 from collections.abc import Iterable
 from pathlib import Path
 
-from bitwright.report import sizes
-from bitwright.report.tables import LAYER_COLUMNS, Value, summary_columns
+from bitwright.report import silicon, sizes
+from bitwright.report.tables import LAYER_COLUMNS, Column, Value, summary_columns
 from bitwright.result import Comparison
 
 
 def write_csv(comparison: Comparison, path: Path) -> None:
-    """One line per scheme: the main table, and what its stored weights could shrink to."""
+    """One line per scheme: the main table, what its stored weights could shrink to, and its price where it has one."""
     columns = (*summary_columns(comparison), *sizes.scheme_columns(comparison)[1:])
-    header = [*(column.key for column in columns), "title", "error"]
-    _write(path, header, ([*(c.read(row) for c in columns), row.title, row.error] for row in comparison.rows))
+    prices = {row.scheme: silicon.price_of(comparison, row) for row in comparison.rows}
+    priced: tuple[Column, ...] = () if comparison.silicon is None else silicon.csv_columns()
+    header = [*(column.key for column in (*columns, *priced)), "title", "error"]
+    lines = (
+        [*(c.read(row) for c in columns), *(c.read(prices[row.scheme]) for c in priced), row.title, row.error]
+        for row in comparison.rows
+    )
+    _write(path, header, lines)
 
 
 def write_layers_csv(comparison: Comparison, path: Path) -> None:

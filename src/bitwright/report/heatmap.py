@@ -3,8 +3,9 @@
 import html
 import math
 
+from bitwright.report.axes import scheme_margin, scheme_ticks, tick_axis
 from bitwright.report.notation import Number
-from bitwright.report.palette import INK, MUTED, RULE, families
+from bitwright.report.palette import MUTED, RULE, families
 from bitwright.report.tables import Cell, Column, layer_column
 from bitwright.result import Comparison, SchemeResult
 
@@ -29,8 +30,7 @@ def heatmap(comparison: Comparison, width: int) -> dict | None:
         return None
     layers = list(dict.fromkeys(layer.name for row in rows for layer in row.layers))
     views = [_view(layer_column(key), title, rows, layers) for key, title in _QUANTITIES]
-    family_of = families(comparison)
-    left = 34 + min(330, round(5.9 * max(len(row.scheme) for row in rows)))
+    left = scheme_margin(rows)
     bottom = 26 + min(190, round(6.4 * max(len(name) for name in layers)))
     height = 60 + bottom + _CELL_HEIGHT * len(rows)
     trace = {
@@ -46,17 +46,13 @@ def heatmap(comparison: Comparison, width: int) -> dict | None:
         "colorbar": {"title": {"text": views[0]["colorbar.title.text"], "side": "right", "font": {"size": 11}},
                      "thickness": 10, "outlinewidth": 0, "tickfont": {"size": 11}, "len": 1, "x": 1.01},
     }  # fmt: skip
-    names = [
-        f"<span style='color:{family_of[row.scheme].colour};font-size:16px'>●</span> {html.escape(row.scheme)}"
-        for row in rows
-    ]
     layout = {
         "width": width,
         "height": height,
         "margin": {"l": left, "r": 84, "t": 44, "b": bottom},
         "plot_bgcolor": BLANK,
-        "xaxis": _axis([html.escape(name) for name in layers]) | {"tickangle": -90 if len(layers) > 8 else 0},
-        "yaxis": _axis(names) | {"autorange": "reversed"},
+        "xaxis": tick_axis([html.escape(name) for name in layers]) | {"tickangle": -90 if len(layers) > 8 else 0},
+        "yaxis": tick_axis(scheme_ticks(rows, families(comparison))) | {"autorange": "reversed"},
         "updatemenus": [_menu([title for _, title in _QUANTITIES], views)],
     }
     return {"data": [trace], "layout": layout}
@@ -102,12 +98,6 @@ def _hover(title: str, row: SchemeResult, layer: str, cell: Cell, unit: str) -> 
 
 def _is_finite(cell: Cell) -> bool:
     return cell.value is not None and math.isfinite(cell.value)
-
-
-def _axis(names: list[str]) -> dict:
-    """Tick texts by position, so that equal names stay apart."""
-    return {"tickmode": "array", "tickvals": list(range(len(names))), "ticktext": names, "showgrid": False,
-            "zeroline": False, "ticks": "", "tickfont": {"size": 11.5, "color": INK}, "fixedrange": True}  # fmt: skip
 
 
 def _menu(labels: list[str], views: list[dict]) -> dict:

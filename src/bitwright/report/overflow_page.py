@@ -6,44 +6,18 @@ from pathlib import Path
 from bitwright.report import notation, overflow
 from bitwright.report.overflow import named
 from bitwright.report.provenance import facts
+from bitwright.report.rendering import write_page
 from bitwright.result import OverflowSweep
-
-_DEPENDENCIES = ("jinja2", "markupsafe", "plotly")
 
 
 def write_report(sweep: OverflowSweep, path: Path) -> None:
     """One HTML file that fetches nothing; the same sweep gives the same bytes. Needs the `report` extra."""
-    try:
-        import jinja2
-        from markupsafe import Markup
-
-        from bitwright.report import plots
-    except ImportError as error:
-        if (error.name or "").partition(".")[0] not in _DEPENDENCIES:
-            raise
-        raise ImportError(
-            f"the HTML report needs jinja2 and plotly, found no {error.name}; pip install 'bitwright[report]'",
-            name=error.name,
-        ) from error
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    drawn = {
+    figures = {
         "width-plot": overflow.over_width(sweep),
         "rates-plot": overflow.rates(sweep),
         "needed-plot": overflow.histograms(sweep),
     }
-    page = environment.get_template("overflow.html.j2").render(
-        **_context(sweep),
-        figures={name: Markup(plots.as_json(figure)) for name, figure in drawn.items() if figure is not None},
-        plotly=Markup(plots.script()),
-    )
-    Path(path).write_text(page, encoding="utf-8", newline="\n")
+    write_page("overflow.html.j2", path, figures, **_context(sweep))
 
 
 def write_csv(sweep: OverflowSweep, path: Path) -> None:

@@ -1,16 +1,19 @@
 """The report: one HTML file that holds figures, tables and the plotly.js that draws them, and fetches nothing."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bitwright.report import lanes, neighbours, notation, pictures, provenance, sizes, tables, term_pairs
+from bitwright.report import lanes, neighbours, notation, pictures, provenance, silicon, sizes, tables, term_pairs
+from bitwright.report.array_drawing import drawing
+from bitwright.report.axes import WIDTH
 from bitwright.report.finding import finding, standard_error
-from bitwright.report.palette import Family, families
+from bitwright.report.heatmap import heatmap
+from bitwright.report.palette import PART_COLOURS, Family, families
+from bitwright.report.rendering import write_page
+from bitwright.report.scatter import scatter
+from bitwright.report.silicon_plots import SCATTERS, silicon_figures
 from bitwright.report.tables import Cell, Column
 from bitwright.result import Comparison, RunInfo, SchemeResult
-
-_DEPENDENCIES = ("jinja2", "markupsafe", "plotly")
 
 
 @dataclass(frozen=True)
@@ -62,38 +65,19 @@ class Detail:
 
 def write_report(comparison: Comparison, path: Path) -> None:
     """Writes the page; the same comparison gives the same bytes. Needs the `report` extra."""
-    try:
-        import jinja2
-        from markupsafe import Markup
-
-        from bitwright.report import plots
-    except ImportError as error:
-        if (error.name or "").partition(".")[0] not in _DEPENDENCIES:
-            raise
-        raise ImportError(
-            f"the HTML report needs jinja2 and plotly, found no {error.name}; pip install 'bitwright[report]'",
-            name=error.name,
-        ) from error
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["sort_key"] = _sort_key
-    page = environment.get_template("template.html.j2").render(
-        **_context(comparison, trusted=Markup),
-        figures={name: Markup(figure) for name, figure in plots.figures(comparison).items()},
-        plotly=Markup(plots.script()),
-    )
-    Path(path).write_text(page, encoding="utf-8", newline="\n")
+    figures = {
+        "bits-plot": scatter(comparison),
+        **silicon_figures(comparison),
+        "layers-plot": heatmap(comparison, WIDTH),
+        "neighbours-plot": neighbours.coverage_plot(comparison),
+        "pairs-plot": term_pairs.pairs_plot(comparison),
+    }
+    write_page("template.html.j2", path, figures, **_context(comparison))
 
 
-def _context(comparison: Comparison, *, trusted: Callable[[str], str]) -> dict:
-    """Everything that the template shows, formatted; `trusted` marks markup that must not be escaped again."""
-    entries = _entries(comparison, trusted)
+def _context(comparison: Comparison) -> dict:
+    """Everything that the template shows, formatted."""
+    entries = _entries(comparison)
     return {
         "info": comparison.info,
         "finding": finding(comparison),
@@ -105,7 +89,8 @@ def _context(comparison: Comparison, *, trusted: Callable[[str], str]) -> dict:
         "entries": entries,
         "layer_columns": tables.LAYER_COLUMNS,
         "layer_headings": _headings(tables.LAYER_COLUMNS),
-        "neighbours": _neighbours(comparison, trusted),
+        "silicon": _silicon(comparison),
+        "neighbours": _neighbours(comparison),
         "pairs": _pairs(comparison),
         "sizes": _sizes(comparison),
         "coverage": provenance.coverage_tables(comparison),
@@ -114,7 +99,7 @@ def _context(comparison: Comparison, *, trusted: Callable[[str], str]) -> dict:
     }
 
 
-def _entries(comparison: Comparison, trusted: Callable[[str], str]) -> list[Entry]:
+def _entries(comparison: Comparison) -> list[Entry]:
     family_of = families(comparison)
     return [
         Entry(
@@ -131,7 +116,7 @@ def _entries(comparison: Comparison, trusted: Callable[[str], str]) -> list[Entr
                     picture.operand,
                     picture.format,
                     pictures.caption(picture),
-                    trusted(pictures.svg(picture, family_of[row.scheme].colour)),
+                    pictures.svg(picture, family_of[row.scheme].colour),
                 )
                 for picture in row.pictures
             ),
@@ -140,7 +125,7 @@ def _entries(comparison: Comparison, trusted: Callable[[str], str]) -> list[Entr
     ]
 
 
-def _neighbours(comparison: Comparison, trusted: Callable[[str], str]) -> dict | None:
+def _neighbours(comparison: Comparison) -> dict | None:
     """What overwrites neighbours: the schemes, the picture with most kinds of states, and those of the others."""
     family_of = families(comparison)
     details = [
@@ -152,7 +137,7 @@ def _neighbours(comparison: Comparison, trusted: Callable[[str], str]) -> dict |
             tuple(_headings(neighbours.layer_columns(row))),
             tuple(neighbours.layer_cells(row)),
             "" if row.lane_row is None else lanes.caption(row.lane_row),
-            "" if row.lane_row is None else trusted(lanes.svg(row.lane_row)),
+            "" if row.lane_row is None else lanes.svg(row.lane_row),
         )
         for row in neighbours.overwriting_rows(comparison)
     ]
@@ -180,6 +165,40 @@ def _pairs(comparison: Comparison) -> dict | None:
             if term_pairs.has_terms(row)
         ],
     }  # fmt: skip
+
+
+def _silicon(comparison: Comparison) -> dict | None:
+    """What the schemes take on the accelerator: a table, the parts of an element, and a drawing for each width."""
+    found = silicon.priced_rows(comparison)
+    if comparison.silicon is None or not found:
+        return None
+    family_of, columns = families(comparison), silicon.table_columns(comparison)
+    cells = silicon.table_cells(comparison)
+    drawn = [each for each in found if each.price.wires is not None]
+    widths = list(dict.fromkeys(each.price.wires for each in drawn))
+    chosen = next(
+        (each for each in drawn if each.row.scheme == finding(comparison).scheme), drawn[0] if drawn else None
+    )
+    return {
+        "hardware": silicon.described(comparison.silicon.hardware),
+        "scatters": SCATTERS,
+        "families": list({family_of[each.row.scheme].index: family_of[each.row.scheme] for each in found}.values()),
+        "columns": columns,
+        "headings": _headings(columns),
+        "rows": [(each.row.scheme, family_of[each.row.scheme], line) for each, line in zip(found, cells)],
+        "origins": silicon.origins(comparison),
+        "missing": silicon.missing(comparison),
+        "left_out": silicon.left_out(comparison),
+        "published": [each.row.scheme for each in silicon.published(found)],
+        "notes": comparison.silicon.notes,
+        "parts": list(PART_COLOURS.items()),
+        "parts_sources": list(dict.fromkeys(each.price.parts_source for each in drawn if each.price.parts_um2)),
+        "no_parts": [(each.row.scheme, each.price.parts_note) for each in drawn if not each.price.parts_um2],
+        "drawings": [drawing(comparison.silicon.hardware, wires) for wires in widths],
+        "choices": [(each.row.scheme, widths.index(each.price.wires), silicon.summary(each)) for each in drawn],
+        "chosen": chosen and chosen.row.scheme,
+        "first_drawing": chosen and widths.index(chosen.price.wires),
+    }
 
 
 def _sizes(comparison: Comparison) -> dict | None:
@@ -250,8 +269,3 @@ def _layer_note(row: SchemeResult) -> str:
     if overflowing:
         parts.append(f"{notation.plural(overflowing, 'layer')} with overflows")
     return "; ".join(parts)
-
-
-def _sort_key(cell: Cell) -> str:
-    """The cell's value as the page's script compares it; empty sorts last."""
-    return "" if cell.value is None or cell.value != cell.value else str(cell.value).replace("inf", "Infinity")

@@ -19,6 +19,17 @@ INK = "#1a1a1a"
 MUTED = "#6b6b6b"
 RULE = "#d8d8d4"
 
+PART_COLOURS = {
+    "multiplier": "#0072B2",
+    "shifter, multiplexer": "#56B4E9",
+    "adder": "#009E73",
+    "sum register": "#999933",
+    "operand registers": "#CC79A7",
+    "decoders": "#D55E00",
+    "scales, outer register": "#E69F00",
+}
+"""Of what a processing element is made of, in the order of its drawing."""
+
 
 @dataclass(frozen=True)
 class Family:

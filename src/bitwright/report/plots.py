@@ -5,13 +5,7 @@ import json
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from bitwright.report.axes import WIDTH
-from bitwright.report.heatmap import heatmap
-from bitwright.report.neighbours import coverage_plot
 from bitwright.report.palette import INK
-from bitwright.report.scatter import scatter
-from bitwright.report.term_pairs import pairs_plot
-from bitwright.result import Comparison
 
 _FONT = {"family": "Helvetica Neue, Helvetica, Arial, Liberation Sans, sans-serif", "size": 12, "color": INK}
 _HOVER = {"bgcolor": "white", "bordercolor": "#888888", "align": "left", "font": {"size": 12}}
@@ -21,17 +15,6 @@ _LOOK = {"template": "none", "paper_bgcolor": "white", "plot_bgcolor": "white", 
 def script() -> str:
     """The plotly.js that draws the figures."""
     return get_plotlyjs()
-
-
-def figures(comparison: Comparison) -> dict[str, str]:
-    """Element id -> the figure's traces and layout as JSON that is safe inside a script element."""
-    drawn = {
-        "bits-plot": scatter(comparison),
-        "layers-plot": heatmap(comparison, WIDTH),
-        "neighbours-plot": coverage_plot(comparison),
-        "pairs-plot": pairs_plot(comparison),
-    }
-    return {name: as_json(figure) for name, figure in drawn.items() if figure is not None}
 
 
 def as_json(figure: dict) -> str:

@@ -1,22 +1,21 @@
 """The metric against the bits spent: a point a scheme, the float baseline a dashed line, the Pareto front a step."""
 
 import html
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from bitwright.report import notation
 from bitwright.report.axes import (
     AXIS,
-    HEIGHT,
-    MARGIN,
-    PLOT_HEIGHT,
-    PLOT_WIDTH,
-    WIDTH,
+    WHOLE,
+    Canvas,
     Panel,
     float_name,
     float_shapes,
     legend,
+    log_ticks,
     metric_panels,
     padded,
     panel_of,
@@ -30,6 +29,8 @@ from bitwright.report.palette import INK, MUTED, RULE, Family, families
 from bitwright.report.tables import summary_columns
 from bitwright.result import Comparison, SchemeResult
 
+_LETTER = 6.0  # pixels of one in a label, an upper estimate
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -39,35 +40,82 @@ class Cost:
     button: str
     read: Callable[[SchemeResult], Number | None]
     unit: Number = 1
+    is_apart: Callable[[SchemeResult], bool] = lambda row: False  # whether it compares with no other
+    widest_ratio: Number = math.inf  # of the largest to the smallest cost, beyond which the axis is logarithmic
 
     def of(self, row: SchemeResult) -> Number | None:
         value = self.read(row)
         return None if value is None else value / self.unit
 
+    def range(self, values: Sequence[Number]) -> tuple[Number, Number]:
+        """Of the axis, as it counts."""
+        counted = [math.log10(value) for value in values] if self.is_log(values) else list(values)
+        return padded(counted, 0.07) if counted else (0.0, 1.0)
+
+    def is_log(self, values: Sequence[Number]) -> bool:
+        return bool(values) and min(values) > 0 and max(values) > self.widest_ratio * min(values)
+
 
 @dataclass(frozen=True)
 class Frame:
-    """Where a scheme lies on the figure: horizontal range of its cost, and the panels."""
+    """Where a scheme lies on the figure: horizontal range of its cost as the axis counts it, and the panels."""
 
     cost: Cost
     low: Number
     high: Number
+    is_log: bool
     panels: tuple[Panel, ...]
+    canvas: Canvas
 
     def panel(self, row: SchemeResult) -> Panel:
         return panel_of(row, self.panels)
 
+    def position(self, row: SchemeResult) -> Number:
+        """The cost as the axis counts it."""
+        return math.log10(self.cost.of(row)) if self.is_log else self.cost.of(row)
+
     def pixel(self, row: SchemeResult) -> tuple[Number, Number]:
-        x = (self.cost.of(row) - self.low) / (self.high - self.low) * PLOT_WIDTH
-        return x, self.panel(row).pixel(row.metric)
+        x = (self.position(row) - self.low) / (self.high - self.low) * self.canvas.plot_width
+        return x, self.panel(row).share(row.metric) * self.canvas.plot_height
 
 
 def scatter(comparison: Comparison) -> dict:
-    """The figure as plotly's plain structure: traces and layout."""
-    panels = metric_panels(comparison)
-    costs = _costs(comparison)
+    """The metric against bits, as plotly's plain structure: traces and layout."""
+    panels, costs = metric_panels(comparison), _costs(comparison)
+    figure, views = _figure(comparison, costs, panels, WHOLE)
+    figure["layout"]["legend"] = legend(panels[0], comparison.info.float_metric)
+    figure["layout"]["updatemenus"] = [_menu([cost.button for cost in costs], [["update", list(v)] for v in views])]
+    return figure
+
+
+def against(comparison: Comparison, cost: Cost, canvas: Canvas) -> dict:
+    """The metric against one cost on a canvas without room for a legend, likewise."""
+    figure, _ = _figure(comparison, [cost], metric_panels(comparison), canvas)
+    unit = comparison.info.metric_unit
+    figure["layout"]["showlegend"] = False
+    apart = {row.scheme for row in measured(comparison) if cost.is_apart(row)}
+    for trace in figure["data"]:
+        for key in ("legendgroup", "showlegend", "name"):
+            trace.pop(key, None)
+        if trace.pop("text", None):
+            symbol = trace["marker"]["symbol"]
+            if apart.intersection(trace["customdata"]):
+                symbols = [f"{symbol}-open" if scheme in apart else symbol for scheme in trace["customdata"]]
+                trace["marker"] |= {"symbol": symbols}
+            axes = f"%{{y:.2f}} {html.escape(unit)}<br>%{{xaxis.title.text}}: %{{x:.3g}}"
+            trace["hovertemplate"] = f"<b>%{{customdata}}</b><br>{axes}<extra></extra>"
+    for annotation in figure["layout"]["annotations"]:
+        if annotation.get("xanchor") == "left":  # the float model's name: no margin to stand in
+            annotation |= {"xanchor": "right", "xshift": -4, "yshift": 9}
+    return figure
+
+
+def _figure(
+    comparison: Comparison, costs: Sequence[Cost], panels: list[Panel], canvas: Canvas
+) -> tuple[dict, list[tuple[dict, dict]]]:
+    """Traces and layout with the first cost, and the view of each."""
     groups = _groups(comparison, panels)
-    views = [_view(comparison, cost, panels, groups) for cost in costs]
+    views = [_view(comparison, cost, panels, groups, canvas) for cost in costs]
     traces = [_points(comparison, *group) for group in groups]
     seen: set[str] = set()
     for trace in traces:
@@ -76,8 +124,7 @@ def scatter(comparison: Comparison) -> dict:
     traces = [*(_front(panel) for panel in panels), *traces]
     for trace, x, y in zip(traces, views[0][0]["x"], views[0][0]["y"]):
         trace.update(x=x, y=y)
-    layout = _layout(comparison, panels, [cost.button for cost in costs], views)
-    return {"data": traces, "layout": layout}
+    return {"data": traces, "layout": _layout(comparison, panels, canvas, views[0][1])}, views
 
 
 def _costs(comparison: Comparison) -> list[Cost]:
@@ -101,7 +148,7 @@ def _groups(comparison: Comparison, panels: list[Panel]) -> list[tuple[Panel, Fa
 
 
 def _points(comparison: Comparison, panel: Panel, family: Family, rows: list[SchemeResult]) -> dict:
-    return {
+    points = {
         "type": "scatter",
         "mode": "markers",
         "name": html.escape(family.name),
@@ -117,6 +164,9 @@ def _points(comparison: Comparison, panel: Panel, family: Family, rows: list[Sch
             "line": {"color": "white", "width": 1},
         },
     }
+    if comparison.silicon is not None:  # the page's script finds a scheme's points in other figures by its name
+        points |= {"customdata": [row.scheme for row in rows], "unselected": {"marker": {"opacity": 0.25}}}
+    return points
 
 
 def _hover(comparison: Comparison, row: SchemeResult) -> str:
@@ -141,43 +191,50 @@ def _front(panel: Panel) -> dict:
 
 
 def _view(
-    comparison: Comparison, cost: Cost, panels: list[Panel], groups: list[tuple[Panel, Family, list[SchemeResult]]]
+    comparison: Comparison,
+    cost: Cost,
+    panels: list[Panel],
+    groups: list[tuple[Panel, Family, list[SchemeResult]]],
+    canvas: Canvas,
 ) -> tuple[dict, dict]:
     """What changes with the horizontal axis: coordinates of all traces, and the layout's axis and labels."""
     rows = [row for row in measured(comparison) if cost.of(row) is not None]
     xs = [cost.of(row) for row in rows]
-    front = [rows[i] for i in pareto(xs, [loss(comparison.info, row) for row in rows])]
+    alike = [row for row in rows if not cost.is_apart(row)]
+    front = [alike[i] for i in pareto([cost.of(row) for row in alike], [loss(comparison.info, row) for row in alike])]
     drawn = [front] * len(panels) + [group for _, _, group in groups]
     data = {
         "x": [[cost.of(row) for row in trace] for trace in drawn],
         "y": [[row.metric for row in trace] for trace in drawn],
     }
-    frame = Frame(cost, *(padded(xs, 0.07) if xs else (0.0, 1.0)), tuple(panels))
+    frame = Frame(cost, *cost.range(xs), cost.is_log(xs), tuple(panels), canvas)
     annotations = [
         float_name(comparison, panels[0]),
-        *_left_out(comparison, cost, len(rows)),
-        *_labels(frame, rows, front, panels[0].pixel(comparison.info.float_metric)),
+        *(_left_out(comparison, cost, len(rows)) if canvas == WHOLE else []),
+        *_labels(frame, rows, front, panels[0].share(comparison.info.float_metric) * canvas.plot_height),
     ]
-    return data, {"xaxis.title.text": cost.title, "xaxis.range": [frame.low, frame.high], "annotations": annotations}
+    view = {"xaxis.title.text": cost.title, "xaxis.range": [frame.low, frame.high], "annotations": annotations}
+    return data, view | ({"xaxis.type": "log"} if frame.is_log else {})
 
 
 def _labels(frame: Frame, rows: list[SchemeResult], front: list[SchemeResult], baseline_y: Number) -> list[dict]:
     """The scheme's text beside each point of the front."""
-    lines = [(0, baseline_y - 1, PLOT_WIDTH, baseline_y + 1)]
+    canvas = frame.canvas
+    lines = [(0, baseline_y - 1, canvas.plot_width, baseline_y + 1)]
     for (x0, y0), (x1, y1) in pairwise(map(frame.pixel, front)):
         lines += [(x0, y0 - 1, x1, y0 + 1), (x1 - 1, min(y0, y1), x1 + 1, max(y0, y1))]
     offsets = place(
-        [Label.of(*frame.pixel(row), row.scheme) for row in front],
-        frame=boxes([(2, 2, PLOT_WIDTH - 2, PLOT_HEIGHT - 2)])[0],
+        [Label.of(*frame.pixel(row), _short(row.scheme, canvas)) for row in front],
+        frame=boxes([(2, 2, canvas.plot_width - 2, canvas.plot_height - 2)])[0],
         points=boxes([(x - 7, y - 7, x + 7, y + 7) for x, y in map(frame.pixel, rows)]),
         lines=boxes(lines),
     )
     return [
         {
-            "x": frame.cost.of(row),
+            "x": frame.position(row),
             "y": frame.panel(row).position(row.metric),
             "yref": frame.panel(row).axis,
-            "text": html.escape(row.scheme),
+            "text": html.escape(_short(row.scheme, canvas)),
             "ax": dx,
             "ay": dy,
             "showarrow": True,
@@ -189,6 +246,12 @@ def _labels(frame: Frame, rows: list[SchemeResult], front: list[SchemeResult], b
         }
         for row, (dx, dy) in zip(front, offsets)
     ]
+
+
+def _short(scheme: str, canvas: Canvas) -> str:
+    """A name that takes no more than half of the plot."""
+    most = int(canvas.plot_width / 2 / _LETTER)
+    return scheme if len(scheme) <= most else f"{scheme[: most - 1]}…"
 
 
 def _left_out(comparison: Comparison, cost: Cost, shown: int) -> list[dict]:
@@ -204,19 +267,17 @@ def _left_out(comparison: Comparison, cost: Cost, shown: int) -> list[dict]:
     ]  # fmt: skip
 
 
-def _layout(comparison: Comparison, panels: list[Panel], buttons: list[str], views: list[tuple[dict, dict]]) -> dict:
-    _, first = views[0]
+def _layout(comparison: Comparison, panels: list[Panel], canvas: Canvas, view: dict) -> dict:
+    kind = {"type": "log", **log_ticks(*view["xaxis.range"])} if "xaxis.type" in view else {}
     return {
-        "width": WIDTH,
-        "height": HEIGHT,
-        "margin": MARGIN,
-        "xaxis": {**AXIS, "title": {"text": first["xaxis.title.text"]}, "range": first["xaxis.range"],
+        "width": canvas.width,
+        "height": canvas.height,
+        "margin": canvas.margin,
+        "xaxis": {**AXIS, **kind, "title": {"text": view["xaxis.title.text"]}, "range": view["xaxis.range"],
                   "anchor": panels[-1].axis},
         **vertical_axes(panels),
         "shapes": float_shapes(comparison, panels),
-        "annotations": [*first["annotations"]],
-        "legend": legend(panels[0], comparison.info.float_metric),
-        "updatemenus": [_menu(buttons, [["update", list(view)] for view in views])],
+        "annotations": [*view["annotations"]],
         "title": vertical_title(comparison),
     }  # fmt: skip
 

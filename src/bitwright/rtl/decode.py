@@ -6,13 +6,13 @@ format gets a read-only memory of its codes. Codes that stand for no number give
 
 from collections.abc import Callable, Sequence
 from functools import reduce, singledispatch
-from math import gcd
 from operator import add
 
 import numpy as np
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
 
-from bitwright.formats import Bounds, Format, Int, Minifloat, Table
+from bitwright.formats import Format, Int, Minifloat, Table
+from bitwright.rtl.ranges import bounds
 from bitwright.rtl.recode import kept_bits
 from bitwright.rtl.term import (
     Term,
@@ -38,16 +38,10 @@ LARGEST_MEMORY = 12
 
 
 @singledispatch
-def bounds(format: Format) -> Bounds:
-    """Bounds of the format's terms, their exponents those that occur: a range whose step may exceed one."""
-    return format.bounds()
-
-
-@singledispatch
 def decode(format: Format, m: Module, codes: Sequence[Value]) -> list[Lane]:
     """Terms of each lane's code; `codes` are neighbours along K, `bounds(format)` gives every width."""
     if format.bits > LARGEST_MEMORY or format.run > 1 or bounds(format).reach:
-        raise ValueError(f"{format} has no decoder; register one: @bitwright.rtl.decode.register")
+        raise ValueError(f"{format} has no decoder; register one: @bitwright.rtl.decode.decode.register")
     return [_memory(format, m, code, lane) for lane, code in enumerate(codes)]
 
 
@@ -70,20 +64,6 @@ def operands(format: Format, m: Module, codes: Sequence[Value]) -> list[Term]:
     if bounds(format).per_lane == 1:
         return [lane[0] for lane in decode(format, m, codes)]
     return [term(element) for element in elements(format, m, codes)]
-
-
-@bounds.register
-def _(format: Table) -> Bounds:
-    found = format.bounds()
-    step = gcd(*(e - found.exponent.start for e in format.exponents)) or 1
-    return found._replace(exponent=range(found.exponent.start, found.exponent.stop, step))
-
-
-@bounds.register
-def _(format: Overwrite) -> Bounds:
-    found, lane = format.bounds(), bounds(format.lane).exponent
-    step = gcd(format.radix_bits, lane.step if len(lane) > 1 else 0)
-    return found._replace(exponent=range(found.exponent.start, found.exponent.stop, step))
 
 
 @decode.register

@@ -27,6 +27,7 @@ class DotUnit(Unit):
 
     x_{lane}, w_{lane}   in: stored codes
     x_select, w_select   in: which of plan.x.formats, plan.w.formats they are; where there is more than one
+    start                in: `zero_correction`, where inputs have a zero point
     sum                  out: in units of 2**plan.unit
     """
 
@@ -36,16 +37,22 @@ class DotUnit(Unit):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.d.comb += self.sum.eq(self.plan.inner.read(m, inner_sum(m, self.plan, self, None)))
+        m.d.comb += self.sum.eq(self.plan.inner.read(m, inner_sum(m, self.plan, self, start_of(self))))
         return m
 
 
 def code_ports(plan: Plan, lanes: int) -> dict[str, Member]:
-    """Ports of both operands' codes."""
+    """Ports of both operands' codes, and where sums start."""
     ports = {f"x_{lane}": In(plan.x.bits) for lane in range(lanes)}
     ports |= {f"w_{lane}": In(plan.w.bits) for lane in range(lanes)}
     selects = {"x_select": plan.x.select_bits, "w_select": plan.w.select_bits}
-    return ports | {name: In(bits) for name, bits in selects.items() if bits}
+    ports |= {name: In(bits) for name, bits in selects.items() if bits}
+    return ports | ({"start": In(plan.inner.shape)} if plan.has_zero_point else {})
+
+
+def start_of(ports: Component) -> Value | None:
+    """What sums start from, where that is not zero."""
+    return getattr(ports, "start", None)
 
 
 def inner_sum(m: Module, plan: Plan, ports: Component, held: Value | None) -> Value:

@@ -12,7 +12,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, Value, unsigned
 from amaranth.lib.wiring import In, Out
 
 from bitwright.formats import Format, Int, Rounding, Table
-from bitwright.rtl.round import rounds_up, saturated, shift_right
+from bitwright.rtl.round import OF_MAGNITUDE, rounds_up, saturated, shift_right
 from bitwright.rtl.term import named
 from bitwright.rtl.unit import Unit
 from bitwright.schemes.ant import flint
@@ -112,11 +112,6 @@ def _usable(format: Format) -> np.ndarray:
     return ~format.is_reserved(np.arange(2**format.bits))
 
 
-_OF_MAGNITUDE = {Rounding.NEAREST_UP: Rounding.NEAREST_ZERO, Rounding.FLOOR: Rounding.CEILING,
-                 Rounding.CEILING: Rounding.FLOOR}  # fmt: skip
-"""What a rounding of negative values is for their magnitudes; the others are symmetric."""
-
-
 def _flint(m: Module, name: str, value: Value, level: Int, rounding: Rounding, bits: int, signed: bool) -> Value:
     """The magnitude's leading one tells how many places are cut off, and with them the prefix of its `bits`."""
     most, below = 2 * (bits - 1), max(-level.exponent, 0)  # largest exponent, fractional places
@@ -150,7 +145,7 @@ def _flint(m: Module, name: str, value: Value, level: Int, rounding: Rounding, b
             cut(exponent - count, whole[exponent - count : exponent], top | 1 << count, top | (1 << count) >> 1)
     # the signed lower neighbour of a negative value is the larger magnitude
     positive = rounds_up(rounding, half, rest, is_odd=lower[0], is_negative=Const(0, 1))
-    mirrored = rounds_up(_OF_MAGNITUDE.get(rounding, rounding), half, rest, is_odd=~upper[0], is_negative=Const(0, 1))
+    mirrored = rounds_up(OF_MAGNITUDE.get(rounding, rounding), half, rest, is_odd=~upper[0], is_negative=Const(0, 1))
     up = Mux(is_negative, mirrored, positive) if signed else positive
     rounded = Mux(whole[most:].any(), top, Mux(up, upper, lower))
     code = named(m, f"{name}_code", unsigned(bits), rounded)

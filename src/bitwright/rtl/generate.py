@@ -10,13 +10,16 @@ from pathlib import Path
 from bitwright.config import from_text
 from bitwright.formats import Format, Table
 from bitwright.recipe import Recipe
+from bitwright.rtl.engine import Engine
+from bitwright.rtl.engine_outputs import OutputEngine
 from bitwright.rtl.operand import Sign
 from bitwright.rtl.output_stationary import OutputStationary
 from bitwright.rtl.plan import LONGEST, Plan, plan
+from bitwright.rtl.retile import require_rows
 from bitwright.rtl.systolic import WeightStationary
 from bitwright.rtl.unit import Unit
 from bitwright.rtl.units import ProcessingElement, VectorUnit
-from bitwright.rtl.verilog import rtlil, to_verilog
+from bitwright.rtl.verilog import digest, rtlil, to_verilog
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Circuit:
     name: str
     scheme: str
     source: str
+    parameters: tuple[str, ...] = ()  # of the unit, a line each
 
     def facts(self) -> list[str]:
         """What a user must know, a line each."""
@@ -40,13 +44,12 @@ class Circuit:
             f"sums      {made.inner.bits} bits in units of 2**{made.unit}, of up to {made.products or made.k} products",
         ]
         if made.outer is not None:
-            unit = made.unit + made.outer.scale.unit
-            lines.append(f"totals    {made.outer.register.bits} bits in units of 2**{unit}, of up to {made.k} products")
-        return [*lines, f"then      {made.outside}"]
+            lines.append(f"totals    {made.outer.described(made.unit)}, of up to {made.k} products")
+        return [*lines, f"then      {made.outside}", *self.parameters]
 
     def verilog(self) -> str:
         """The text of the file. Needs yosys: pip install 'bitwright[synthesis]'."""
-        return _comment("//", self._header()) + to_verilog(self.rtlil)
+        return _comment("//", self._header()) + _ACCEPTED + to_verilog(self.rtlil) + "/* verilator lint_restore */\n"
 
     @cached_property
     def rtlil(self) -> str:
@@ -62,18 +65,35 @@ class Circuit:
         return path
 
     def _header(self) -> list[str]:
-        digest = hashlib.sha256(self.rtlil.encode()).hexdigest()
+        hashes = [
+            f"sha256    {hashlib.sha256(self.scheme.encode()).hexdigest()} of the scheme's text",
+            f"sha256    {digest(self.rtlil)} of its RTLIL",
+        ]
         ports = inspect.getdoc(type(self.unit)) or ""
-        return [self.name, "", *self.facts(), f"sha256    {digest} of its RTLIL", "", *ports.splitlines()]
+        return [self.name, "", *self.facts(), *hashes, "", *ports.splitlines()]
+
+
+UNITS = ("array", "output-stationary", "engine", "engine-output-stationary", "vector", "element")
 
 
 def circuit(
-    scheme: str, unit: str = "array", rows: int = 16, columns: int = 16, *, k: int = LONGEST, inputs: str = "both"
+    scheme: str,
+    unit: str = "array",
+    rows: int = 16,
+    columns: int = 16,
+    *,
+    k: int = LONGEST,
+    inputs: str = "both",
+    vectors: int = 256,
 ) -> Circuit:
-    """The circuit that a text names: an `array` of rows × columns that keeps its weights, an `output-stationary` one, a
-    `vector` unit of as many lanes as rows, or an `element` of the first array.
+    """The circuit that a text names.
 
-    `inputs` is both, unsigned or signed: which of the formats that a scheme has for inputs are built.
+    `array` is rows × columns multipliers that keep their weights, `output-stationary` those that keep their sums,
+    `engine` and `engine-output-stationary` stand around them, `vector` has as many lanes as rows, `element` is one
+    multiplier of the first.
+
+    `inputs` is both, unsigned or signed: which of the formats that a scheme has for inputs are built. `vectors` is how
+    many an engine keeps sums of.
     """
     signs = {sign.name.lower(): sign for sign in Sign}
     if inputs not in signs:
@@ -82,6 +102,8 @@ def circuit(
     if isinstance(found, Recipe):
         raise ValueError(f"{scheme} is a recipe of several schemes; generate the circuit of one of them")
     made = plan(found, k=k, sign=signs[inputs])
+    if unit in ("array", "engine"):
+        require_rows(scheme, made, rows, signs[inputs])
     match unit:
         case "array":
             array: WeightStationary | OutputStationary = WeightStationary(made, rows, columns)
@@ -89,12 +111,20 @@ def circuit(
         case "output-stationary":
             array = OutputStationary(made, rows, columns)
             return Circuit(array, array.plan, f"{_slug(scheme)}_outputs_{rows}x{columns}", scheme, found.source)
+        case "engine":
+            engine = Engine(made, rows, columns, vectors)
+            name = f"{_slug(scheme)}_engine_{rows}x{columns}"
+            return Circuit(engine, engine.plan, name, scheme, found.source, engine.parameters())
+        case "engine-output-stationary":
+            sums = OutputEngine(made, rows, columns)
+            name = f"{_slug(scheme)}_outputs_engine_{rows}x{columns}"
+            return Circuit(sums, sums.plan, name, scheme, found.source, sums.parameters())
         case "vector":
             return Circuit(VectorUnit(made, rows), made, f"{_slug(scheme)}_vector_{rows}", scheme, found.source)
         case "element":
             made = made.elementwise()
             return Circuit(ProcessingElement(made), made, f"{_slug(scheme)}_element", scheme, found.source)
-    raise ValueError(f"there is no unit {unit!r}; choose from array, output-stationary, vector, element")
+    raise ValueError(f"there is no unit {unit!r}; choose from {', '.join(UNITS)}")
 
 
 def _slug(text: str) -> str:
@@ -112,6 +142,19 @@ def described(format: Format) -> str:
     if isinstance(format, Table):
         return f"a table of {2**format.bits} values from {format.values.min():g} to {format.values.max():g}"
     return repr(format)
+
+
+_ACCEPTED = "/* verilator lint_save */\n" + "".join(
+    f"/* verilator lint_off {warning} */  // {reason}\n"
+    for warning, reason in {
+        "DECLFILENAME": "one file has all modules",
+        "PROCASSINIT": "registers start at zero where they are declared, and change at clock edges",
+        "WIDTHEXPAND": "operands are as wide as their values, and Verilog extends them",
+        "UNUSEDSIGNAL": "what elements at an edge pass on leads nowhere, nor do bits that fill a beat up to bytes",
+        "CASEOVERLAP": "exactly one bit of a selection is set",
+    }.items()
+)
+"""What Verilator warns of in the text that yosys writes, and why it stands."""
 
 
 def _comment(mark: str, lines: list[str]) -> str:

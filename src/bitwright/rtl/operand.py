@@ -11,14 +11,13 @@ from bitwright.formats import Bounds, Format, Int
 from bitwright.quantization import AnyQuantizer, BestOf, BySign, Quantizer
 from bitwright.quantization.quantizer import Zero
 from bitwright.rtl.decode import bounds, operands
+from bitwright.rtl.ranges import carried, union
 from bitwright.rtl.term import (
     Term,
     back_shape,
-    carried,
     element_shape,
     exponent_shape,
     significand_shape,
-    union,
 )  # fmt: skip
 
 
@@ -110,7 +109,9 @@ def choices(quantizer: AnyQuantizer, sign: Sign = Sign.BOTH) -> list[Quantizer]:
     if isinstance(quantizer, BySign):
         unsigned, signed = choices(quantizer.unsigned), choices(quantizer.signed)
         return {Sign.UNSIGNED: unsigned, Sign.SIGNED: signed, Sign.BOTH: unsigned + signed}[sign]
-    found = list(quantizer.quantizers) if isinstance(quantizer, BestOf) else [quantizer]
-    if any(q.zero is Zero.FITTED for q in found):
-        raise ValueError("circuits multiply codes without a zero point; use Zero.FIXED, or add it to the bias")
-    return found
+    return list(quantizer.quantizers) if isinstance(quantizer, BestOf) else [quantizer]
+
+
+def has_zero_point(quantizer: AnyQuantizer, sign: Sign = Sign.BOTH) -> bool:
+    """Whether codes may stand for their difference to a zero point."""
+    return any(q.zero is Zero.FITTED for q in choices(quantizer, sign))

@@ -79,13 +79,7 @@ class OutputStationary(Unit):
     def __init__(self, plan: Plan, rows: int, columns: int) -> None:
         if rows < 1 or columns < 1:
             raise ValueError(f"an array of {rows} rows and {columns} columns found; each is at least 1")
-        if plan.products is not None:
-            raise ValueError(
-                f"an output-stationary element holds one sum over all of K, blocks of {plan.products} products found; "
-                "use a weight-stationary array"
-            )
-        if plan.w.bounds.reach:
-            raise ValueError("weights hold digits of neighbours; give that format to the inputs")
+        require_one_sum(plan)
         self.plan = plan = replace(plan, x=plan.x.elementwise(), w=plan.w.elementwise())
         self.rows, self.columns = rows, columns
         ports = {"valid": In(1), "first": In(1), "drain": In(1)}
@@ -143,3 +137,14 @@ class OutputStationary(Unit):
             f"{name}_{part}": delay(m, f"{name}_{i}_{part}", getattr(decoder, f"{part}_{len(codes) - 1}"), i)
             for part in term_shapes(operand.bounds)
         }
+
+
+def require_one_sum(plan: Plan) -> None:
+    """ValueError where one element of an array cannot hold a whole sum."""
+    if plan.products is not None:
+        raise ValueError(
+            f"an output-stationary element holds one sum over all of K, blocks of {plan.products} products found; "
+            "use a weight-stationary array"
+        )
+    if plan.w.bounds.reach:
+        raise ValueError("weights hold digits of neighbours; give that format to the inputs")

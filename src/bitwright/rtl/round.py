@@ -7,6 +7,10 @@ from bitwright.formats import Rounding
 from bitwright.rtl.term import named, shape_of
 from bitwright.rtl.unit import Unit
 
+OF_MAGNITUDE = {Rounding.NEAREST_UP: Rounding.NEAREST_ZERO, Rounding.FLOOR: Rounding.CEILING,
+                Rounding.CEILING: Rounding.FLOOR}  # fmt: skip
+"""What a rounding of negative values is for their magnitudes; the others are symmetric."""
+
 
 def rounds_up(rounding: Rounding, half: Value, rest: Value, *, is_odd: Value, is_negative: Value) -> Value:
     """Whether a value rounds to its upper neighbour: `choose_upper` in bits.

@@ -11,7 +11,9 @@ from amaranth.hdl import Module, Signal, Value
 from amaranth.lib.wiring import In, Out
 
 from bitwright.rtl.decoder import OperandDecoder
+from bitwright.rtl.operand import Operand
 from bitwright.rtl.plan import Plan, for_array
+from bitwright.rtl.stream import stages
 from bitwright.rtl.term import term_shapes
 from bitwright.rtl.unit import Unit, place
 from bitwright.rtl.units import Collector, ProcessingElement
@@ -80,7 +82,7 @@ class WeightStationary(Unit):
                 m.d.comb += cell.load.eq(self.load)
                 if r:
                     m.d.comb += cell.sum_in.eq(cells[r - 1][c].sum)
-        self._connect_inputs(m, platform, cells)
+        connect_inputs(m, platform, self, self.plan.x, cells)
         self._connect_weights(m, platform, cells)
         latency = self.rows + self.columns - 1
         m.d.comb += self.sum_valid.eq(delay(m, "valid", self.valid, latency))
@@ -95,30 +97,15 @@ class WeightStationary(Unit):
             self._collect(m, platform, latency)
         return m
 
-    def _connect_inputs(self, m: Module, platform: object, cells: list[list[ProcessingElement]]) -> None:
-        """Inputs enter row r after r cycles and move right; decoders see as many rows as hold neighbours."""
-        operand = self.plan.x
-        together = operand.run if not operand.bounds.reach or operand.run > 1 else self.rows
-        for first in range(0, self.rows, together):
-            decoder = OperandDecoder(operand, together)
-            place(m, platform, f"decode_x_{first}", decoder)
-            _select(m, decoder, self, "x_select")
-            for lane in range(together):
-                r = first + lane
-                m.d.comb += getattr(decoder, f"code_{lane}").eq(getattr(self, f"x_{r}"))
-                for part in term_shapes(operand.bounds):
-                    entering = delay(m, f"x_{r}_{part}", getattr(decoder, f"{part}_{lane}"), r)
-                    _chain(m, cells[r], f"x_{part}", entering)
-
     def _connect_weights(self, m: Module, platform: object, cells: list[list[ProcessingElement]]) -> None:
         """Weights enter at the top and move down; columns are no neighbours of each other."""
         for c in range(self.columns):
             decoder = OperandDecoder(self.plan.w, 1)
             place(m, platform, f"decode_w_{c}", decoder)
-            _select(m, decoder, self, "w_select")
+            select(m, decoder, self, "w_select")
             m.d.comb += decoder.code_0.eq(getattr(self, f"w_{c}"))
             for part in term_shapes(self.plan.w.bounds):
-                _chain(m, [row[c] for row in cells], f"w_{part}", getattr(decoder, f"{part}_0"))
+                chain(m, [row[c] for row in cells], f"w_{part}", getattr(decoder, f"{part}_0"))
 
     def _collect(self, m: Module, platform: object, latency: int) -> None:
         outer = self.plan.outer
@@ -142,22 +129,37 @@ class WeightStationary(Unit):
                 m.d.comb += collector.w_scale.eq(held)
 
 
-def _chain(m: Module, cells: Sequence[Unit], port: str, first: Value) -> None:
+def connect_inputs(
+    m: Module, platform: object, array: Unit, operand: Operand, cells: Sequence[Sequence[Unit]], *, wait: int = 0
+) -> None:
+    """Inputs enter row r after r cycles and `wait`, and move right; decoders see as many rows as hold neighbours."""
+    rows = len(cells)
+    together = operand.run if not operand.bounds.reach or operand.run > 1 else rows
+    for first in range(0, rows, together):
+        decoder = OperandDecoder(operand, together)
+        place(m, platform, f"decode_x_{first}", decoder)
+        select(m, decoder, array, "x_select")
+        for lane in range(together):
+            r = first + lane
+            m.d.comb += getattr(decoder, f"code_{lane}").eq(getattr(array, f"x_{r}"))
+            for part in term_shapes(operand.bounds):
+                entering = delay(m, f"x_{r}_{part}", getattr(decoder, f"{part}_{lane}"), wait + r)
+                chain(m, cells[r], f"x_{part}", entering)
+
+
+def chain(m: Module, cells: Sequence[Unit], port: str, first: Value) -> None:
     """Each cell's input is the output of the one before."""
     for cell in cells:
         m.d.comb += getattr(cell, port).eq(first)
         first = getattr(cell, f"{port}_out")
 
 
-def _select(m: Module, decoder: OperandDecoder, ports: Unit, name: str) -> None:
+def select(m: Module, decoder: OperandDecoder, array: Unit, name: str) -> None:
+    """A decoder of several formats is told which by the array's port."""
     if decoder.operand.select_bits:
-        m.d.comb += decoder.select.eq(getattr(ports, name))
+        m.d.comb += decoder.select.eq(getattr(array, name))
 
 
 def delay(m: Module, name: str, value: Value, cycles: int) -> Value:
     """The value so many cycles later."""
-    for i in range(cycles):
-        later = Signal(value.shape(), name=f"{name}_after_{i + 1}")
-        m.d.sync += later.eq(value)
-        value = later
-    return value
+    return stages(m, name, value, cycles)[-1]

@@ -3,14 +3,13 @@
 Exponents that occur may lie apart, as a range with a step; a wire counts steps.
 """
 
-from collections.abc import Iterable
-from math import gcd
 from typing import NamedTuple
 
 from amaranth.hdl import Cat, Const, Module, Shape, Signal, Value, signed, unsigned
 
 from bitwright.datapath import bits_for
 from bitwright.formats import Bounds
+from bitwright.rtl.ranges import significands
 
 
 class Term(NamedTuple):
@@ -24,16 +23,6 @@ class Term(NamedTuple):
 def shape_of(low: int, high: int) -> Shape:
     """The narrowest shape that holds every integer from low to high: unsigned where none is negative."""
     return signed(bits_for(low, high)) if low < 0 else unsigned(high.bit_length())
-
-
-def significands(bounds: Bounds) -> tuple[int, int]:
-    """Extreme significands of a term."""
-    if bounds.per_lane == 1 and bounds.reach == 0 and len(bounds.exponent) == 1:  # a term is the element
-        low, high = bounds.units
-        return min(low, 0), max(high, 0)
-    # several terms of an element may have either sign, whatever the element's is
-    is_signed = bounds.lowest < 0 or bounds.per_lane > 1
-    return -bounds.significand if is_signed else 0, bounds.significand
 
 
 def significand_shape(bounds: Bounds) -> Shape:
@@ -65,32 +54,6 @@ def element_shape(bounds: Bounds) -> Shape:
     return shape_of(min(low, 0), max(high, 0))
 
 
-def carried(bounds: Bounds) -> Bounds:
-    """Bounds of what a bit-parallel array moves about: terms, or whole elements where a code has several terms."""
-    if bounds.per_lane == 1:
-        return bounds
-    low, high = bounds.units
-    start = bounds.exponent.start
-    return bounds._replace(significand=max(-low, high), exponent=range(start, start + 1), per_lane=1)
-
-
-def union(several: Iterable[Bounds]) -> Bounds:
-    """Bounds of an operand that is in any one of several formats at a time."""
-    all_bounds = list(several)
-    norms = [b.norm1 for b in all_bounds]
-    norms_of_sign = [b.norm1_of_sign for b in all_bounds]
-    return Bounds(
-        max(b.significand for b in all_bounds),
-        _common(b.exponent for b in all_bounds),
-        min(b.lowest for b in all_bounds),
-        max(b.highest for b in all_bounds),
-        max(b.reach for b in all_bounds),
-        max(b.per_lane for b in all_bounds),
-        None if None in norms else max(n for n in norms if n is not None),
-        None if None in norms_of_sign else max(n for n in norms_of_sign if n is not None),
-    )
-
-
 def named(m: Module, name: str, shape: Shape, value: Value | int) -> Signal:
     """A wire of that name and shape that carries the value: the name shows in the Verilog."""
     wire = Signal(shape, name=name)
@@ -118,11 +81,3 @@ def term(significand: Value, exponent: Value | None = None, back: Value | None =
     """A term of its own lane at the lowest exponent unless more is said."""
     nothing = Const(0, unsigned(0))
     return Term(significand, nothing if exponent is None else exponent, nothing if back is None else back)
-
-
-def _common(ranges: Iterable[range]) -> range:
-    """The narrowest range that has all values of several."""
-    several = list(ranges)
-    start, last = min(r.start for r in several), max(r[-1] for r in several)
-    step = gcd(*(r.step for r in several if len(r) > 1), *(r.start - start for r in several))
-    return range(start, last + 1, step or 1)

@@ -142,7 +142,7 @@ class TermSerialDot(Unit):
         m.d.comb += [
             self.sum.enable.eq(self.busy), self.sum.first.eq(self.load & self.first),
             self.sum.is_negative.eq((x_signs & x_bit).any() ^ (w_signs & w_bit).any()),
-            self.sum.x_exponent.eq(_position(x_bit)), self.sum.w_exponent.eq(_position(w_bit)),
+            self.sum.x_exponent.eq(position(x_bit)), self.sum.w_exponent.eq(position(w_bit)),
             self.total.eq(self.sum.total),
         ]  # fmt: skip
         with m.If(self.busy):
@@ -170,7 +170,7 @@ class TermSerialDot(Unit):
         return terms, minuses
 
 
-def _position(one_hot: Value) -> Value:
+def position(one_hot: Value) -> Value:
     """Index of the only bit that is set."""
     indices: Sequence[Value] = [Mux(one_hot[i], i, 0) for i in range(len(one_hot))]
     return reduce(or_, indices)

@@ -5,7 +5,7 @@ from math import lcm
 from amaranth.hdl import Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib.wiring import Component, In, Out
 
-from bitwright.rtl.dot import DotUnit, code_ports, inner_sum, lane_product
+from bitwright.rtl.dot import DotUnit, code_ports, inner_sum, lane_product, start_of
 from bitwright.rtl.operand import Sign
 from bitwright.rtl.plan import LONGEST, Plan, plan
 from bitwright.rtl.term import Term, term_shapes
@@ -82,10 +82,11 @@ class VectorUnit(Unit):
     """A dot unit and its accumulator: one step of `lanes` products a clock. Latency 1.
 
     x_{lane}, w_{lane}   in: stored codes; x_select, w_select: their formats, where there is more than one
-    x_scale, w_scale     in: codes of the block scales, where the outer register is an integer one
-    enable, first        in: take this step; start from zero
-    total                out: outer register in units of 2**(unit + scale unit) where blocks have integer scales, else
-                         what the inner one reads in units of 2**unit, of one tile where scales are floats
+    x_scale, w_scale     in: codes of the block scales, where operands have them
+    enable, first        in: take this step; start from zero, or from `start`
+    start                in: `zero_correction` of a whole sum, or of each tile; where inputs have a zero point
+    total                out: outer register, where there is one: in units of 2**(unit + scale unit), or a float's code;
+                         else what the inner one reads in units of 2**unit
     """
 
     is_clocked = True
@@ -117,25 +118,24 @@ class VectorUnit(Unit):
         made = self.plan
         register = made.inner if made.outer is None else made.outer.register
         held = Signal(register.shape, name="held")
-        start = Mux(self.first, 0, held)
+        zero = start_of(self)
+        start = Mux(self.first, 0 if zero is None or made.outer is not None else zero, held)
         start = start.as_signed() if register.is_signed else start
         if made.outer is None:
-            after = inner_sum(m, made, self, start if made.products is None else None)
+            after = inner_sum(m, made, self, start if made.products is None else zero)
             m.d.comb += self.total.eq(made.inner.read(m, held))
         else:
-            tile_sum = made.inner.read(m, inner_sum(m, made, self, None))
-            after = made.outer.add(m, start, tile_sum, scale_of(m, made, self))
+            tile_sum = made.inner.read(m, inner_sum(m, made, self, zero))
+            after = made.outer.add(m, start, tile_sum, scale_codes(self))
             m.d.comb += self.total.eq(held)
         with m.If(self.enable):
             m.d.sync += held.eq(after)
         return m
 
 
-def scale_of(m: Module, plan: Plan, ports: Component) -> Value:
-    """The rounded product of the block scales at a component's ports."""
-    assert plan.outer is not None
-    x, w = (getattr(ports, name, None) for name in ("x_scale", "w_scale"))
-    return plan.outer.scale.make(m, x, w)
+def scale_codes(ports: Component) -> tuple[Value | None, Value | None]:
+    """Codes of the block scales of x and w at a component's ports."""
+    return getattr(ports, "x_scale", None), getattr(ports, "w_scale", None)
 
 
 class Collector(Unit):
@@ -143,13 +143,13 @@ class Collector(Unit):
 
     sum                in: inner register of one tile, in units of 2**plan.unit
     x_scale, w_scale   in: codes of the block scales
-    total_in, total    in, out: outer register before and after
+    total_in, total    in, out: outer register before and after: in units of 2**(unit + scale unit), or a float's code
     """
 
     is_clocked = True
 
     def __init__(self, plan: Plan) -> None:
-        assert plan.outer is not None, "a scheme with an integer outer register"
+        assert plan.outer is not None, "a scheme with an outer register"
         self.plan = plan
         outer = plan.outer
         scales = {"x_scale": outer.scale.x, "w_scale": outer.scale.w}
@@ -161,6 +161,6 @@ class Collector(Unit):
         m = Module()
         assert self.plan.outer is not None
         tile_sum = self.plan.inner.read(m, self.sum)
-        after = self.plan.outer.add(m, self.total_in, tile_sum, scale_of(m, self.plan, self))
+        after = self.plan.outer.add(m, self.total_in, tile_sum, scale_codes(self))
         m.d.sync += self.total.eq(after)
         return m

