@@ -189,18 +189,20 @@ def test_worst_ratios_are_those_of_points_left_out():
 
 
 def test_lines_state_how_far_points_lie_that_were_left_out():
-    lines = Lines(({12: 24.0, 16: 40.0, 24: 48.0},))
-    assert lines.worst_ratio == 40 / 32
-    assert lines.worst_ratio_beyond == 36 / 24
-    assert lines.at({12: 24.0, 24: 48.0}, 20).worst_ratio == lines.worst_ratio
-    assert lines.at({12: 24.0, 24: 48.0}, 30).worst_ratio == lines.worst_ratio_beyond
+    lines = Lines(({12: 24.0, 16: 40.0, 20: 48.0},))
+    assert lines.worst_ratio == 40 / 36
+    assert lines.slope == 3.0
+    assert lines.worst_ratio_of_one == 28 / 24  # 12 bits from 16
+    assert lines.at({12: 24.0, 20: 48.0}, 16).worst_ratio == lines.worst_ratio
+    assert lines.at({12: 24.0, 20: 48.0}, 24).worst_ratio == lines.worst_ratio_of_one
 
 
 def test_a_line_through_points_on_a_line_is_exact():
     lines = Lines(({12: 24.0, 16: 32.0, 24: 48.0, 32: 64.0},))
-    assert (lines.worst_ratio, lines.worst_ratio_beyond, lines.slope) == (1.0, 1.0, 2.0)
+    assert (lines.worst_ratio, lines.worst_ratio_of_one, lines.slope) == (1.0, 1.0, 2.0)
     assert lines.at({12: 24.0, 16: 32.0}, 14).value == 28.0
     assert lines.at({12: 24.0}, 20).value == 40.0
+    assert lines.at({12: 24.0, 16: 32.0}, 20).value == 40.0
     assert lines.at({12: 24.0}, 24) is None
 
 

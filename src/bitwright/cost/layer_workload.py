@@ -4,8 +4,6 @@ The codes are those that a layer's operands have; what energy they take depends 
 neighbouring inputs are, which normal operands leave out.
 """
 
-from collections.abc import Mapping
-
 import numpy as np
 from jaxtyping import Int as Ints
 
@@ -71,6 +69,3 @@ def _vectors(tensor: QuantizedTensor, lanes: int) -> Ints[np.ndarray, "rows vect
     codes = _flat(tensor)
     missing = -codes.shape[1] % lanes
     return np.pad(codes, ((0, 0), (0, missing))).reshape(len(codes), -1, lanes)
-
-
-Workload = Mapping[str, Ints[np.ndarray, "cycles lanes"]]

@@ -135,15 +135,18 @@ class Simulator:
     def _all(self) -> Step:
         return self._compile([_net_name(net) for net in self._nets])
 
+    @functools.cached_property
+    def _assignments(self) -> list[str]:
+        return [line for instance in self._order for line in self._assign(instance)]
+
     def _compile(self, results: list[str]) -> Step:
         """A function of inputs, states and mask, without the cells that the results do not need."""
         wanted = {name for text in results for name in re.findall(r"\w+", text)}
         lines: list[str] = []
-        for instance in reversed(self._order):
-            for line in self._assign(instance):
-                if line.split()[0] in wanted:
-                    lines.append(line)
-                    wanted |= set(re.findall(r"n\d+", line))
+        for line in reversed(self._assignments):
+            if line.split()[0] in wanted:
+                lines.append(line)
+                wanted |= set(re.findall(r"n\d+", line))
         head = [f"    {_net_name(ZERO)}, {_net_name(ONE)} = 0, m"]
         if self._given:
             head.append(f"    {''.join(f'{_net_name(net)}, ' for net in self._given)} = given")

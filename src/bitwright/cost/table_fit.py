@@ -3,7 +3,7 @@
 Each comes with the largest ratio to a point that was left out, over all points of one library.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import median
@@ -25,13 +25,13 @@ class Estimate(NamedTuple):
 
 @dataclass(frozen=True)
 class Lines:
-    """Values of circuits that differ in their register alone: straight between neighbours, and on beyond the ends."""
+    """Values of circuits that differ in their register alone: straight between neighbours, a slope beyond the ends."""
 
     circuits: tuple[Points, ...]
 
     @cached_property
     def slope(self) -> float:
-        """What a bit of the register adds: for circuits that were measured with one register only."""
+        """What a bit of the register adds, in the middle of all circuits."""
         found = []
         for points in self.circuits:
             low, high = min(points), max(points)
@@ -42,12 +42,12 @@ class Lines:
     @cached_property
     def worst_ratio(self) -> float:
         """Each point between two others, from them."""
-        return self._worst(lambda points, bits: min(points) < bits < max(points))
-
-    @cached_property
-    def worst_ratio_beyond(self) -> float:
-        """The first and last points of circuits with three or more, from the others."""
-        return self._worst(lambda points, bits: bits in (min(points), max(points)))
+        ratios = [1.0]
+        for points in self.circuits:
+            for bits, value in points.items():
+                if min(points) < bits < max(points):
+                    ratios.append(_ratio(_on(_without(points, bits), bits), value))
+        return max(ratios)
 
     @cached_property
     def worst_ratio_of_one(self) -> float:
@@ -61,21 +61,13 @@ class Lines:
 
     def at(self, points: Points, bits: int) -> Estimate | None:
         """Of one circuit; None where the register lies too far from all that were measured."""
-        if not min(points) - REACH <= bits <= max(points) + REACH:
+        low, high = min(points), max(points)
+        if low <= bits <= high:
+            return Estimate(_on(points, bits), self.worst_ratio)
+        if not low - REACH <= bits <= high + REACH:
             return None
-        if len(points) > 1:
-            is_between = min(points) <= bits <= max(points)
-            return Estimate(_on(points, bits), self.worst_ratio if is_between else self.worst_ratio_beyond)
-        ((only, value),) = points.items()
-        return Estimate(self._from_one(value, only, bits), self.worst_ratio_of_one)
-
-    def _worst(self, is_meant: Callable[[Points, int], bool]) -> float:
-        ratios = [1.0]
-        for points in self.circuits:
-            for bits, value in points.items() if len(points) > 2 else ():
-                if is_meant(points, bits):
-                    ratios.append(_ratio(_on(_without(points, bits), bits), value))
-        return max(ratios)
+        end = low if bits < low else high
+        return Estimate(self._from_one(points[end], end, bits), self.worst_ratio_of_one)
 
     def _from_one(self, value: float, at: int, bits: int) -> float:
         return max(value + self.slope * (bits - at), value / 10)
@@ -136,12 +128,10 @@ def _terms(cells: Sequence[Integers]) -> Float[np.ndarray, "cells terms"]:
 
 
 def _on(points: Points, bits: int) -> float:
-    """Straight between the neighbours of bits; the last two points beyond the ends."""
+    """Straight between the neighbours of bits."""
     if bits in points:
         return points[bits]
-    known = sorted(points)
-    above = min(max(sum(k < bits for k in known), 1), len(known) - 1)
-    low, high = known[above - 1], known[above]
+    low, high = max(k for k in points if k < bits), min(k for k in points if k > bits)
     return points[low] + (points[high] - points[low]) * (bits - low) / (high - low)
 
 
