@@ -1,4 +1,4 @@
-"""Which implementation does a job: torch, or the reference where torch does not take the case.
+"""Which implementation does a job: the first of native, torch and the reference that takes the case.
 
 `with only("reference"):` forces one, as tests do. Falling back to the reference is said once a case.
 """
@@ -14,13 +14,14 @@ from torch import Tensor
 
 from bitwright.datapath import Datapath
 from bitwright.kernels import matmul as torch_matmul
+from bitwright.kernels import native
 from bitwright.kernels import quantize as torch_quantize
 from bitwright.kernels.matmul import Stationary
 from bitwright.kernels.operand import Operand
 from bitwright.kernels.rounding import Unsupported
 from bitwright.quantization import Quantizer, Range
 
-IMPLEMENTATIONS = ("torch", "reference")
+IMPLEMENTATIONS = ("native", "torch", "reference")
 
 _allowed: ContextVar[tuple[str, ...]] = ContextVar("implementations", default=IMPLEMENTATIONS)
 
@@ -45,16 +46,42 @@ def only(*names: str) -> Iterator[None]:
 def quantize(quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...] = ()) -> Operand:
     """x [rows, k] float32 under a quantizer, without a gradient. NaN or infinity raises ValueError naming its index."""
     x = x.detach()
-    is_traced = torch.compiler.is_compiling()  # a traced tensor has no values to look at
-    if x.numel() and not is_traced and not bool(torch.isfinite(x.sum(dtype=torch.float64))):
-        index = tuple(torch.nonzero(~torch.isfinite(x))[0].tolist())
-        raise ValueError(f"the value at row, column {index} is {float(x[index])}; only finite numbers can be quantized")
+    if "native" in _allowed.get():
+        try:
+            return native.quantize(quantizer, x, ranges)
+        except native.NotFinite:
+            _refuse_non_finite(x)
+        except Unsupported:
+            pass  # torch is next, and not slow
+    _refuse_non_finite(x)
     if "torch" in _allowed.get():
         try:
             return torch_quantize.quantize(quantizer, x, ranges)
         except Unsupported as reason:
             _say_slow("quantize", reason)
+    elif "reference" not in _allowed.get():
+        _say_slow("quantize", Unsupported("this case"))
     return Operand.of(quantizer.quantize(x.numpy(), ranges))
+
+
+def fake_quantize(
+    quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...] = (), *, out: Tensor | None = None
+) -> Tensor:
+    """decode(quantize(x)) in float32; into `out` where given, a contiguous float32 tensor, or x itself."""
+    x = x.detach()
+    if out is not None and not (out.shape == x.shape and out.dtype == torch.float32 and out.is_contiguous()):
+        raise ValueError(
+            f"fake_quantize: out is {out.dtype} {tuple(out.shape)}; it must be contiguous float32 {tuple(x.shape)}"
+        )
+    if "native" in _allowed.get():
+        try:
+            return native.fake_quantize(quantizer, x, ranges, out)
+        except native.NotFinite:
+            _refuse_non_finite(x)
+        except Unsupported:
+            pass
+    decoded = quantize(quantizer, x, ranges).decode()
+    return decoded if out is None else out.copy_(decoded)
 
 
 def matmul(datapath: Datapath, x: Operand, w: Stationary) -> tuple[Tensor, int, int]:
@@ -69,14 +96,17 @@ def matmul(datapath: Datapath, x: Operand, w: Stationary) -> tuple[Tensor, int, 
     return torch.from_numpy(product.values), product.overflows, product.accumulations
 
 
-def fake_quantize(quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...] = ()) -> Tensor:
-    """decode(quantize(x)) in float32."""
-    return quantize(quantizer, x, ranges).decode()
-
-
 def represent(quantizer: Quantizer, x: np.ndarray, ranges: tuple[Range | None, ...]) -> np.ndarray:
     """`fake_quantize` on NumPy arrays: what range estimators search with."""
     return fake_quantize(quantizer, torch.from_numpy(np.ascontiguousarray(x, np.float32)), ranges).numpy()
+
+
+def _refuse_non_finite(x: Tensor) -> None:
+    if torch.compiler.is_compiling():
+        return  # a traced tensor has no values to look at
+    if x.numel() and not bool(torch.isfinite(x.sum(dtype=torch.float64))):
+        index = tuple(torch.nonzero(~torch.isfinite(x))[0].tolist())
+        raise ValueError(f"the value at row, column {index} is {float(x[index])}; only finite numbers can be quantized")
 
 
 def _say_slow(job: str, reason: Unsupported) -> None:

@@ -1,5 +1,7 @@
 """Quantization of float32 matrices in torch: the scale loop and the rounding, equal to the reference bit for bit."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -24,12 +26,19 @@ def quantize(quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...] =
     block = quantizer.block(rows, k)
     padded = torch.nn.functional.pad(x, (0, -k % block)) if k % block else x
     given = [*ranges, *[None] * (len(scales) - len(ranges))]
-    spans = [_span(quantizer, x, padded, s, r) for s, r in zip(scales, given, strict=True)]
+    spans = spans_of(quantizer, x.shape, padded, scales, given)
     found = [_encode(quantizer, padded, k, spans, given[0], value) for value in quantizer.candidates()]
     return found[0] if len(found) == 1 else _least_error(x, found)
 
 
-def _span(quantizer: Quantizer, x: Tensor, padded: Tensor, scale: Scale, given: Range | None) -> Tensor:
+def spans_of(
+    quantizer: Quantizer, shape: torch.Size, padded: Tensor, scales: Sequence[Scale], given: Sequence[Range | None]
+) -> list[Tensor]:
+    """What each of these levels must cover: its given range, or the extremes of the matrix, padded to whole blocks."""
+    return [_span(quantizer, shape, padded, s, r) for s, r in zip(scales, given, strict=True)]
+
+
+def _span(quantizer: Quantizer, shape: torch.Size, padded: Tensor, scale: Scale, given: Range | None) -> Tensor:
     if given is not None:
         if quantizer.zero is Zero.FIXED:
             return torch.from_numpy(given.magnitude).float()
@@ -37,7 +46,7 @@ def _span(quantizer: Quantizer, x: Tensor, padded: Tensor, scale: Scale, given: 
     if quantizer.zero is Zero.FITTED:
         raise Unsupported("a zero point from the input at hand")
     is_signed = quantizer.format.bounds().lowest < 0
-    return _reduce(padded, x.shape, scale.share, is_signed)
+    return _reduce(padded, shape, scale.share, is_signed)
 
 
 def _reduce(padded: Tensor, shape: torch.Size, share: Granularity, is_signed: bool) -> Tensor:
@@ -63,13 +72,12 @@ def _encode(
     quantizer: Quantizer, padded: Tensor, k: int, spans: list[Tensor], coarsest: Range | None, full_scale: float
 ) -> Operand:
     rows, block = len(padded), quantizer.block(len(padded), k)
-    values, product = _set_scales(quantizer.scales, spans, quantizer.full_scales(full_scale))
+    values, product = coarse_scales(quantizer.scales, spans, quantizer.full_scales(full_scale))
     divisor = product if quantizer.divide_by is ScaleValue.STORED else spans[-1] / full_scale
     offset = None
     if quantizer.zero is Zero.FITTED:
         assert coarsest is not None, "dynamic zero points are refused before"
-        low = torch.from_numpy(coarsest.low.clip(max=0)).float()
-        offset = round_to(quantizer.format, torch.where(product > 0, -low / product, 0.0), Rounding.NEAREST_EVEN)
+        offset = zero_points(quantizer, coarsest, product)
     blocks = padded.view(rows, -1, block)
     elements = torch.empty_like(blocks)
     step = max(CHUNK // max(padded.shape[1], 1), 1)
@@ -94,13 +102,22 @@ def _encode(
     return Operand(elements, inside, outside.expand(rows, 1), k, quantizer)
 
 
-def _set_scales(
-    scales: tuple[Scale, ...], spans: list[Tensor], full_scales: tuple[float, ...]
+def zero_points(quantizer: Quantizer, range: Range, scale: Tensor) -> Tensor:
+    """The level that real zero becomes."""
+    low = torch.from_numpy(range.low.clip(max=0)).float()
+    return round_to(quantizer.format, torch.where(scale > 0, -low / scale, 0.0), Rounding.NEAREST_EVEN)
+
+
+def coarse_scales(
+    scales: tuple[Scale, ...], spans: Sequence[Tensor], full_scales: tuple[float, ...]
 ) -> tuple[list[Tensor], Tensor]:
-    """Stored scale values of each level, and their product; see bitwright.quantization.scale.set_scales."""
+    """Stored scale values of the coarsest levels, one for each span, and their product.
+
+    See bitwright.quantization.scale.set_scales.
+    """
     values: list[Tensor] = []
     taken = torch.ones(1, 1)
-    for i, (scale, span) in enumerate(zip(scales, spans, strict=True)):
+    for i, (scale, span) in enumerate(zip(scales, spans, strict=False)):
         room = 1.0
         for finer in scales[i + 1 :]:
             room *= finer.room

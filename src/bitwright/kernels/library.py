@@ -1,0 +1,84 @@
+"""The native library: plain loops in C++, built when the package is installed, called with pointers.
+
+Without it, as where no compiler was found, the kernels in torch do the work; that is said once.
+"""
+
+import ctypes
+import sysconfig
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import ClassVar
+
+NAME = "bitwright_native"
+LEVELS = ("baseline", "AVX2", "AVX-512")
+"""Sets of vector instructions that the library has loops for; on other machines than x86 only the first."""
+
+
+class NoLibrary(UserWarning):
+    """The package was installed without its native library."""
+
+
+class NativeFormat(ctypes.Structure):
+    """How levels become values; mirrors native/library.hpp."""
+
+    _fields_: ClassVar = [
+        ("kind", ctypes.c_int32), ("rounding", ctypes.c_int32), ("lowest", ctypes.c_float),
+        ("highest", ctypes.c_float), ("unit", ctypes.c_float), ("mantissa_bits", ctypes.c_int32),
+        ("smallest_exponent", ctypes.c_int32), ("count", ctypes.c_int32), ("thresholds", ctypes.c_float * 16),
+        ("steps", ctypes.c_float * 16), ("odd_levels", ctypes.c_float * 2), ("odd_values", ctypes.c_float * 2),
+        ("inward", ctypes.c_int32),
+    ]  # fmt: skip
+
+
+class NativeQuantization(ctypes.Structure):
+    """One call's work; mirrors native/library.hpp."""
+
+    _fields_: ClassVar = [
+        ("x", ctypes.c_void_p), ("out", ctypes.c_void_p), ("rows", ctypes.c_int64), ("k", ctypes.c_int64),
+        ("pitch", ctypes.c_int64), ("coarse", ctypes.c_void_p), ("zero", ctypes.c_void_p),
+        ("outside", ctypes.c_void_p), ("coarse_rows", ctypes.c_int64), ("element", NativeFormat),
+        ("block", ctypes.c_int64), ("inside", ctypes.c_void_p), ("scale", NativeFormat),
+        ("full_scale", ctypes.c_float), ("smallest", ctypes.c_float), ("zero_as", ctypes.c_float),
+        ("has_zero_as", ctypes.c_int32), ("magnitude_shift", ctypes.c_int32), ("divides_by_ideal", ctypes.c_int32),
+        ("is_signed", ctypes.c_int32),
+    ]  # fmt: skip
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The library, or None where the package has none."""
+    path = next((path for folder in _folders() for path in folder.glob(f"*{NAME}.*")), None)
+    if path is None:
+        warnings.warn(
+            "bitwright was installed without its native library and runs its slower kernels in torch; "
+            "install a C++ compiler and reinstall bitwright",
+            NoLibrary,
+            stacklevel=2,
+        )
+        return None
+    found = ctypes.CDLL(str(path))
+    found.bitwright_quantize.argtypes = [ctypes.POINTER(NativeQuantization), ctypes.c_int32]
+    found.bitwright_use_level.argtypes = [ctypes.c_int32]
+    return found
+
+
+def _folders() -> list[Path]:
+    """Beside this file; and where an editable install puts it."""
+    installed = Path(sysconfig.get_path("platlib")) / "bitwright" / "kernels"
+    return [Path(__file__).parent, installed]
+
+
+@contextmanager
+def level(name: str) -> Iterator[str]:
+    """Use the loops for this set of instructions, or the best below it that the machine has, which is given."""
+    found = library()
+    if found is None:
+        raise NotImplementedError("the native library is not installed")
+    before = found.bitwright_level()
+    try:
+        yield LEVELS[found.bitwright_use_level(LEVELS.index(name))]
+    finally:
+        found.bitwright_use_level(before)

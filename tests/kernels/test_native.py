@@ -1,0 +1,203 @@
+"""The native library equals the reference bit for bit, for every set of instructions."""
+
+import multiprocessing
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+
+from bitwright import kernels
+from bitwright.formats import E2M1, E2M3, E3M2, E4M3, E5M2, E8M0, MXINT8_ELEMENT, Int, Minifloat, Rounding, Table
+from bitwright.kernels import Unsupported, library, native
+from bitwright.quantization import PerBlock, PerRow, PerTensor, Quantizer, Range, Scale, ScaleValue, Zero
+from bitwright.schemes import CATALOGUE, mxfp4, nvfp4, vs_quant
+from bitwright.schemes.ant import TYPES, flint
+from bitwright.testing import matrices, quantizers
+
+pytestmark = [
+    pytest.mark.skipif(library.library() is None, reason="installed without the native library"),
+    pytest.mark.filterwarnings("ignore:Do not use the .random. module"),  # beartype's, not ours
+]
+
+WIDE_STEPS = Minifloat(2, 3, bias=-3)
+FORMATS = [
+    Int(1), Int(2), Int(4), Int(4, signed=False), Int(8, narrow=True), Int(8, signed=False, exponent=8),
+    Int(8, exponent=-3), Int(16), Int(24),
+    E2M1, E2M3, E3M2, E4M3, E5M2, MXINT8_ELEMENT, Minifloat(1, 2), WIDE_STEPS,
+    Minifloat(3, 4, signed=False),
+    *[TYPES[t](b, s) for t in ("flint", "pot", "float") for b in (3, 4, 5) for s in (True, False)],
+    Table((0, 1, 3, 9), (0, 0, 0, 0)), Table((-1, 1), (0, 0)),
+]  # fmt: skip
+ASYMMETRIC = (Rounding.FLOOR, Rounding.CEILING)
+"""Roundings that treat signs differently, which tables do not take."""
+
+
+@pytest.fixture(params=library.LEVELS, autouse=True)
+def instructions(request):
+    with library.level(request.param) as used:
+        if used != request.param:
+            pytest.skip(f"this machine has no {request.param}")
+        yield used
+
+
+def unit(format, rounding=Rounding.NEAREST_EVEN):
+    """A quantizer whose only scale is 1."""
+    return Quantizer(format, (Scale(PerTensor()),), rounding), (
+        Range(*[np.full((1, 1), s * format.full_scale) for s in (-1, 1)]),
+    )
+
+
+@pytest.mark.parametrize("rounding", native.ROUNDINGS)
+@pytest.mark.parametrize("format", FORMATS, ids=repr)
+def test_all_values_midpoints_and_their_float32_neighbours_round_as_in_the_reference(format, rounding):
+    codes = np.arange(2 ** min(format.bits, 16))
+    grid = np.unique(format.decode(codes[~format.is_reserved(codes)]))
+    level = np.concatenate([grid, (grid[1:] + grid[:-1]) / 2, grid[1:] * 0.3 + grid[:-1] * 0.7]).astype(np.float32)
+    level = np.concatenate([level, np.nextafter(level, np.float32(np.inf)), np.nextafter(level, np.float32(-np.inf))])
+    level = np.concatenate([level, np.float32([0, -0.0, 1e-40, -1e-40, 1e-20, -1e-20, 1e30, -1e30, 3e38, -3e38])])
+    quantizer, ranges = unit(format, rounding)
+    try:
+        found = native.quantize(quantizer, torch.from_numpy(level[None]), ranges)
+    except Unsupported:
+        is_table = isinstance(format, Table) or not getattr(format, "mantissa_bits", 1)
+        assert (is_table and (rounding in ASYMMETRIC or not _is_symmetric(format))) or format == WIDE_STEPS
+        return
+    np.testing.assert_array_equal(found.elements.numpy()[0, 0], format.decode(format.encode(level, rounding)))
+
+
+def _is_symmetric(format):
+    values = np.unique(format.decode(np.arange(2**format.bits)))
+    return 0 in values and (values[0] == 0 or np.array_equal(values, -values[::-1])) and sum(values > 0) <= 16
+
+
+BLOCKS = [
+    Quantizer(element, (*coarse, Scale(PerBlock(block), scale, rounding, **more)), divide_by=divide_by)
+    for element, coarse, (scale, rounding, more), block, divide_by in product(
+        [E2M1, Int(4), Int(4, signed=False), flint(4)],
+        [(), (Scale(PerRow()),), (Scale(PerTensor()),)],
+        [
+            (E8M0, Rounding.FLOOR, {"full_scale": 4.0, "largest": 1.0}), (E8M0, Rounding.CEILING, {"largest": 1.0}),
+            (E4M3, Rounding.NEAREST_EVEN, {}), (E4M3, Rounding.NEAREST_EVEN, {"smallest": 2.0**-9, "zero_as": 0.125}),
+            (Int(6, signed=False), Rounding.NEAREST_EVEN, {}),
+            (E8M0, Rounding.FLOOR, {"full_scale": 4.0, "largest": 1.0, "magnitude_format": Minifloat(8, 1)}),
+        ],
+        [5, 16, 32],
+        ScaleValue,
+    )
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("k", [1, 16, 33, 160, 2100])
+def test_scales_and_elements_of_blocks_equal_the_reference(k):
+    generator = np.random.default_rng(k)
+    x = (generator.standard_t(2, (3, k)) * np.exp2(generator.integers(-30, 30, (3, 1)))).astype(np.float32)
+    x[1, : k // 2] = 0
+    for quantizer in BLOCKS if k < 2000 else BLOCKS[::7]:
+        found = native.quantize(quantizer, torch.from_numpy(x))
+        expected = kernels.Operand.of(quantizer.quantize(x))
+        np.testing.assert_array_equal(found.inside.numpy(), expected.inside.numpy(), err_msg=repr(quantizer))
+        np.testing.assert_array_equal(found.elements.numpy(), expected.elements.numpy(), err_msg=repr(quantizer))
+
+
+@settings(max_examples=60, deadline=None)
+@given(quantizer=quantizers(), x=matrices())
+def test_what_the_library_takes_equals_the_reference(quantizer, x):
+    try:
+        found = native.quantize(quantizer, torch.from_numpy(x.astype(np.float32)))
+    except (Unsupported, native.NotFinite):
+        return
+    expected = kernels.Operand.of(quantizer.quantize(x.astype(np.float32)))
+    np.testing.assert_array_equal(found.elements.numpy(), expected.elements.numpy())
+    np.testing.assert_array_equal(found.outside.numpy(), expected.outside.numpy())
+
+
+CASES = {
+    "int8": Quantizer(Int(8), (Scale(PerRow()),)), "flint": Quantizer(flint(4), (Scale(PerTensor()),)),
+    "two coarse levels": Quantizer(Int(4), (Scale(PerTensor()), Scale(PerRow(), E4M3))),
+    "vs_quant": vs_quant().weight, "mxfp4": mxfp4().weight, "nvfp4": nvfp4().weight,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+class TestDecoded:
+    def test_decoded_values_are_those_of_the_elements(self, name):
+        x = torch.from_numpy(np.random.default_rng(0).standard_t(3, (7, 83)).astype(np.float32))
+        with kernels.only("torch"):
+            expected = kernels.fake_quantize(CASES[name], x)
+        assert torch.equal(kernels.fake_quantize(CASES[name], x), expected)
+
+    def test_results_go_into_the_tensor_that_is_given_also_the_input(self, name):
+        x = torch.randn(5, 64, generator=torch.Generator().manual_seed(0))
+        expected, out = kernels.fake_quantize(CASES[name], x), torch.empty_like(x)
+        assert kernels.fake_quantize(CASES[name], x, out=out) is out
+        assert torch.equal(out, expected)
+        kernels.fake_quantize(CASES[name], x, out=x)
+        assert torch.equal(x, expected)
+
+    def test_strided_and_empty_matrices(self, name):
+        x = torch.randn(64, 10, generator=torch.Generator().manual_seed(0))
+        assert torch.equal(
+            kernels.fake_quantize(CASES[name], x.T), kernels.fake_quantize(CASES[name], x.T.contiguous())
+        )
+        with pytest.raises(Unsupported, match="empty"):
+            native.fake_quantize(CASES[name], torch.empty(0, 32))
+
+    def test_threads_change_nothing(self, name, monkeypatch):
+        x = torch.randn(9, 640, generator=torch.Generator().manual_seed(0))
+        expected = kernels.fake_quantize(CASES[name], x)
+        monkeypatch.setattr(native, "LARGE", 1)
+        before = torch.get_num_threads()
+        try:
+            for threads in (2, 3, 16):
+                torch.set_num_threads(threads)
+                assert torch.equal(kernels.fake_quantize(CASES[name], x), expected)
+        finally:
+            torch.set_num_threads(before)
+
+    @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+    def test_a_value_that_is_not_finite_is_named(self, name, bad):
+        x = torch.ones(3, 5000)
+        x[1, 4321] = bad
+        with pytest.raises(ValueError, match=r"\(1, 4321\)"):
+            kernels.fake_quantize(CASES[name], x)
+
+
+def test_zero_points_equal_the_reference():
+    quantizer = Quantizer(Int(8, signed=False), (Scale(PerRow()),), zero=Zero.FITTED)
+    x = np.random.default_rng(0).normal(1, 2, (6, 40)).astype(np.float32)
+    ranges = (Range(x.min(1, keepdims=True), x.max(1, keepdims=True)),)
+    found = native.quantize(quantizer, torch.from_numpy(x), ranges)
+    np.testing.assert_array_equal(
+        found.elements.numpy(), kernels.Operand.of(quantizer.quantize(x, ranges)).elements.numpy()
+    )
+
+
+def _child(connection):
+    x = torch.ones(4, 1 << 20)
+    connection.send(float(kernels.fake_quantize(CASES["int8"], x).sum()))
+
+
+def test_a_forked_process_computes_with_threads():
+    kernels.fake_quantize(CASES["int8"], torch.ones(4, 1 << 20))  # threads of the parent have run
+    receiving, sending = multiprocessing.Pipe(False)
+    child = multiprocessing.get_context("fork").Process(target=_child, args=(sending,))
+    child.start()
+    assert receiving.poll(60), "the child hangs"
+    assert receiving.recv() == 4 << 20
+    child.join()
+
+
+def test_every_scheme_of_the_catalogue_has_a_path_that_is_said():
+    """What the library leaves to torch among the catalogue's own formats: group formats."""
+    left = set()
+    for factory in CATALOGUE:
+        scheme = factory()
+        for chosen in (scheme.input, scheme.weight):
+            for quantizer in getattr(chosen, "quantizers", [chosen]):
+                try:
+                    native.element(quantizer.format, quantizer.rounding)
+                except (Unsupported, AttributeError):
+                    left.add(type(getattr(quantizer, "format", quantizer)).__name__)
+    assert left <= {"L1Bounded", "Overwrite", "TermBudget", "BySign", "BestOf"}, left
