@@ -1,0 +1,39 @@
+"""Without its native library the package does the same, and says so once."""
+
+import warnings
+
+import pytest
+import torch
+
+from bitwright import kernels
+from bitwright.kernels import library
+from bitwright.schemes import nvfp4
+
+
+@pytest.fixture
+def without_library(monkeypatch):
+    """As installed where there is no compiler."""
+    monkeypatch.setattr(library, "_folders", list)
+    library.library.cache_clear()
+    yield
+    library.library.cache_clear()
+
+
+def test_its_absence_is_said_once_and_changes_no_value(without_library):
+    x = torch.randn(6, 40, generator=torch.Generator().manual_seed(0))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        first = kernels.fake_quantize(nvfp4().weight, x)
+        kernels.fake_quantize(nvfp4().weight, x)
+    assert [w.category for w in said] == [library.NoLibrary]
+    with kernels.only("reference"):
+        assert torch.equal(first, kernels.fake_quantize(nvfp4().weight, x))
+
+
+def test_levels_of_an_absent_library_are_refused(without_library):
+    with (
+        pytest.warns(library.NoLibrary),
+        pytest.raises(NotImplementedError, match="not installed"),
+        library.level("AVX2"),
+    ):
+        pass
