@@ -45,9 +45,14 @@ def code_ports(plan: Plan, lanes: int) -> dict[str, Member]:
     """Ports of both operands' codes, and where sums start."""
     ports = {f"x_{lane}": In(plan.x.bits) for lane in range(lanes)}
     ports |= {f"w_{lane}": In(plan.w.bits) for lane in range(lanes)}
-    selects = {"x_select": plan.x.select_bits, "w_select": plan.w.select_bits}
-    ports |= {name: In(bits) for name, bits in selects.items() if bits}
+    ports |= select_ports(plan)
     return ports | ({"start": In(plan.inner.shape)} if plan.has_zero_point else {})
+
+
+def select_ports(plan: Plan) -> dict[str, Member]:
+    """Ports that name each operand's format, where there are several."""
+    selects = {"x_select": plan.x.select_bits, "w_select": plan.w.select_bits}
+    return {name: In(bits) for name, bits in selects.items() if bits}
 
 
 def start_of(ports: Component) -> Value | None:

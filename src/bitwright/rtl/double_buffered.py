@@ -10,13 +10,13 @@ from amaranth.hdl import Const, Module, Signal, unsigned
 from amaranth.lib.wiring import In, Out
 
 from bitwright.rtl.decoder import OperandDecoder
-from bitwright.rtl.dot import lane_product
+from bitwright.rtl.dot import lane_product, select_ports
 from bitwright.rtl.plan import Plan, for_array
 from bitwright.rtl.stream import stages
-from bitwright.rtl.systolic import chain, connect_inputs, delay
+from bitwright.rtl.systolic import chain, connect_inputs, delay, require_size
 from bitwright.rtl.term import Term, term_shapes
 from bitwright.rtl.unit import Unit, place
-from bitwright.rtl.units import term_of
+from bitwright.rtl.units import term_of, term_ports
 
 
 class DoubleBufferedElement(Unit):
@@ -36,10 +36,7 @@ class DoubleBufferedElement(Unit):
         ports = {"sum_in": In(plan.inner.shape), "sum": Out(plan.inner.shape)}
         for name in ("load", "swap"):
             ports |= {name: In(1), f"{name}_out": Out(1)}
-        for operand, bounds in (("x", plan.x.bounds), ("w", plan.w.bounds)):
-            for part, shape in term_shapes(bounds).items():
-                ports |= {f"{operand}_{part}": In(shape), f"{operand}_{part}_out": Out(shape)}
-        super().__init__(ports, plan)
+        super().__init__(ports | term_ports(plan), plan)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -86,14 +83,12 @@ class DoubleBuffered(Unit):
     is_clocked = True
 
     def __init__(self, plan: Plan, rows: int, columns: int) -> None:
-        if rows < 1 or columns < 1:
-            raise ValueError(f"an array of {rows} rows and {columns} columns found; each is at least 1")
+        require_size(rows, columns)
         self.plan = plan = for_array(plan, rows)
         self.rows, self.columns = rows, columns
         self.goes_on = plan.inner.low is not None and plan.products != rows
         ports = {f"load_{r}": In(1) for r in range(rows)} | {"swap": In(1)}
-        selects = {"x_select": plan.x.select_bits, "w_select": plan.w.select_bits}
-        ports |= {name: In(bits) for name, bits in selects.items() if bits}
+        ports |= select_ports(plan)
         ports |= {f"x_{r}": In(plan.x.bits) for r in range(rows)}
         for c in range(columns):
             ports |= {f"w_{c}": In(plan.w.bits), f"sum_{c}": Out(plan.inner.shape)}

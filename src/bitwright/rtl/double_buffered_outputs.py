@@ -6,18 +6,16 @@ down, the last row's first, each row for as many cycles as there are rows above 
 
 from dataclasses import replace
 
-from amaranth.hdl import Const, Module, Mux, Signal, Value, unsigned
+from amaranth.hdl import Const, Module, Mux, Signal, unsigned
 from amaranth.lib.wiring import In, Out
 
-from bitwright.rtl.decoder import OperandDecoder
-from bitwright.rtl.dot import lane_product
-from bitwright.rtl.operand import Operand
-from bitwright.rtl.output_stationary import require_one_sum
+from bitwright.rtl.dot import lane_product, select_ports
+from bitwright.rtl.output_stationary import edge_terms, require_one_sum
 from bitwright.rtl.plan import Plan
-from bitwright.rtl.systolic import chain, delay
+from bitwright.rtl.systolic import chain, delay, require_size
 from bitwright.rtl.term import Term, term_shapes
 from bitwright.rtl.unit import Unit, place
-from bitwright.rtl.units import term_of
+from bitwright.rtl.units import term_of, term_ports
 
 
 class HandingElement(Unit):
@@ -36,10 +34,7 @@ class HandingElement(Unit):
         ports = {"done_in": In(plan.inner.shape), "done": Out(plan.inner.shape)}
         for name in ("valid", "first", "last", "drain"):
             ports |= {name: In(1), f"{name}_out": Out(1)}
-        for operand, bounds in (("x", plan.x.bounds), ("w", plan.w.bounds)):
-            for part, shape in term_shapes(bounds).items():
-                ports |= {f"{operand}_{part}": In(shape), f"{operand}_{part}_out": Out(shape)}
-        super().__init__(ports, plan)
+        super().__init__(ports | term_ports(plan), plan)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -87,14 +82,12 @@ class DoubleBufferedOutputs(Unit):
     is_clocked = True
 
     def __init__(self, plan: Plan, rows: int, columns: int) -> None:
-        if rows < 1 or columns < 1:
-            raise ValueError(f"an array of {rows} rows and {columns} columns found; each is at least 1")
+        require_size(rows, columns)
         require_one_sum(plan)
         self.plan = plan = replace(plan, x=plan.x.elementwise(), w=plan.w.elementwise())
         self.rows, self.columns = rows, columns
         ports = {"valid": In(1), "first": In(1), "last": In(1)} | {f"drain_{r}": In(1) for r in range(rows)}
-        selects = {"x_select": plan.x.select_bits, "w_select": plan.w.select_bits}
-        ports |= {name: In(bits) for name, bits in selects.items() if bits}
+        ports |= select_ports(plan)
         ports |= {f"x_{r}": In(plan.x.bits) for r in range(rows)} | {f"w_{c}": In(plan.w.bits) for c in range(columns)}
         ports |= {f"sum_{c}": Out(plan.inner.shape) for c in range(columns)}
         super().__init__(ports, plan, rows, columns)
@@ -115,30 +108,11 @@ class DoubleBufferedOutputs(Unit):
             for name in ("valid", "first", "last"):
                 chain(m, row, name, delay(m, f"{name}_{r}", getattr(self, name), r))
             chain(m, row, "drain", getattr(self, f"drain_{r}"))
-            for port, value in self._terms(m, platform, "x", self.plan.x, r).items():
+            for port, value in edge_terms(m, platform, self, "x", self.plan.x, r, self.valid).items():
                 chain(m, row, port, value)
         for c in range(self.columns):
-            for port, value in self._terms(m, platform, "w", self.plan.w, c).items():
+            for port, value in edge_terms(m, platform, self, "w", self.plan.w, c, self.valid).items():
                 chain(m, [row[c] for row in cells], port, value)
             bottom = delay(m, f"sum_{c}", cells[-1][c].done, self.columns - 1 - c)
             m.d.comb += getattr(self, f"sum_{c}").eq(bottom)
         return m
-
-    def _terms(self, m: Module, platform: object, name: str, operand: Operand, i: int) -> dict[str, Value]:
-        """Decoded operand of one row or column, entering i cycles late."""
-        code = getattr(self, f"{name}_{i}")
-        codes = [code]
-        if operand.bounds.reach:  # whether a digit was moved is seen beside the lane before
-            before = Signal(operand.bits, name=f"{name}_{i}_before")
-            with m.If(self.valid):
-                m.d.sync += before.eq(code)
-            codes = [before, code]
-        decoder = OperandDecoder(operand, len(codes))
-        place(m, platform, f"decode_{name}_{i}", decoder)
-        m.d.comb += [getattr(decoder, f"code_{lane}").eq(value) for lane, value in enumerate(codes)]
-        if operand.select_bits:
-            m.d.comb += decoder.select.eq(getattr(self, f"{name}_select"))
-        return {
-            f"{name}_{part}": delay(m, f"{name}_{i}_{part}", getattr(decoder, f"{part}_{len(codes) - 1}"), i)
-            for part in term_shapes(operand.bounds)
-        }

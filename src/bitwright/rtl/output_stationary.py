@@ -1,18 +1,19 @@
 """A systolic array that keeps its sums: inputs move right, weights move down, one element of K a clock."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 from amaranth.hdl import Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib.wiring import In, Out
 
 from bitwright.rtl.decoder import OperandDecoder
-from bitwright.rtl.dot import lane_product
+from bitwright.rtl.dot import lane_product, select_ports
 from bitwright.rtl.operand import Operand
 from bitwright.rtl.plan import Plan
-from bitwright.rtl.systolic import delay
+from bitwright.rtl.systolic import delay, require_size, select
 from bitwright.rtl.term import Term, term_shapes
 from bitwright.rtl.unit import Unit, place
-from bitwright.rtl.units import term_of
+from bitwright.rtl.units import term_of, term_ports
 
 
 class SummingElement(Unit):
@@ -31,10 +32,7 @@ class SummingElement(Unit):
         ports = {"drain": In(1), "sum_in": In(plan.inner.shape), "sum": Out(plan.inner.shape)}
         for name in ("valid", "first"):
             ports |= {name: In(1), f"{name}_out": Out(1)}
-        for operand, bounds in (("x", plan.x.bounds), ("w", plan.w.bounds)):
-            for part, shape in term_shapes(bounds).items():
-                ports |= {f"{operand}_{part}": In(shape), f"{operand}_{part}_out": Out(shape)}
-        super().__init__(ports, plan)
+        super().__init__(ports | term_ports(plan), plan)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -77,14 +75,12 @@ class OutputStationary(Unit):
     is_clocked = True
 
     def __init__(self, plan: Plan, rows: int, columns: int) -> None:
-        if rows < 1 or columns < 1:
-            raise ValueError(f"an array of {rows} rows and {columns} columns found; each is at least 1")
+        require_size(rows, columns)
         require_one_sum(plan)
         self.plan = plan = replace(plan, x=plan.x.elementwise(), w=plan.w.elementwise())
         self.rows, self.columns = rows, columns
         ports = {"valid": In(1), "first": In(1), "drain": In(1)}
-        selects = {"x_select": plan.x.select_bits, "w_select": plan.w.select_bits}
-        ports |= {name: In(bits) for name, bits in selects.items() if bits}
+        ports |= select_ports(plan)
         ports |= {f"x_{r}": In(plan.x.bits) for r in range(rows)} | {f"w_{c}": In(plan.w.bits) for c in range(columns)}
         for c in range(columns):
             ports[f"sum_{c}"] = Out(plan.inner.shape)
@@ -97,7 +93,7 @@ class OutputStationary(Unit):
         cells = [[SummingElement(self.plan) for _ in range(self.columns)] for _ in range(self.rows)]
         for r, row in enumerate(cells):
             entering = {
-                **self._terms(m, platform, "x", self.plan.x, r),
+                **edge_terms(m, platform, self, "x", self.plan.x, r),
                 "valid": delay(m, f"valid_{r}", self.valid, r),
                 "first": delay(m, f"first_{r}", self.first, r),
             }
@@ -109,7 +105,7 @@ class OutputStationary(Unit):
                 m.d.comb += [getattr(cell, port).eq(value) for port, value in entering.items()]
                 entering = {port: getattr(cell, f"{port}_out") for port in entering}
         for c in range(self.columns):
-            entering = self._terms(m, platform, "w", self.plan.w, c)
+            entering = edge_terms(m, platform, self, "w", self.plan.w, c)
             for row in cells:
                 m.d.comb += [getattr(row[c], port).eq(value) for port, value in entering.items()]
                 entering = {port: getattr(row[c], f"{port}_out") for port in entering}
@@ -120,23 +116,26 @@ class OutputStationary(Unit):
                 m.d.comb += getattr(self, f"read_{c}").eq(self.plan.inner.read(reader, bottom))
         return m
 
-    def _terms(self, m: Module, platform: object, name: str, operand: Operand, i: int) -> dict[str, Value]:
-        """Decoded operand of one row or column, entering i cycles late."""
-        code = getattr(self, f"{name}_{i}")
-        codes = [code]
-        if operand.bounds.reach:  # whether a digit was moved is seen beside the lane before
-            before = Signal(operand.bits, name=f"{name}_{i}_before")
+
+def edge_terms(
+    m: Module, platform: object, array: Unit, name: str, operand: Operand, i: int, moves: Value | None = None
+) -> dict[str, Value]:
+    """Decoded operand `name` of row or column i, entering i cycles late; `moves`: in which cycles elements come."""
+    code = getattr(array, f"{name}_{i}")
+    codes = [code]
+    if operand.bounds.reach:  # whether a digit was moved is seen beside the lane before
+        before = Signal(operand.bits, name=f"{name}_{i}_before")
+        with nullcontext() if moves is None else m.If(moves):
             m.d.sync += before.eq(code)
-            codes = [before, code]
-        decoder = OperandDecoder(operand, len(codes))
-        place(m, platform, f"decode_{name}_{i}", decoder)
-        m.d.comb += [getattr(decoder, f"code_{lane}").eq(value) for lane, value in enumerate(codes)]
-        if operand.select_bits:
-            m.d.comb += decoder.select.eq(getattr(self, f"{name}_select"))
-        return {
-            f"{name}_{part}": delay(m, f"{name}_{i}_{part}", getattr(decoder, f"{part}_{len(codes) - 1}"), i)
-            for part in term_shapes(operand.bounds)
-        }
+        codes = [before, code]
+    decoder = OperandDecoder(operand, len(codes))
+    place(m, platform, f"decode_{name}_{i}", decoder)
+    m.d.comb += [getattr(decoder, f"code_{lane}").eq(value) for lane, value in enumerate(codes)]
+    select(m, decoder, array, f"{name}_select")
+    return {
+        f"{name}_{part}": delay(m, f"{name}_{i}_{part}", getattr(decoder, f"{part}_{len(codes) - 1}"), i)
+        for part in term_shapes(operand.bounds)
+    }
 
 
 def require_one_sum(plan: Plan) -> None:

@@ -11,6 +11,7 @@ from amaranth.hdl import Module, Signal, Value
 from amaranth.lib.wiring import In, Out
 
 from bitwright.rtl.decoder import OperandDecoder
+from bitwright.rtl.dot import select_ports
 from bitwright.rtl.operand import Operand
 from bitwright.rtl.plan import Plan, for_array
 from bitwright.rtl.stream import stages
@@ -47,14 +48,12 @@ class WeightStationary(Unit):
     is_clocked = True
 
     def __init__(self, plan: Plan, rows: int, columns: int) -> None:
-        if rows < 1 or columns < 1:
-            raise ValueError(f"an array of {rows} rows and {columns} columns found; each is at least 1")
+        require_size(rows, columns)
         self.plan = plan = for_array(plan, rows)
         self.rows, self.columns = rows, columns
         inner, outer = plan.inner, plan.outer
         ports = {"load": In(1), "valid": In(1), "sum_valid": Out(1)}
-        selects = {"x_select": plan.x.select_bits, "w_select": plan.w.select_bits}
-        ports |= {name: In(bits) for name, bits in selects.items() if bits}
+        ports |= select_ports(plan)
         ports |= {f"x_{r}": In(plan.x.bits) for r in range(rows)}
         scales = (None, None) if outer is None else (outer.scale.x, outer.scale.w)
         if scales[0] is not None:
@@ -127,6 +126,12 @@ class WeightStationary(Unit):
                 with m.If(self.load):
                     m.d.sync += held.eq(getattr(self, f"w_scale_{c}"))
                 m.d.comb += collector.w_scale.eq(held)
+
+
+def require_size(rows: int, columns: int) -> None:
+    """ValueError where an array would have no element."""
+    if rows < 1 or columns < 1:
+        raise ValueError(f"an array of {rows} rows and {columns} columns found; each is at least 1")
 
 
 def connect_inputs(

@@ -3,7 +3,7 @@
 from math import lcm
 
 from amaranth.hdl import Const, Module, Mux, Signal, Value, unsigned
-from amaranth.lib.wiring import Component, In, Out
+from amaranth.lib.wiring import Component, In, Member, Out
 
 from bitwright.rtl.dot import DotUnit, code_ports, inner_sum, lane_product, start_of
 from bitwright.rtl.operand import Sign
@@ -35,6 +35,15 @@ def term_of(component: Component, prefix: str) -> Term:
     return Term(*(getattr(component, f"{prefix}_{part}", nothing) for part in Term._fields))
 
 
+def term_ports(plan: Plan) -> dict[str, Member]:
+    """Terms of both operands, in and out again to the next element of an array."""
+    ports: dict[str, Member] = {}
+    for operand, bounds in (("x", plan.x.bounds), ("w", plan.w.bounds)):
+        for part, shape in term_shapes(bounds).items():
+            ports |= {f"{operand}_{part}": In(shape), f"{operand}_{part}_out": Out(shape)}
+    return ports
+
+
 class ProcessingElement(Unit):
     """A multiplier with its weight, of a weight-stationary array. Latency 1: sum and input move on at each clock.
 
@@ -52,10 +61,7 @@ class ProcessingElement(Unit):
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         ports = {"load": In(1), "sum_in": In(plan.inner.shape), "sum": Out(plan.inner.shape)}
-        for operand, bounds in (("x", plan.x.bounds), ("w", plan.w.bounds)):
-            for part, shape in term_shapes(bounds).items():
-                ports[f"{operand}_{part}"] = In(shape)
-                ports[f"{operand}_{part}_out"] = Out(shape)
+        ports |= term_ports(plan)
         super().__init__(ports, plan)
 
     def elaborate(self, platform: object) -> Module:
