@@ -32,6 +32,7 @@ def cost(
     tokens: Annotated[int, typer.Option(min=1, help="Tokens at once, of a language model.")] = 512,
     context: Annotated[int | None, typer.Option(min=1, help="Keys that each token looks at. Default: tokens.")] = None,
     library: Annotated[str, hardware.LIBRARY] = "generic45",
+    has_cacti: Annotated[bool, hardware.CACTI] = False,
     vectors: Annotated[
         bool, typer.Option("--vectors", help="Price lanes of vector units in place of systolic elements.")
     ] = False,
@@ -48,10 +49,13 @@ def cost(
     texts = [t.strip() for s in scheme or ["integer(8, 8)"] for t in s.split(";") if t.strip()]
     with one_sentence():
         from bitwright import pricing
+        from bitwright.cost.cacti import CactiSram
         from bitwright.cost.hardware import accelerator
+        from bitwright.cost.memory import Sram
         from bitwright.cost.table_cells import cells_of
 
-        machine = accelerator(array, dataflow, buffers, dram, dram_bits=dram_bits, clock_mhz=clock)
+        memory = CactiSram if has_cacti else Sram
+        machine = accelerator(array, dataflow, buffers, dram, dram_bits=dram_bits, clock_mhz=clock, memory=memory)
         cells = cells_of(library, has_vectors=vectors)
         path = Path(model)
         if path.suffix in (".json", ".safetensors"):

@@ -14,3 +14,8 @@ LIBRARY = typer.Option(
     help="Cells measured in this library, such as generic45 or sky130hd; or published constants.",
     rich_help_panel=PANEL,
 )
+CACTI = typer.Option(
+    "--cacti",
+    help="Buffers by runs of CACTI, not by the shipped table (Python 3.12: pip install 'bitwright[cacti]').",
+    rich_help_panel=PANEL,
+)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
+from bitwright.cost.cacti import CactiSram
 from bitwright.cost.figure import Figure, Sum, total
 from bitwright.cost.mac import Edge, Mac, added
 from bitwright.cost.memory import LPDDR4, Dram, Sram
@@ -15,9 +16,9 @@ class Accelerator:
     rows: int = 32
     columns: int = 32
     dataflow: Dataflow = field(default_factory=WeightStationary)
-    weight_buffer: Sram = Sram(128, 128)
-    input_buffer: Sram = Sram(128, 128)
-    output_buffer: Sram = Sram(128, 128)
+    weight_buffer: Sram | CactiSram = Sram(128, 128)
+    input_buffer: Sram | CactiSram = Sram(128, 128)
+    output_buffer: Sram | CactiSram = Sram(128, 128)
     dram: Dram = Dram(LPDDR4)
     clock_mhz: float = 500.0
 
