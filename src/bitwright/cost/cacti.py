@@ -49,7 +49,7 @@ def _run(words: int, word_bits: int, node_nm: int) -> tuple[float, float, float]
         from hwcomponents_cacti import SRAM
     except ImportError:
         raise ImportError(
-            "CACTI is not installed; use the shipped table, or with Python 3.12 or newer: pip install 'bitwright[cacti]'"
+            "CACTI is not installed; use the shipped table, or with Python 3.12 or newer pip install 'bitwright[cacti]'"
         ) from None
     bank = SRAM(tech_node=node_nm * 1e-9, width=word_bits, depth=words, size=words * word_bits)
     return bank.area * 1e12, bank.read().energy * 1e12, bank.write().energy * 1e12  # from m² and J
