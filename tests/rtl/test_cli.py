@@ -38,6 +38,7 @@ def test_verilog_is_the_default(monkeypatch, tmp_path):
         (["integer()", "--rows", "0"], "an array of 0 rows and 16 columns found"),
         (["integer(8, 8, accumulator_bits=16)"], "needs a 28-bit accumulator, 16 bits found; widen it"),
         (["integer(8, None)"], "the scheme leaves inputs in float"),
+        (["ant(4, 4)", "--unit", "fused-array"], "name the one of twice the bits too, as --wide 'ant(8, 8)'"),
         (["integer(zero=Zero.FITTED, accumulator_bits=16, overflow=Overflow.SATURATE)"], "meet an inner register of"),
         (["integer()", "--unit", "tree"], "there is no unit 'tree'"),
     ],
@@ -59,3 +60,20 @@ def test_without_amaranth_it_says_how_to_install_it():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 2
     assert "pip install 'bitwright[rtl]'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("scheme", "arguments", "name"),
+    [
+        ("term_revealing()", ["--unit", "term-mac"], "term_revealing_term_mac"),
+        ("ant(4, 4)", ["--unit", "type-fusion", "--wide", "ant(8, 8)"], "ant_4_4_ant_8_8_fusion"),
+        (
+            "ant(4, 4)",
+            ["--unit", "fused-array", "--wide", "integer(8, 8)", "--rows", "2", "--columns", "2"],
+            "ant_4_4_integer_8_8_fused_2x2",
+        ),
+    ],
+)
+def test_units_of_two_schemes_and_of_terms_are_written(scheme, arguments, name, monkeypatch, tmp_path, capsys):
+    run(monkeypatch, scheme, *arguments, "--k", "64", "--rtlil", "-o", str(tmp_path))
+    assert f"circuit   {tmp_path / name}.il" in capsys.readouterr().out

@@ -22,11 +22,15 @@ def rtl(
         str,
         typer.Option(
             help="'array' or 'output-stationary'; 'engine' or 'engine-output-stationary', with AXI4-Stream ports; "
-            "'vector' or 'element'."
+            "'vector' or 'element'; 'term-mac', the serial cell of Term Revealing; 'fused-array' or 'type-fusion', "
+            "which compute a wider scheme too."
         ),
     ] = "array",
     longest: Annotated[int, typer.Option("--k", min=1, help="Products in the longest sum.")] = 4096,
     inputs: Annotated[str, typer.Option(help="'both', 'unsigned' or 'signed' inputs.")] = "both",
+    wide: Annotated[
+        str | None, typer.Option(help="The second scheme of a fused unit, of twice the bits: 'ant(8, 8)'.")
+    ] = None,
     vectors: Annotated[int, typer.Option(help="Vectors that an engine keeps sums of.")] = 256,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the file.")] = Path("build"),
     as_rtlil: Annotated[bool, typer.Option("--rtlil", help="Write RTLIL, which needs no yosys.")] = False,
@@ -38,7 +42,7 @@ def rtl(
     with one_sentence():
         from bitwright.rtl.generate import circuit
 
-        made = circuit(scheme, unit, rows, columns, k=longest, inputs=inputs, vectors=vectors)
+        made = circuit(scheme, unit, rows, columns, k=longest, inputs=inputs, vectors=vectors, wide=wide)
         path = made.write(out, as_rtlil=as_rtlil)
         print("\n".join([*made.facts(), f"circuit   {path}"]))
 

@@ -12,14 +12,18 @@ from bitwright.formats import Format, Table
 from bitwright.recipe import Recipe
 from bitwright.rtl.engine import Engine
 from bitwright.rtl.engine_outputs import OutputEngine
+from bitwright.rtl.fused_array import FusedArray
 from bitwright.rtl.operand import Sign
 from bitwright.rtl.output_stationary import OutputStationary
 from bitwright.rtl.plan import LONGEST, Plan, plan
 from bitwright.rtl.retile import require_rows
 from bitwright.rtl.systolic import WeightStationary
+from bitwright.rtl.term_mac import term_mac
+from bitwright.rtl.type_fusion import TypeFusion, fused_formats
 from bitwright.rtl.unit import Unit
 from bitwright.rtl.units import ProcessingElement, VectorUnit
 from bitwright.rtl.verilog import digest, rtlil, to_verilog
+from bitwright.scheme import Scheme
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,8 @@ class Circuit:
         return [self.name, "", *self.facts(), *hashes, "", *ports.splitlines()]
 
 
-UNITS = ("array", "output-stationary", "engine", "engine-output-stationary", "vector", "element")
+FUSED = ("fused-array", "type-fusion")
+UNITS = ("array", "output-stationary", "engine", "engine-output-stationary", "vector", "element", "term-mac", *FUSED)
 
 
 def circuit(
@@ -85,12 +90,14 @@ def circuit(
     k: int = LONGEST,
     inputs: str = "both",
     vectors: int = 256,
+    wide: str | None = None,
 ) -> Circuit:
     """The circuit that a text names.
 
     `array` is rows × columns multipliers that keep their weights, `output-stationary` those that keep their sums,
     `engine` and `engine-output-stationary` stand around them, `vector` has as many lanes as rows, `element` is one
-    multiplier of the first.
+    multiplier of the first. `term-mac` is the serial cell of a scheme of term budgets. `type-fusion` and `fused-array`
+    compute this scheme and, with several multipliers as one, the `wide` one.
 
     `inputs` is both, unsigned or signed: which of the formats that a scheme has for inputs are built. `vectors` is how
     many an engine keeps sums of.
@@ -98,9 +105,9 @@ def circuit(
     signs = {sign.name.lower(): sign for sign in Sign}
     if inputs not in signs:
         raise ValueError(f"{inputs!r} inputs found; choose from {', '.join(signs)}")
-    found = from_text(scheme)
-    if isinstance(found, Recipe):
-        raise ValueError(f"{scheme} is a recipe of several schemes; generate the circuit of one of them")
+    found = _scheme(scheme)
+    if unit in FUSED:
+        return _fused(scheme, wide, unit, rows, columns, k, signs[inputs])
     made = plan(found, k=k, sign=signs[inputs])
     if unit in ("array", "engine"):
         require_rows(scheme, made, rows, signs[inputs])
@@ -124,7 +131,31 @@ def circuit(
         case "element":
             made = made.elementwise()
             return Circuit(ProcessingElement(made), made, f"{_slug(scheme)}_element", scheme, found.source)
+        case "term-mac":
+            cell = term_mac(found, k=k, sign=signs[inputs])
+            return Circuit(cell, made, f"{_slug(scheme)}_term_mac", scheme, found.source)
     raise ValueError(f"there is no unit {unit!r}; choose from {', '.join(UNITS)}")
+
+
+def _scheme(text: str) -> Scheme:
+    found = from_text(text)
+    if isinstance(found, Recipe):
+        raise ValueError(f"{text} is a recipe of several schemes; generate the circuit of one of them")
+    return found
+
+
+def _fused(narrow: str, wide: str | None, unit: str, rows: int, columns: int, k: int, sign: Sign) -> Circuit:
+    """Two schemes in one circuit."""
+    if wide is None:
+        raise ValueError(f"a {unit} computes two schemes; name the one of twice the bits too, as --wide 'ant(8, 8)'")
+    found = _scheme(narrow)
+    x, w = fused_formats(found, _scheme(wide), sign)
+    array = FusedArray(x, w, k, rows, columns)
+    both = f"{narrow}; {wide}"
+    name = f"{_slug(narrow)}_{_slug(wide)}"
+    if unit == "fused-array":
+        return Circuit(array, array.plan, f"{name}_fused_{rows}x{columns}", both, found.source)
+    return Circuit(TypeFusion(x, w, k), array.plan, f"{name}_fusion", both, found.source)
 
 
 def _slug(text: str) -> str:

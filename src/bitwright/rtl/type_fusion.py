@@ -161,7 +161,12 @@ class TypeFusion(Unit):
 
 
 def type_fusion(narrow: Scheme, wide: Scheme, *, k: int, sign: Sign = Sign.BOTH) -> TypeFusion:
-    """The unit of two schemes, such as ant(4, 4) and ant(8, 8); formats of the narrow one come first."""
+    """The unit of two schemes, such as ant(4, 4) and ant(8, 8)."""
+    return TypeFusion(*fused_formats(narrow, wide, sign), k)
+
+
+def fused_formats(narrow: Scheme, wide: Scheme, sign: Sign) -> tuple[tuple[Format, ...], tuple[Format, ...]]:
+    """Formats of inputs and weights of two schemes; those of the narrow one come first."""
     if narrow.input is None or wide.input is None:
         raise ValueError("TypeFusion: a scheme that leaves inputs in float found; give it input bits")
     if any(has_zero_point(q) for q in (narrow.input, narrow.weight, wide.input, wide.weight)):
@@ -170,7 +175,7 @@ def type_fusion(narrow: Scheme, wide: Scheme, *, k: int, sign: Sign = Sign.BOTH)
         tuple(dict.fromkeys([*operand(a, sign).formats, *operand(b, sign).formats]))
         for a, b in ((narrow.input, wide.input), (narrow.weight, wide.weight))
     )
-    return TypeFusion(x, w, k)
+    return x, w
 
 
 def is_wide(side: FusedOperand, select: Value) -> Value:
