@@ -74,9 +74,9 @@ struct Floats {
     int32_t mantissa, smallest;
     explicit Floats(const Format& f)
         : lowest(f.lowest), highest(f.highest), mantissa(f.mantissa_bits), smallest(f.smallest_exponent + 127) {}
-    float operator()(float level) const {
-        level = clip(level, lowest, highest);
-        const int32_t step = std::max((bits_of(level) >> 23) & 0xff, smallest) - mantissa;
+    float operator()(float level) const { return rounded(clip(level, lowest, highest), smallest); }
+    float rounded(float level, int32_t least) const {
+        const int32_t step = std::max((bits_of(level) >> 23) & 0xff, least) - mantissa;
         return Round()(level * float_of((254 - step) << 23)) * float_of(step << 23);
     }
 };
@@ -84,16 +84,12 @@ struct Floats {
 // The same where steps may be smaller than float32's normal numbers: scales of MX.
 template <class Round>
 struct TinyFloats {
-    float lowest, highest;
-    int32_t mantissa, smallest;
-    explicit TinyFloats(const Format& f)
-        : lowest(f.lowest), highest(f.highest), mantissa(f.mantissa_bits), smallest(f.smallest_exponent + 127) {}
+    Floats<Round> floats;
+    explicit TinyFloats(const Format& f) : floats(f) {}
     float operator()(float level) const {
-        level = clip(level, lowest, highest);
+        level = clip(level, floats.lowest, floats.highest);
         const bool is_tiny = level < 0x1p-60f;
-        level *= is_tiny ? 0x1p64f : 1.0f;
-        const int32_t step = std::max((bits_of(level) >> 23) & 0xff, smallest + (is_tiny ? 64 : 0)) - mantissa;
-        const float value = Round()(level * float_of((254 - step) << 23)) * float_of(step << 23);
+        const float value = floats.rounded(level * (is_tiny ? 0x1p64f : 1.0f), floats.smallest + (is_tiny ? 64 : 0));
         return value * (is_tiny ? 0x1p-64f : 1.0f);
     }
 };
