@@ -98,6 +98,9 @@ SETTINGS = {
         Split(CIFAR10_JPEG_TEST, range(0, 10000, 4), RAW_PIXELS, 128),
         Training(epochs=1, learning_rate=1e-4), {(4, 4): (14, 13, 12, 11, 10), (8, 8): (18, 17, 16, 15)},
     ),
+    "digits_longer": Setting(
+        digits, None, Training(epochs=60, learning_rate=2e-3), {(8, 8): (16,), (4, 4): (12, 10)}, task="digits"
+    ),
     "resnet8_longer": Setting(
         stored(CIFAR10_JPEG_TRAINING, range(30000), RAW_PIXELS),
         Split(CIFAR10_JPEG_TEST, range(0, 10000, 4), RAW_PIXELS, 128),

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -44,6 +45,9 @@ Quantize quantize_of(int32_t level) {
 
 }  // namespace
 
+// Of the structure that callers fill, by which they know that library and caller are of one version.
+EXPORT int64_t bitwright_size() { return sizeof(Quantization); }
+
 EXPORT int32_t bitwright_level() { return level(); }
 
 // Uses this level, or the best one below it that this machine has. Returns it; -1 asks for the best.
@@ -60,9 +64,15 @@ EXPORT int32_t bitwright_quantize(const Quantization* q, int32_t threads) {
     if (parts == 1) return run(*q, 0, rows);
     std::vector<std::thread> others;
     std::vector<int32_t> outcomes(parts, 0);
-    for (int64_t part = 1; part < parts; ++part)
-        others.emplace_back([&, part] { outcomes[part] = run(*q, rows * part / parts, rows * (part + 1) / parts); });
-    outcomes[0] = run(*q, 0, rows / parts);
+    const auto work = [&](int64_t part) { outcomes[part] = run(*q, rows * part / parts, rows * (part + 1) / parts); };
+    others.reserve(parts);
+    int64_t started = 1;
+    try {
+        for (; started < parts; ++started) others.emplace_back(work, started);
+    } catch (const std::system_error&) {  // the machine gives no more threads
+    }
+    for (int64_t part = started; part < parts; ++part) work(part);
+    work(0);
     for (auto& other : others) other.join();
     for (const int32_t outcome : outcomes)
         if (outcome) return outcome;

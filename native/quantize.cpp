@@ -81,16 +81,16 @@ struct Floats {
     }
 };
 
-// The same where steps may be smaller than float32's normal numbers: scales of MX.
+// The same where steps, or one over them, may be smaller than float32's normal numbers: scales of MX.
 template <class Round>
 struct TinyFloats {
     Floats<Round> floats;
     explicit TinyFloats(const Format& f) : floats(f) {}
     float operator()(float level) const {
         level = clip(level, floats.lowest, floats.highest);
-        const bool is_tiny = level < 0x1p-60f;
-        const float value = floats.rounded(level * (is_tiny ? 0x1p64f : 1.0f), floats.smallest + (is_tiny ? 64 : 0));
-        return value * (is_tiny ? 0x1p-64f : 1.0f);
+        const bool is_small = level < 1.0f;
+        const float value = floats.rounded(level * (is_small ? 0x1p64f : 0x1p-64f), floats.smallest + (is_small ? 64 : -64));
+        return value * (is_small ? 0x1p-64f : 0x1p64f);
     }
 };
 

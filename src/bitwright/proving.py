@@ -144,6 +144,8 @@ def verify_array(
             kept.append(layer.parts[0])
         except ValueError as refused:
             left_out.append(str(refused))
+    if not layers:
+        raise ValueError(f"{task.name} under {text}: no layer can be compared; {'; '.join(left_out)}")
     run_s = time.perf_counter() - started
     opinions = _opinions(program, engine, kept, others, cache, rng, pauses)
     return ArrayVerification(

@@ -87,6 +87,11 @@ def test_heads_that_do_not_share_keys_evenly_are_refused():
         transformer({**GPT2, "num_key_value_heads": 5})
 
 
+def test_a_size_below_one_is_refused():
+    with pytest.raises(ValueError, match="the configuration has num_attention_heads of 0; give at least 1"):
+        transformer({**GPT2, "n_head": 0})
+
+
 def test_a_batch_adds_rows_to_weights_and_products_to_attention():
     weights, attention = LayerGemm("w", Gemm(4, 8, 2)), LayerGemm("a", Gemm(4, 8, 4, 3), is_of_activations=True)
     assert weights.batched(5).gemm == Gemm(20, 8, 2)

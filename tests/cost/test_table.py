@@ -71,6 +71,11 @@ def test_another_parquet_file_is_no_table(tmp_path):
         read_table(tmp_path / "other.parquet")
 
 
+def test_a_missing_table_is_named_with_what_writes_it(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no table of cells at .*none\.parquet; write it again with"):
+        read_table(tmp_path / "none.parquet")
+
+
 def test_without_pyarrow_a_sentence_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'bitwright\[cost\]', or ask for --library published"):

@@ -12,7 +12,7 @@ def test_a_task_is_priced_layer_by_layer(here):
     done = here("cost", "digits", "--scheme", "vs_quant(4, 4)", "--array", "32x32")
     assert done.status == 0
     assert "blocks.1.0           64    9   1      16      1" in done.out
-    assert "MAC energy: measured (generic45" in done.out
+    assert "MAC energy: fitted (generic45" in done.out  # its collector was measured for both signs of inputs
     assert "vs_quant(4, 4): element u4 × s4, sum of 12 bits, generic45" in done.out
     assert "DRAM energy: cited (LPDDR4" in done.out
     assert "not priced: 17 modules (Identity, ReLU, AdaptiveAvgPool2d): no matrix product" in done.out
@@ -35,6 +35,7 @@ def test_a_language_model_is_priced_from_its_configuration(here, tmp_path):
         (("missing.json",), "No such file or directory: missing.json"),
         (("digit",), "did you mean 'digits'?"),
         (("digits", "-s", "integer(8, 8); minifloat(5, 2)", "--equal-area"), "leave it out where areas are made equal"),
+        (("digits", "-s", ";"), "no scheme in ';' found"),
         (("digits", "--library", "tsmc5"), "there is no measured library 'tsmc5'; choose from"),
     ],
 )

@@ -37,3 +37,15 @@ def test_levels_of_an_absent_library_are_refused(without_library):
         library.level("AVX2"),
     ):
         pass
+
+
+def test_a_library_of_other_sources_is_not_called(monkeypatch):
+    if library.library() is None:
+        pytest.skip("installed without the native library")
+    library.library.cache_clear()
+    monkeypatch.setattr(library.ctypes, "sizeof", lambda structure: 1)
+    try:
+        with pytest.warns(library.NoLibrary, match="other sources"):
+            assert library.library() is None
+    finally:
+        library.library.cache_clear()

@@ -12,7 +12,7 @@ from bitwright import kernels
 from bitwright.formats import E2M1, E2M3, E3M2, E4M3, E5M2, E8M0, MXINT8_ELEMENT, Int, Minifloat, Rounding, Table
 from bitwright.kernels import Unsupported, library, native
 from bitwright.quantization import PerBlock, PerRow, PerTensor, Quantizer, Range, Scale, ScaleValue, Zero
-from bitwright.schemes import CATALOGUE, mxfp4, nvfp4, vs_quant
+from bitwright.schemes import CATALOGUE, mxfp4, mxint8, nvfp4, vs_quant
 from bitwright.schemes.ant import TYPES, flint
 from bitwright.testing import matrices, quantizers
 
@@ -99,6 +99,15 @@ def test_scales_and_elements_of_blocks_equal_the_reference(k):
         expected = kernels.Operand.of(quantizer.quantize(x))
         np.testing.assert_array_equal(found.inside.numpy(), expected.inside.numpy(), err_msg=repr(quantizer))
         np.testing.assert_array_equal(found.elements.numpy(), expected.elements.numpy(), err_msg=repr(quantizer))
+
+
+def test_scales_reach_the_largest_power_of_two():
+    x = torch.full((1, 64), 2e38)
+    found = native.quantize(mxint8().weight, x)
+    expected = kernels.Operand.of(mxint8().weight.quantize(x.numpy()))
+    assert float(found.inside[0, 0]) == 2.0**127
+    np.testing.assert_array_equal(found.inside.numpy(), expected.inside.numpy())
+    np.testing.assert_array_equal(found.elements.numpy(), expected.elements.numpy())
 
 
 @settings(max_examples=60, deadline=None)

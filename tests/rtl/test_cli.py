@@ -39,6 +39,7 @@ def test_verilog_is_the_default(monkeypatch, tmp_path):
         (["integer(8, 8, accumulator_bits=16)"], "needs a 28-bit accumulator, 16 bits found; widen it"),
         (["integer(8, None)"], "the scheme leaves inputs in float"),
         (["ant(4, 4)", "--unit", "fused-array"], "name the one of twice the bits too, as --wide 'ant(8, 8)'"),
+        (["ant(4, 4)", "--wide", "ant(8, 8)"], "'array' computes one scheme, 'ant(8, 8)' found beside it"),
         (["integer(zero=Zero.FITTED, accumulator_bits=16, overflow=Overflow.SATURATE)"], "meet an inner register of"),
         (["integer()", "--unit", "tree"], "there is no unit 'tree'"),
     ],

@@ -168,6 +168,9 @@ def _print_table(comparison: "Comparison", folder: Path) -> None:
             console.print(f"[red]{result.scheme}[/red]: {result.error}", soft_wrap=True)
     for name, words in silicon.origins(comparison):
         console.print(f"{name}: {words}", soft_wrap=True)
+    apart = ", ".join(found.row.scheme for found in silicon.published(list(prices.values())))
+    if apart:
+        console.print(f"published multipliers, not to be compared with measured cells: {apart}", soft_wrap=True)
     for scheme, reason in silicon.missing(comparison):
         console.print(f"no price: {scheme}: {reason}", soft_wrap=True)
     left = sorted(

@@ -48,6 +48,8 @@ def cost(
     """
     texts = [t.strip() for s in scheme or ["integer(8, 8)"] for t in s.split(";") if t.strip()]
     with one_sentence():
+        if not texts:
+            raise ValueError(f"no scheme in {'; '.join(scheme or ())!r} found; write one, as --scheme 'integer(8, 8)'")
         from bitwright import pricing
         from bitwright.cost.cacti import CactiSram
         from bitwright.cost.hardware import accelerator

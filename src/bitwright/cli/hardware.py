@@ -9,7 +9,7 @@ DATAFLOW = typer.Option(help="What stays in the array: ws weights, os sums, is i
 BUFFERS = typer.Option(help="KB for weights, inputs, sums.", rich_help_panel=PANEL)
 DRAM = typer.Option(help="lpddr4, hbm2 or ddr3.", rich_help_panel=PANEL)
 DRAM_BITS = typer.Option(min=1, help="Bits that DRAM moves in a cycle.", rich_help_panel=PANEL)
-CLOCK = typer.Option(min=1e-3, help="MHz.", rich_help_panel=PANEL)
+CLOCK = typer.Option(min=1e-3, max=1e6, help="MHz.", rich_help_panel=PANEL)
 LIBRARY = typer.Option(
     help="Cells measured in this library, such as generic45 or sky130hd; or published constants.",
     rich_help_panel=PANEL,

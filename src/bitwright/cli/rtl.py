@@ -10,6 +10,8 @@ import typer
 from bitwright.cli.common import chosen_task, leave, one_sentence, use_data_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from bitwright.model.task import Task
     from bitwright.proving import ArrayVerification
 
@@ -82,11 +84,14 @@ def verify(
         from bitwright.store import write_atomically
 
         use_data_folder(data)
+        layers_of = None
+        if array is not None:  # before proofs that take minutes: what is misspelt is said at once
+            layers_of = _array_run(scheme, array, chosen_task(model, data), dataflow, again, samples, cycles, seed)
         found = run(scheme, k=longest, proof_s=proof_s, seed=seed, cache=user_cache())
         print("\n".join(found.lines()), flush=True)
         certificate, holds = asdict(found), found.holds
-        if array is not None:
-            layers = _verify_array(scheme, array, chosen_task(model, data), dataflow, again, samples, cycles, seed)
+        if layers_of is not None:
+            layers = layers_of()
             print("\n".join(layers.lines()))
             certificate, holds = certificate | {"array": layers.record()}, holds and layers.holds
         if out is not None:
@@ -97,10 +102,10 @@ def verify(
         leave("a circuit differs from its definition; the case stands above", 1)
 
 
-def _verify_array(
+def _array_run(
     scheme: str, array: str, task: "Task", dataflow: str, again: str, samples: int, cycles: int, seed: int
-) -> "ArrayVerification":
-    """The layers of the network by CXXRTL, and a slice of them by others."""
+) -> "Callable[[], ArrayVerification]":
+    """What runs the layers of the network in CXXRTL, and a slice of them in others. ValueError where one is missing."""
     from bitwright.cost.hardware import accelerator
     from bitwright.cost.synthesis import user_cache
     from bitwright.proving import verify_array
@@ -122,11 +127,15 @@ def _verify_array(
             others.append(simulator())
         except ImportError as missing:
             print(f"no second opinion: {missing}")
-    try:
-        return verify_array(
-            scheme, task, size.rows, size.columns, Cxxrtl(os.environ.get("CXX")),
-            user_cache().with_name("simulators"), engine_of=engines[dataflow], others=others, samples=samples,
-            cycles=cycles, seed=seed + 1,
-        )  # fmt: skip
-    except SimulatorError as failed:
-        leave(str(failed), 2)
+    cxxrtl = Cxxrtl(os.environ.get("CXX"))
+
+    def run() -> "ArrayVerification":
+        try:
+            return verify_array(
+                scheme, task, size.rows, size.columns, cxxrtl, user_cache().with_name("simulators"),
+                engine_of=engines[dataflow], others=others, samples=samples, cycles=cycles, seed=seed + 1,
+            )  # fmt: skip
+        except SimulatorError as failed:
+            leave(str(failed), 2)
+
+    return run

@@ -80,6 +80,9 @@ def transformer(config: Mapping[str, Any]) -> Transformer:
     missing = [NAMES[what][0] for what, value in found.items() if value is None]
     if missing:
         raise ValueError(f"the configuration has no {' and no '.join(missing)}; give that of a transformer")
+    for what, value in found.items():
+        if int(value) < 1:
+            raise ValueError(f"the configuration has {NAMES[what][0]} of {value}; give at least 1")
     width, heads = int(found["width"]), int(found["heads"])
     feed_forward = config.get("moe_intermediate_size") or _first(config, ("intermediate_size", "n_inner", "ffn_dim"))
     return Transformer(

@@ -122,6 +122,10 @@ def read_table(path: Path) -> CellTable:
         rows = tuple(Row(**values) for values in content.to_pylist())
         origins = {name: Origin(**values) for name, values in about["origins"].items()}
         table = CellTable(rows, about["command"], about["tools"], origins)
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"there is no table of cells at {path}; {WRITE_AGAIN}, or ask for --library published"
+        ) from None
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path.name} is no table of cells of this version ({error}); {WRITE_AGAIN}") from None
     if stamp(table) != about.get("sha256"):

@@ -18,6 +18,9 @@ from bitwright.cost.widths import widest_mac
 from bitwright.gemm import LayerGemm
 from bitwright.scheme import Scheme
 
+LARGEST_REQUANTIZED = 32
+"""Bits of the widest register that the table has a requantizer for."""
+
 Work = tuple[tuple[LayerGemm, Scheme], ...]
 Cells = Callable[[Work], Mac]
 
@@ -132,7 +135,9 @@ class _Array:
             left_out.append("what makes float sums codes again")
             return NOTHING
         bits = outer.bits if outer and outer.bits else need.register_bits
-        output = self.finder.requantizer(min(bits, 32), max(format.bits for format in need.x))
+        if bits > LARGEST_REQUANTIZED:
+            left_out.append(f"what requantization of {bits} bits takes beyond that of {LARGEST_REQUANTIZED}")
+        output = self.finder.requantizer(min(bits, LARGEST_REQUANTIZED), max(format.bits for format in need.x))
         if output is None:
             left_out.append("requantization")
             output = NOTHING

@@ -1,7 +1,7 @@
 """Finds circuits in one library's rows: the very one, one that takes more formats, or one between points."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 
 from bitwright.cost.figure import Figure, Fitted, Measured
@@ -30,6 +30,14 @@ class Found:
             for a, b in ((self.area, other.area), (self.energy, other.energy))
         )
         return Found(area, energy, max(self.period_ns, other.period_ns), self.said)
+
+    def standing_in(self, rows: Sequence[Row]) -> "Found":
+        """The same for a circuit that was not measured, as far off as those of its kind are from each other."""
+        area, energy = (
+            Estimate(own.value, max(own.worst_ratio, max(map(value, rows)) / min(map(value, rows))))
+            for own, value in ((self.area, AREA), (self.energy, ENERGY))
+        )
+        return replace(self, area=area, energy=energy)
 
     def area_um2(self, source: str) -> Figure:
         return _figure(self.area, source)
@@ -64,7 +72,10 @@ class Finder:
             return found_in(rows[0]) if rows else None
         rows = [row for row in rows if row.saturates == outer.saturates]
         same = [row for row in rows if (row.x, row.w) == (x_name, w_name)]
-        return self._between(same or _widest(rows), self._collector_lines, outer.bits) if rows else None
+        if same or not rows:
+            return self._between(same, self._collector_lines, outer.bits) if same else None
+        found = self._between(_widest(rows), self._collector_lines, outer.bits)
+        return found and found.standing_in(rows)
 
     def vector(self, x_name: str, w_name: str, scales: str) -> Found | None:
         """A lane of a vector unit, whatever its register."""

@@ -41,13 +41,14 @@ class Lines:
 
     @cached_property
     def worst_ratio(self) -> float:
-        """Each point between two others, from them."""
-        ratios = [1.0]
+        """Each point between two others, from them; where there is none, both ends from each other."""
+        ratios = []
         for points in self.circuits:
             for bits, value in points.items():
                 if min(points) < bits < max(points):
                     ratios.append(_ratio(_on(_without(points, bits), bits), value))
-        return max(ratios)
+        ends = [_ratio(points[min(points)], points[max(points)]) for points in self.circuits]
+        return max(ratios or ends, default=1.0)
 
     @cached_property
     def worst_ratio_of_one(self) -> float:

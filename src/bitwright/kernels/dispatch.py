@@ -69,9 +69,12 @@ def fake_quantize(
 ) -> Tensor:
     """decode(quantize(x)) in float32; into `out` where given, a contiguous float32 tensor, or x itself."""
     x = x.detach()
-    if out is not None and not (out.shape == x.shape and out.dtype == torch.float32 and out.is_contiguous()):
+    if out is not None and not (
+        (out.shape, out.dtype, out.device) == (x.shape, torch.float32, x.device) and out.is_contiguous()
+    ):
         raise ValueError(
-            f"fake_quantize: out is {out.dtype} {tuple(out.shape)}; it must be contiguous float32 {tuple(x.shape)}"
+            f"fake_quantize: out is {out.dtype} {tuple(out.shape)} on {out.device}; it must be contiguous float32 "
+            f"{tuple(x.shape)} on {x.device}"
         )
     if "native" in _allowed.get():
         try:

@@ -50,7 +50,15 @@ class NativeQuantization(ctypes.Structure):
 @cache
 def library() -> ctypes.CDLL | None:
     """The library, or None where the package has none."""
-    path = next((path for folder in _folders() for path in folder.glob(f"*{NAME}.*")), None)
+    path = next(
+        (
+            path
+            for folder in _folders()
+            for path in folder.glob(f"{NAME}.*")
+            if path.suffix in (".so", ".dylib", ".dll")
+        ),
+        None,
+    )
     if path is None:
         warnings.warn(
             "bitwright was installed without its native library and runs its slower kernels in torch; "
@@ -60,6 +68,14 @@ def library() -> ctypes.CDLL | None:
         )
         return None
     found = ctypes.CDLL(str(path))
+    if not hasattr(found, "bitwright_size") or found.bitwright_size() != ctypes.sizeof(NativeQuantization):
+        warnings.warn(
+            f"{path.name} was built from other sources than this bitwright, which runs its slower kernels in torch; "
+            "reinstall bitwright",
+            NoLibrary,
+            stacklevel=2,
+        )
+        return None
     found.bitwright_quantize.argtypes = [ctypes.POINTER(NativeQuantization), ctypes.c_int32]
     found.bitwright_use_level.argtypes = [ctypes.c_int32]
     return found

@@ -47,6 +47,8 @@ def fake_quantize(
     """decode(quantize(x)) in float32, into `out` where given; it may be x."""
     job = _Job(quantizer, x, ranges)
     out = torch.empty(x.shape) if out is None else out
+    if not out.is_inference():
+        torch.autograd.graph.increment_version(out)  # autograd does not see what is written through a pointer
     job.run(out, x.shape[1], outside=job.outside)
     return out
 
@@ -138,7 +140,7 @@ def element(format: Format, rounding: Rounding) -> NativeFormat:
 @lru_cache(maxsize=256)
 def _(format: Int, rounding: Rounding) -> NativeFormat:
     low, high = format.range
-    if high >= 2**24 or rounding not in ROUNDINGS:
+    if high >= 2**24 or rounding not in ROUNDINGS or abs(format.exponent) > 100:  # units that float32 divides by
         raise Unsupported(f"{format} under {rounding}")
     return NativeFormat(
         kind=INTEGERS, rounding=ROUNDINGS.index(rounding), lowest=low, highest=high, unit=2.0**format.exponent

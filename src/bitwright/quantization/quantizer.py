@@ -57,9 +57,14 @@ class Quantizer:
                 f"the block of {size} that shares a scale; choose a divisor"
             )
         if self.zero is Zero.FITTED and not (
-            isinstance(self.format, Int) and not self.format.signed and len(self.scales) == 1
+            isinstance(self.format, Int)
+            and not self.format.signed
+            and not self.format.exponent
+            and len(self.scales) == 1
         ):
-            raise ValueError("Quantizer: a fitted zero point needs an unsigned Int format and exactly one scale")
+            raise ValueError(
+                "Quantizer: a fitted zero point needs an unsigned Int format in units of 1 and exactly one scale"
+            )
 
     def quantize(
         self,

@@ -108,6 +108,8 @@ def circuit(
     found = _scheme(scheme)
     if unit in FUSED:
         return _fused(scheme, wide, unit, rows, columns, k, signs[inputs])
+    if wide is not None:
+        raise ValueError(f"{unit!r} computes one scheme, {wide!r} found beside it; choose from {', '.join(FUSED)}")
     made = plan(found, k=k, sign=signs[inputs])
     if unit in ("array", "engine"):
         require_rows(scheme, made, rows, signs[inputs])

@@ -84,7 +84,8 @@ def plan(scheme: Scheme, *, k: int = LONGEST, sign: Sign = Sign.BOTH) -> Plan:
     correction = "minus the inputs' zero point times the sum of its weights; "
     if not has_outer:
         before = f"start each sum from, or add to it modulo 2**{inner.bits}, {correction}" if is_shifted else ""
-        outside = f"{before}multiply each sum by 2**unit and the scales of its row and column"
+        total = "each sum" if inner.readout is None else f"what {inner.readout} reads of each sum"
+        outside = f"{before}multiply {total} by 2**unit and the scales of its row and column"
         return Plan(x, w, None, k, inner, None, outside, is_shifted)
     before = f"start each tile's sum from {correction}" if is_shifted else ""
     formats = _block_scale([a for a, _ in pairs]), _block_scale([b for _, b in pairs])

@@ -134,8 +134,11 @@ class Simulator(ABC):
                 made.mkdir()
                 command = self.make(design, made)
                 (made / "command").write_text("\n".join(command))
-                if not folder.exists():  # two may build at once
+                try:
                     os.replace(made, folder)
+                except OSError:
+                    if not folder.exists():  # two may build at once: the first one's stays
+                        raise
         command = tuple(
             part.replace("{folder}", str(folder.resolve())) for part in (folder / "command").read_text().split("\n")
         )
