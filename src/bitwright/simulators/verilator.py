@@ -45,9 +45,9 @@ class Verilator(Simulator):
     program: str | None = None  # path of another `verilator_bin`
 
     def __post_init__(self) -> None:
+        _ = self._binary
         find_compiler(self.compiler_name)
         find_yosys()
-        _ = self._binary
 
     @property
     def compiler(self) -> Compiler:
