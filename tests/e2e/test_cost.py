@@ -36,6 +36,10 @@ def test_a_language_model_is_priced_from_its_configuration(here, tmp_path):
         (("digit",), "did you mean 'digits'?"),
         (("digits", "-s", "integer(8, 8); minifloat(5, 2)", "--equal-area"), "leave it out where areas are made equal"),
         (("digits", "-s", ";"), "no scheme in ';' found"),
+        (
+            ("digits", "-s", "integer(8, 8, accumulator_bits=12)"),
+            "one product needs a 16-bit accumulator, 12 bits found",
+        ),
         (("digits", "--library", "tsmc5"), "there is no measured library 'tsmc5'; choose from"),
     ],
 )

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from bitwright.cost.estimate import Job
 from bitwright.cost.mac import Mac, published_mac
 from bitwright.cost.schedule import Cell, Widths, term_serial
+from bitwright.datapath import Overflow
 from bitwright.datapath.widths import Span, data_type_span
 from bitwright.formats import Format
 from bitwright.gemm import LayerGemm
@@ -57,10 +58,23 @@ def factors(scheme: Scheme, layer: LayerGemm) -> Factors:
     inner = scheme.datapath.inner
     if inner.bits is not None:
         accumulator = inner.bits
+        if inner.overflow is Overflow.FORBID:
+            _require_one_product(inputs, right, accumulator)
     else:
         pairs = [(x, w, min(x.block(gemm.m, gemm.k), w.block(gemm.n, gemm.k))) for x in inputs for w in right]
         accumulator = max(data_type_span(_span(x), _span(w), block).bits for x, w, block in pairs)
     return Factors(max(map(_significand_bits, right)), max(map(_significand_bits, inputs)), accumulator)
+
+
+def _require_one_product(inputs: Iterable[Quantizer], right: Iterable[Quantizer], bits: int) -> None:
+    """ValueError where not even one product fits; whole sums depend on the weights, which a price does not know."""
+    pairs = [(x, w) for x in inputs for w in right if w.format.bounds().norm1 is None]
+    needed = max((data_type_span(_span(x), _span(w), 1).bits for x, w in pairs), default=0)
+    if needed > bits:
+        raise ValueError(
+            f"one product needs a {needed}-bit accumulator, {bits} bits found; widen it, or choose Overflow.WRAP or "
+            "Overflow.SATURATE"
+        )
 
 
 def cell_for(scheme: Scheme) -> Cell:
