@@ -1,38 +1,49 @@
-// What Python hands over: plain values and pointers, no type of another library. kernels/native.py mirrors it.
+// What the files of the library share: the levels of vector instructions, and threads for one call.
+//
+// native/kernels/*.cpp are loops, compiled once for each level as namespace LEVEL. native/*.cpp are the C interface,
+// compiled once, which asks BEST for the loops of the level in use.
 #pragma once
+#include <algorithm>
 #include <cstdint>
+#include <system_error>
+#include <thread>
+#include <vector>
 
-struct Format {
-    int32_t kind;      // 0 levels as they are, 1 integers, 2 floats, 3 a table that is symmetric about zero
-    int32_t rounding;  // the order of `Rounding`: nearest even, up, away, zero; floor, ceiling, toward zero
-    float lowest, highest;
-    float unit;  // of integers
-    int32_t mantissa_bits, smallest_exponent;
-    int32_t count;  // of a table's positive values: |level| >= thresholds[i] adds steps[i]
-    float thresholds[16], steps[16];
-    float odd_levels[2], odd_values[2];  // ties of a table that do not mirror; NaN where there is none
-    int32_t inward;  // 1: negative ties go toward zero, where positive ones go away from it
-};
+#ifdef _WIN32
+#define EXPORT extern "C" __declspec(dllexport)
+#else
+#define EXPORT extern "C" __attribute__((visibility("default")))
+#endif
 
-struct Quantization {
-    const float* x;  // [rows, k]
-    float* out;      // [rows, pitch]
-    int64_t rows, k, pitch;
-    const float* coarse;     // [coarse_rows]: product of the scales that do not vary along K; divides
-    const float* zero;       // [coarse_rows] levels, or null
-    const double* outside;   // [coarse_rows]: multiplies what is written, or null
-    int64_t coarse_rows;     // rows or 1
-    Format element;
-    int64_t block;  // elements of a scale along K, or 0
-    float* inside;  // [rows, blocks] their stored scales, or null
-    Format scale;
-    float full_scale, smallest, zero_as;
-    int32_t has_zero_as, magnitude_shift, divides_by_ideal, is_signed;
-};
+// Declares a kernel, a pointer to a function, at every level.
+#define KERNEL(Type, name)                      \
+    namespace baseline { extern const Type name; } \
+    namespace avx2 { extern const Type name; }     \
+    namespace avx512 { extern const Type name; }
 
-// 0, or 1 where x has a value that is not finite; then `out` holds nothing of use.
-using Quantize = int32_t (*)(const Quantization&, int64_t first_row, int64_t last_row);
+#ifdef HAS_X86_LEVELS
+#define BEST(name) (level() == 2 ? avx512::name : level() == 1 ? avx2::name : baseline::name)
+#else
+#define BEST(name) (baseline::name)
+#endif
 
-namespace baseline { extern const Quantize quantize; }
-namespace avx2 { extern const Quantize quantize; }
-namespace avx512 { extern const Quantize quantize; }
+// 0 baseline, 1 AVX2, 2 AVX-512: the level in use.
+int32_t level();
+
+// Does work(first, last) over [0, count) in parts, one a thread. Threads are started for each call and not kept:
+// a forked process has none that it would wait for.
+template <class Work>
+void in_parts(int64_t count, int32_t threads, const Work& work) {
+    const int64_t parts = std::max<int64_t>(std::min<int64_t>(threads, count), 1);
+    const auto run = [&](int64_t part) { work(count * part / parts, count * (part + 1) / parts); };
+    std::vector<std::thread> others;
+    others.reserve(parts);
+    int64_t started = 1;
+    try {
+        for (; started < parts; ++started) others.emplace_back(run, started);
+    } catch (const std::system_error&) {  // the machine gives no more threads
+    }
+    for (int64_t part = started; part < parts; ++part) run(part);
+    run(0);
+    for (auto& other : others) other.join();
+}

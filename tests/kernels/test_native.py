@@ -10,7 +10,8 @@ from hypothesis import given, settings
 
 from bitwright import kernels
 from bitwright.formats import E2M1, E2M3, E3M2, E4M3, E5M2, E8M0, MXINT8_ELEMENT, Int, Minifloat, Rounding, Table
-from bitwright.kernels import Unsupported, library, native
+from bitwright.kernels import Unsupported, library
+from bitwright.kernels.native import scalars as native
 from bitwright.quantization import PerBlock, PerRow, PerTensor, Quantizer, Range, Scale, ScaleValue, Zero
 from bitwright.schemes import CATALOGUE, mxfp4, mxint8, nvfp4, vs_quant
 from bitwright.schemes.ant import TYPES, flint

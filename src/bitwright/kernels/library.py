@@ -22,7 +22,7 @@ class NoLibrary(UserWarning):
 
 
 class NativeFormat(ctypes.Structure):
-    """How levels become values; mirrors native/library.hpp."""
+    """How levels become values; mirrors native/quantize.hpp."""
 
     _fields_: ClassVar = [
         ("kind", ctypes.c_int32), ("rounding", ctypes.c_int32), ("lowest", ctypes.c_float),
@@ -34,7 +34,7 @@ class NativeFormat(ctypes.Structure):
 
 
 class NativeQuantization(ctypes.Structure):
-    """One call's work; mirrors native/library.hpp."""
+    """One call's work; mirrors native/quantize.hpp."""
 
     _fields_: ClassVar = [
         ("x", ctypes.c_void_p), ("out", ctypes.c_void_p), ("rows", ctypes.c_int64), ("k", ctypes.c_int64),

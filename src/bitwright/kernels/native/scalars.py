@@ -1,4 +1,4 @@
-"""Quantization by the native library: one pass over float32 matrices, equal to the reference bit for bit."""
+"""Quantization to scalar formats by the native library, in one pass and equal to the reference bit for bit."""
 
 import ctypes
 from functools import lru_cache, singledispatch

@@ -1,0 +1,5 @@
+"""Kernels by the native library, equal to the reference bit for bit."""
+
+from bitwright.kernels.native.scalars import NotFinite, fake_quantize, quantize
+
+__all__ = ["NotFinite", "fake_quantize", "quantize"]
