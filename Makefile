@@ -13,8 +13,8 @@ check:
 test:
 	OMP_NUM_THREADS=1 $(bin)pytest -n 2
 
-bench:
-	set -e; for claim in benchmarks/*.py; do [ ! -e $$claim ] || $(bin)python $$claim; done
+bench:  # peers take part where they are installed: pip install -c constraints.txt -e '.[peers]'
+	$(bin)python benchmarks/run.py
 
 docs:  # needs pip install -c constraints.txt -e '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(bin)mkdocs build --strict
