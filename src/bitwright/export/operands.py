@@ -1,0 +1,366 @@
+"""Quantizers as standard ONNX operators: what an input is represented by, and how a weight is stored.
+
+Operators are the reference's, in its order, in float32. Integers go through QuantizeLinear and DequantizeLinear; other
+formats through the operations that round to them. `Unholdable` is raised for what no operators can say.
+"""
+
+from functools import singledispatch
+
+import numpy as np
+import torch
+from onnx import TensorProto
+
+from bitwright.export.graph import Fragment
+from bitwright.formats import BFLOAT16, E4M3, E5M2, FLOAT16, FLOAT32, Format, Int, Minifloat, Rounding, Table
+from bitwright.kernels import Unsupported
+from bitwright.kernels.library import NativeFormat
+from bitwright.kernels.native.scalars import element as ladder_of
+from bitwright.kernels.quantize import coarse_scales, zero_points
+from bitwright.quantization import PerTile, QuantizedTensor, Quantizer, Range, Scale, ScaleValue, Zero
+
+CASTS = {
+    E4M3: TensorProto.FLOAT8E4M3FN, E5M2: TensorProto.FLOAT8E5M2, FLOAT16: TensorProto.FLOAT16,
+    BFLOAT16: TensorProto.BFLOAT16,
+}  # fmt: skip
+"""Formats that a cast rounds to, ties to even."""
+
+
+class Unholdable(ValueError):
+    """The target has nothing to say this with."""
+
+
+def is_of_tensor(quantizer: Quantizer) -> bool:
+    """Whether one scale serves the whole input, so that its layout does not matter."""
+    return all(not s.share.splits_k and s.share.cell(2, 2)[0] > 1 for s in quantizer.scales)
+
+
+def represent(g: Fragment, quantizer: Quantizer, ranges: tuple[Range | None, ...], x: str, k: int) -> str:
+    """x [..., k] as codes of the quantizer represent it."""
+    _require_scalar(quantizer)
+    given = [*ranges, *[None] * (len(quantizer.scales) - len(ranges))]
+    if all(r is not None and r.low.size == 1 for r in given):
+        return _static(g, quantizer, [r for r in given if r is not None], x)
+    if quantizer.zero is Zero.FITTED:
+        raise Unholdable("a zero point of the input at hand")
+    return _dynamic(g, quantizer, given, x, k)
+
+
+def _static(g: Fragment, quantizer: Quantizer, ranges: list[Range], x: str) -> str:
+    full_scale = quantizer.candidates()[0]
+    spans = [torch.from_numpy(_span(quantizer, r)).float() for r in ranges]
+    values, product = coarse_scales(quantizer.scales, spans, quantizer.full_scales(full_scale))
+    by = product if quantizer.divide_by is ScaleValue.STORED else spans[-1] / full_scale
+    outside = np.float32(np.prod([v.double().numpy() for v in values]))
+    if not float(by) > 0:
+        return g.op("Mul", x, g.constant(0))
+    low, high = quantizer.format.bounds().lowest, quantizer.format.bounds().highest
+    format = quantizer.format
+    is_plain = isinstance(format, Int) and format.bits <= 8 and not format.exponent
+    if is_plain and quantizer.rounding is Rounding.NEAREST_EVEN and float(by) == outside:
+        offset = 0
+        if quantizer.zero is Zero.FITTED:
+            offset = int(zero_points(quantizer, ranges[0], product))
+        dtype = np.int8 if low < 0 else np.uint8
+        whole = np.iinfo(dtype)
+        scale, zero = g.constant(outside), g.constant(offset, dtype)
+        if (low, high) != (whole.min, whole.max):
+            ends = [g.constant((end - offset) * float(by)) for end in (low, high)]
+            x = g.op("Clip", x, *ends)
+        return g.op("DequantizeLinear", g.op("QuantizeLinear", x, scale, zero), scale, zero)
+    if quantizer.zero is Zero.FITTED:
+        raise Unholdable(f"a zero point of {format}")
+    level = g.op("Div", x, g.constant(float(by)))
+    return g.op("Mul", rounded(g, format, quantizer.rounding, level), g.constant(outside))
+
+
+def _span(quantizer: Quantizer, known: Range) -> np.ndarray:
+    if quantizer.zero is Zero.FIXED:
+        return known.magnitude
+    return known.high.clip(min=0) - known.low.clip(max=0)
+
+
+def _dynamic(g: Fragment, quantizer: Quantizer, given: list[Range | None], x: str, k: int) -> str:
+    """Blocks along the last axis, [..., blocks, block]; a row is one block where no scale splits it."""
+    block = quantizer.block(1, k)
+    padding = -k % block
+    whole = x
+    if padding:
+        # pads lists both ends of every axis; only the last one's end grows
+        zeros = g.op("Expand", g.constant(0), _with_last(g, x, padding))
+        whole = g.op("Concat", x, zeros, axis=-1)
+    blocks = g.op("Reshape", whole, _split(g, whole, block))
+    is_signed = quantizer.format.bounds().lowest < 0
+    magnitude = g.op("Abs", blocks) if is_signed else g.op("Max", blocks, g.constant(0))
+    full_scales = quantizer.full_scales(quantizer.candidates()[0])
+    taken, inside, span = "", [], ""
+    for i, (scale, known) in enumerate(zip(quantizer.scales, given, strict=True)):
+        span = g.constant(known.magnitude.reshape(-1)) if known is not None else _largest(g, magnitude, scale)
+        room = float(np.prod([finer.room for finer in quantizer.scales[i + 1 :]]))
+        factor = g.constant(np.float32(full_scales[i] * room))
+        divisor = g.op("Mul", taken, factor) if taken else factor
+        value = _stored(g, scale, span, divisor)
+        inside.append(value)
+        taken = g.op("Mul", value, taken) if taken else value
+    by = taken if quantizer.divide_by is ScaleValue.STORED else g.op("Div", span, g.constant(full_scales[-1]))
+    is_positive = g.op("Greater", by, g.constant(0))
+    level = g.op("Where", is_positive, g.op("Div", blocks, by), g.constant(0))
+    value = rounded(g, quantizer.format, quantizer.rounding, level)
+    for scale_value in reversed(inside):
+        value = g.op("Mul", value, scale_value)
+    flat = g.op("Reshape", value, g.op("Shape", whole))
+    return g.op("Slice", flat, *(g.constant([v], np.int64) for v in (0, k, -1))) if padding else flat
+
+
+def _with_last(g: Fragment, x: str, size: int) -> str:
+    """The shape of x with another last axis."""
+    front = g.op("Shape", x, end=-1)
+    return g.op("Concat", front, g.constant([size], np.int64), axis=0)
+
+
+def _split(g: Fragment, x: str, block: int) -> str:
+    return g.op("Concat", g.op("Shape", x, end=-1), g.constant([-1, block], np.int64), axis=0)
+
+
+def _largest(g: Fragment, magnitude: str, scale: Scale) -> str:
+    """Of each block, of each row, or of all."""
+    if scale.share.splits_k:
+        axes = [-1]
+    elif scale.share.cell(2, 2)[0] == 1:
+        axes = [-2, -1]
+    else:
+        return g.op("ReduceMax", magnitude, keepdims=0)
+    return g.op("ReduceMax", magnitude, g.constant(axes, np.int64), keepdims=1)
+
+
+def _stored(g: Fragment, scale: Scale, span: str, divisor: str) -> str:
+    zero = g.constant(0)
+    ideal = g.op("Where", g.op("Greater", divisor, zero), g.op("Div", span, divisor), zero)
+    if scale.smallest:
+        raised = g.op("Max", ideal, g.constant(scale.smallest))
+        ideal = g.op("Where", g.op("Greater", ideal, zero), raised, zero)
+    value = rounded(g, scale.format, scale.rounding, ideal)
+    if scale.zero_as is not None:
+        value = g.op("Where", g.op("Equal", value, zero), g.constant(scale.zero_as), value)
+    return value
+
+
+def rounded(g: Fragment, format: Format, rounding: Rounding, level: str) -> str:
+    """decode(encode(level)) in float32."""
+    return _rounded(format, g, rounding, level)
+
+
+@singledispatch
+def _rounded(format: Format, g: Fragment, rounding: Rounding, level: str) -> str:
+    raise Unholdable(f"inputs of {type(format).__name__}")
+
+
+@_rounded.register
+def _(format: Int, g: Fragment, rounding: Rounding, level: str) -> str:
+    low, high = format.range
+    unit = 2.0**format.exponent
+    level = g.op("Mul", level, g.constant(1 / unit)) if format.exponent else level
+    integer = _integer(g, rounding, g.op("Clip", level, g.constant(low), g.constant(high)))
+    return g.op("Mul", integer, g.constant(unit)) if format.exponent else integer
+
+
+@_rounded.register
+def _(format: Minifloat, g: Fragment, rounding: Rounding, level: str) -> str:
+    if format == FLOAT32:
+        return level
+    bounds = format.bounds()
+    level = g.op("Clip", level, g.constant(bounds.lowest), g.constant(bounds.highest))
+    if format in CASTS and rounding is Rounding.NEAREST_EVEN:
+        return g.op("Cast", g.op("Cast", level, to=CASTS[format]), to=TensorProto.FLOAT)
+    if not format.mantissa_bits and rounding not in (Rounding.FLOOR, Rounding.CEILING, Rounding.TOWARD_ZERO):
+        raise Unholdable(f"{format} under {rounding}")  # the exponent's parity breaks ties
+    if not format.subnormal and format.mantissa_bits:
+        raise Unholdable(f"{format}, which has no subnormal numbers")
+    power = _power(g, g.op("Abs", level), format.smallest_exponent, bounds.exponent.stop + format.mantissa_bits)
+    step = g.op("Mul", power, g.constant(2.0**-format.mantissa_bits))
+    return g.op("Mul", _integer(g, rounding, g.op("Div", level, step)), step)
+
+
+@_rounded.register
+def _(format: Table, g: Fragment, rounding: Rounding, level: str) -> str:
+    try:
+        steps = ladder_of(format, rounding)
+    except Unsupported as reason:
+        raise Unholdable(f"{reason}") from None
+    return _by_ladder(g, steps, level)
+
+
+def _by_ladder(g: Fragment, steps: NativeFormat, level: str) -> str:
+    """Sum of the steps whose thresholds the magnitude reaches, with the level's sign."""
+    if steps.lowest == 0:
+        level = g.op("Max", level, g.constant(0))
+    magnitude, total = g.op("Abs", level), ""
+    is_upward = g.op("GreaterOrEqual", level, g.constant(0)) if steps.inward else ""
+    for threshold, step in zip(steps.thresholds[: steps.count], steps.steps[: steps.count], strict=True):
+        is_reached = g.op("GreaterOrEqual", magnitude, g.constant(threshold))
+        if steps.inward:  # ties of negative levels go toward zero
+            is_over = g.op("Greater", magnitude, g.constant(threshold))
+            is_reached = g.op("Or", is_over, g.op("And", is_reached, is_upward))
+        part = g.op("Where", is_reached, g.constant(step), g.constant(0))
+        total = g.op("Add", total, part) if total else part
+    value = g.op("Mul", total, g.op("Sign", level))
+    for odd, tie in zip(steps.odd_levels, steps.odd_values, strict=True):
+        if not np.isnan(odd):
+            value = g.op("Where", g.op("Equal", level, g.constant(odd)), g.constant(tie), value)
+    return value
+
+
+def _integer(g: Fragment, rounding: Rounding, x: str) -> str:
+    match rounding:
+        case Rounding.NEAREST_EVEN:
+            return g.op("Round", x)
+        case Rounding.FLOOR:
+            return g.op("Floor", x)
+        case Rounding.CEILING:
+            return g.op("Ceil", x)
+        case Rounding.NEAREST_UP:
+            return _passed(g, x, "GreaterOrEqual")
+        case Rounding.TOWARD_ZERO:
+            return g.op("Mul", g.op("Floor", g.op("Abs", x)), g.op("Sign", x))
+        case Rounding.NEAREST_AWAY | Rounding.NEAREST_ZERO:
+            over = "GreaterOrEqual" if rounding is Rounding.NEAREST_AWAY else "Greater"
+            return g.op("Mul", _passed(g, g.op("Abs", x), over), g.op("Sign", x))
+    raise Unholdable(f"{rounding}")
+
+
+def _passed(g: Fragment, x: str, over: str) -> str:
+    """The integer below, or the next one where x is over the middle."""
+    floor = g.op("Floor", x)
+    is_over = g.op(over, g.op("Sub", x, floor), g.constant(0.5))
+    return g.op("Add", floor, g.op("Cast", is_over, to=TensorProto.FLOAT))
+
+
+def _power(g: Fragment, magnitude: str, smallest: int, end: int) -> str:
+    """The largest power of two that is not above the magnitude, at least 2**smallest and below 2**end: by bisection."""
+    power = g.constant(2.0**smallest)
+    bit = 1 << max((end - smallest - 1).bit_length() - 1, 0)
+    while bit:
+        # the factor is split where float32 does not hold it
+        half = g.op("Mul", power, g.constant(2.0 ** (bit // 2)))
+        tried = g.op("Mul", half, g.constant(2.0 ** (bit - bit // 2)))
+        power = g.op("Where", g.op("GreaterOrEqual", magnitude, tried), tried, power)
+        bit //= 2
+    return power
+
+
+def _require_scalar(quantizer: Quantizer) -> None:
+    if len(quantizer.candidates()) > 1:
+        raise Unholdable("several full scales, of which the least error chooses")
+    if any(s.magnitude_format is not None for s in quantizer.scales):
+        raise Unholdable("magnitudes that are rounded before scales are set")
+    if any(isinstance(s.share, PerTile) for s in quantizer.scales):
+        raise Unholdable("scales of tiles")
+    if sum(s.share.splits_k for s in quantizer.scales) > 1:
+        raise Unholdable("two levels of scales along K")
+
+
+def stored(g: Fragment, weight: QuantizedTensor, *, transposed: bool = False) -> str:
+    """The weight as a matrix [rows, k], or [k, rows] where transposed: packed codes, scales, and what reads them.
+
+    A transposed one goes into a MatMul. Where integers and scales of a DequantizeLinear in front of a MatMul are
+    constants, ONNX Runtime makes both one operator that rounds the other operand to 8 bits; so these are cast and
+    multiplied instead, which it does once, when the file is loaded.
+    """
+    quantizer = weight.quantizer
+    _require_scalar(quantizer)
+    rows, blocks, block = weight.codes.shape
+    finest = quantizer.scales[-1]
+    inside = None
+    outer = len(quantizer.scales)
+    if finest.share.splits_k:
+        inside, outer = weight.scales[-1], outer - 1
+    outside = np.ones((1, 1))
+    for level, codes in zip(quantizer.scales[:outer], weight.scales[:outer], strict=True):
+        outside = outside * level.format.decode(codes)
+    if outside.shape[1] > 1 or (inside is not None and inside.shape[0] not in (1, rows)):
+        raise Unholdable("scales of columns")
+    values, unit, table = _elements(weight)
+    flat = values.reshape(rows, blocks * block)
+    if inside is None:
+        flat = flat[:, : weight.k]
+        scale = outside * unit
+        integers = g.integers("weight", flat.T if transposed else flat, _kind(flat, table))
+        array = g.constant((scale.T if transposed else scale).astype(np.float32))
+        if table is not None:
+            return g.op("Mul", _looked_up(g, integers, table), array)
+        if transposed:
+            return g.op("Mul", g.op("Cast", integers, to=TensorProto.FLOAT), array)
+        if len(scale) == 1:
+            return g.op("DequantizeLinear", integers, g.constant(scale[0, 0]))
+        return g.op("DequantizeLinear", integers, g.constant(scale[:, 0]), axis=0)
+    inner = _inner_scales(
+        g, finest.format, np.broadcast_to(inside, (rows, inside.shape[1])), outside * unit, transposed
+    )
+    integers = g.integers("weight", flat.T if transposed else flat, _kind(flat, table))
+    along = int(not transposed)
+    if table is None:
+        value = g.op("DequantizeLinear", integers, inner, axis=along, block_size=block)
+    else:
+        looked = g.reshape(
+            _looked_up(g, integers, table), (blocks, block, rows) if transposed else (rows, blocks, block)
+        )
+        spread = g.op("Unsqueeze", inner, g.constant([along + 1], np.int64))
+        value = g.reshape(g.op("Mul", looked, spread), flat.T.shape if transposed else flat.shape)
+    if weight.k == blocks * block:
+        return value
+    ends = (g.constant([v], np.int64) for v in (0, weight.k, along))
+    return g.op("Slice", value, *ends)
+
+
+def _elements(weight: QuantizedTensor) -> tuple[np.ndarray, float, np.ndarray | None]:
+    """Integers and what one is worth; or codes of at most 8 bits, 1, and the table that reads them."""
+    format = weight.quantizer.format
+    unit = 2.0 ** format.bounds().exponent.start
+    integers = weight.elements() / unit
+    fits = np.abs(integers).max(initial=0) < 128 or (integers.min(initial=0) >= 0 and integers.max(initial=0) < 256)
+    if fits and (isinstance(format, Int) or format.bits > 4 or format.bounds().reach):
+        return integers.astype(np.int64), unit, None
+    if format.bits > 8 or format.bounds().reach:
+        raise Unholdable(f"weights of {format}")
+    codes = np.arange(2**format.bits)
+    table = np.where(format.is_reserved(codes), 0, format.decode(np.where(format.is_reserved(codes), 0, codes)))
+    return weight.codes, 1.0, table.astype(np.float32)
+
+
+def _kind(values: np.ndarray, table: np.ndarray | None) -> int:
+    """The narrowest type that ONNX Runtime reads."""
+    if table is not None:
+        return TensorProto.UINT4 if len(table) <= 16 else TensorProto.UINT8
+    low, high = int(values.min(initial=0)), int(values.max(initial=0))
+    if low >= -8 and high < 8:
+        return TensorProto.INT4
+    return TensorProto.INT8 if high < 128 else TensorProto.UINT8
+
+
+def _looked_up(g: Fragment, codes: str, table: np.ndarray) -> str:
+    """Values of codes; 4-bit ones become numbers first, as a cast of them is not everywhere."""
+    if len(table) <= 16:
+        codes = g.op("DequantizeLinear", codes, g.constant(1))
+    return g.op("Gather", g.constant(table), g.op("Cast", codes, to=TensorProto.INT32))
+
+
+def _inner_scales(g: Fragment, format: Format, codes: np.ndarray, outside: np.ndarray, transposed: bool) -> str:
+    """Scales of blocks in float32 [rows, blocks], or transposed: integers times the outer scale, or looked up."""
+    turn = np.transpose if transposed else np.asarray
+    if format == FLOAT32:
+        return g.constant(turn(format.decode(codes) * outside).astype(np.float32))
+    if isinstance(format, Int) and format.bits <= 8:
+        values = format.decode(codes) * 2.0**-format.exponent
+        kind = TensorProto.UINT4 if values.min(initial=0) >= 0 and values.max(initial=0) < 16 else TensorProto.UINT8
+        if values.min(initial=0) < 0:
+            kind = TensorProto.INT8
+        array = (outside * 2.0**format.exponent).astype(np.float32)
+        axis = {"axis": int(transposed)} if len(array) > 1 else {}
+        stored = g.integers("scales", turn(values), kind)
+        return g.op("DequantizeLinear", stored, g.constant(array[:, 0] if len(array) > 1 else array[0, 0]), **axis)
+    if format.bits > 8:
+        return g.constant(turn(format.decode(codes) * outside).astype(np.float32))
+    every = np.arange(2**format.bits)
+    reserved = format.is_reserved(every)
+    table = np.where(reserved, 0, format.decode(np.where(reserved, 0, every))).astype(np.float32)
+    value = _looked_up(g, g.integers("scales", turn(codes), TensorProto.UINT8), np.resize(table, max(len(table), 17)))
+    return g.op("Mul", value, g.constant(turn(outside).astype(np.float32)))

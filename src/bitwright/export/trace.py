@@ -1,0 +1,114 @@
+"""A frozen model as an ONNX graph in which each quantized product is one node of the domain `bitwright`.
+
+`torch.onnx` converts everything else. A target replaces those nodes by what it has for them. Each names its layer:
+`Layer(x)`, `Embedding(index)`, and `Product(x, w)` = x wᵀ of two activations with their operands' names.
+"""
+
+import copy
+import inspect
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from bitwright.model.attention import Attention
+from bitwright.model.layers import QuantizedEmbedding, QuantizedLayer
+from bitwright.model.task import Inputs
+from bitwright.model.transform import replaced
+
+DOMAIN = "bitwright"
+OPSET = 21
+IR_VERSION = 10
+
+Site = QuantizedLayer | QuantizedEmbedding | Attention
+
+
+def sites(frozen: nn.Module) -> dict[str, Site]:
+    """What the nodes of the domain stand for, by name. A model without a quantized layer raises ValueError."""
+    found = {m.name: m for m in frozen.modules() if isinstance(m, Site)}
+    if not found:
+        raise ValueError("the model has no quantized layer; give what bitwright.quantize returns")
+    return found
+
+
+def trace(frozen: nn.Module, inputs: Inputs) -> onnx.ModelProto:
+    """The graph for inputs of these shapes, with the first axis of each free where the model allows it."""
+    sites(frozen)
+    model = copy.deepcopy(frozen).eval()
+    standing: dict[int, nn.Module] = {}
+    for module in model.modules():
+        if isinstance(module, QuantizedLayer):
+            standing[id(module)] = _Layer(module)
+        elif isinstance(module, QuantizedEmbedding):
+            standing[id(module)] = _Embedding(module)
+        elif isinstance(module, Attention):
+            module.__class__ = _Attention
+            module.gemms = ()  # type: ignore[assignment]  # counted before, and not while tracing
+    model = replaced(model, standing)
+    arguments, keywords = ((), inputs) if isinstance(inputs, dict) else (tuple(inputs), {})
+    names = list(inspect.signature(model.forward).parameters)
+    given = {**dict(zip(names, arguments, strict=False)), **keywords}
+    shapes = {
+        n: {0: torch.export.Dim.AUTO} if isinstance(t, Tensor) and t.dim() and len(t) > 1 else None
+        for n, t in given.items()
+    }
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            model, arguments, kwargs=keywords, dynamo=True, dynamic_shapes=shapes, opset_version=OPSET, optimize=True,
+            verbose=False,
+        )  # fmt: skip
+    assert program is not None, "no file was asked for"
+    proto = program.model_proto
+    proto.ir_version = IR_VERSION
+    return proto
+
+
+def _symbolic(kind: str, operands: tuple[Tensor, ...], shape: Any, **attributes: Any) -> Tensor:
+    return torch.onnx.ops.symbolic(
+        f"{DOMAIN}::{kind}", operands, attributes, dtype=torch.float32, shape=shape, version=1
+    )
+
+
+class _Layer(nn.Module):
+    def __init__(self, layer: QuantizedLayer) -> None:
+        super().__init__()
+        self.lowering, self.name, self.shape = layer.lowering, layer.name, layer.weight_shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        like = self.lowering.forward(x, x.new_zeros(self.shape))  # for its shape alone; nothing reads its values
+        return _symbolic("Layer", (x,), like.shape, name=self.name)
+
+
+class _Embedding(nn.Module):
+    def __init__(self, table: QuantizedEmbedding) -> None:
+        super().__init__()
+        self.name, self.width = table.name, table.weight.shape[1]
+
+    def forward(self, index: Tensor) -> Tensor:
+        return _symbolic("Embedding", (index,), (*index.shape, self.width), name=self.name)
+
+
+class _Attention(Attention):
+    def _product(self, left: str, right: str, x: Tensor, w: Tensor) -> Tensor:
+        k, shape = str(int(x.shape[-1])), (*x.shape[:-1], w.shape[-2])
+        return _symbolic("Product", (x, w), shape, name=self.name, left=left, right=right, k=k, rank=str(x.dim()))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The converter warns of packages that are not installed and of its own deprecations."""
+    import logging
+
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

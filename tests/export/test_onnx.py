@@ -1,0 +1,167 @@
+"""ONNX files run in ONNX Runtime and give what `exact` gives; what they cannot hold is refused by layer."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import bitwright as bw
+from bitwright.config import from_text
+
+onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
+pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+pytest.importorskip("onnxscript", reason="needs the extra onnx")
+
+from onnx import TensorProto  # noqa: E402
+
+from bitwright.export import onnx as target  # noqa: E402
+from bitwright.export.graph import Fragment  # noqa: E402
+from bitwright.export.operands import rounded  # noqa: E402
+from bitwright.formats import E2M1, E2M3, E3M2, E4M3, E5M2, E8M0, Int, Minifloat, Rounding  # noqa: E402
+from bitwright.model.zoo import EMBEDDED  # noqa: E402
+from bitwright.schemes.ant import TYPES, flint  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of the converter
+
+X = torch.randn(4, 3, 9, 9, generator=torch.Generator().manual_seed(0))
+
+
+class Small(nn.Module):
+    """A strided, padded convolution, a grouped one, a depthwise one, and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, (3, 2), padding=(1, 0), stride=2)
+        self.grouped = nn.Conv2d(8, 12, 1, groups=4)
+        self.depthwise = nn.Conv2d(12, 12, 3, groups=12, padding="same", dilation=2)
+        self.last = nn.Linear(12, 10, bias=False)
+
+    def forward(self, x):
+        x = torch.relu(self.grouped(torch.relu(self.first(x))))
+        return self.last(self.depthwise(x).mean((2, 3)))
+
+
+@pytest.fixture
+def small():
+    torch.manual_seed(0)
+    return Small().eval()
+
+
+HELD = (
+    "integer(8, 8)", "integer(4, 4)", "integer(4, None)", "integer(8, 8, zero=Zero.FITTED)", "vs_quant(4, 4)",
+    "ant(4, 4)", "ant_type()", "minifloat(4, 3)", "mxfp4()", "mxfp6()", "mxfp8()", "mxint8()", "nvfp4()",
+    "a2q(4, 4, 16)",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HELD)
+def test_each_layer_gives_what_exact_gives(text, small, tmp_path):
+    frozen = bw.quantize(small, text, [X])
+    path = target.write(frozen, tmp_path / "model.onnx", (X,))
+    assert target.verify(path, frozen, (X,)) < 1e-5
+    assert np.allclose(target.run(path, (X,)), frozen(X), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("term_revealing()", "inputs of TermBudget"),
+        ("vs_quant_chip()", "no operator for products that are rounded"),
+        ("integer(8, 8, accumulator_bits=9, overflow=Overflow.WRAP)", "9-bit register that may overflow"),
+    ],
+)
+def test_what_no_operator_says_is_refused_by_layer(text, reason, small, tmp_path):
+    frozen = bw.quantize(small, text, [X])
+    with pytest.raises(ValueError, match=rf"layer first: .*{reason}.*bundle and Verilog"):
+        target.write(frozen, tmp_path / "model.onnx", (X,))
+    assert not list(tmp_path.iterdir())
+
+
+def test_attention_and_embeddings_are_held(tmp_path):
+    task = EMBEDDED["pydoc"]
+    batch = next(iter(task.calibration())).first(2)
+    frozen = bw.quantize(task.load(), "integer(8, 8)", [batch])
+    path = target.write(frozen, tmp_path / "model.onnx", batch.inputs)
+    assert target.verify(path, frozen, batch.inputs) < 1e-5
+
+
+def test_batches_of_another_size_run(small, tmp_path):
+    frozen = bw.quantize(small, "integer(8, 8)", [X])
+    path = target.write(frozen, tmp_path / "model.onnx", (X,))
+    assert np.allclose(target.run(path, (X[:3],)), frozen(X[:3]), atol=1e-4)
+
+
+def test_weights_of_four_bits_are_stored_in_four_bits_and_hold_the_codes(small, tmp_path):
+    frozen = bw.quantize(small, "integer(4, 8)", [X])
+    path = target.write(frozen, tmp_path / "model.onnx", (X,))
+    packed = [i for i in onnx.load(path).graph.initializer if i.data_type == TensorProto.INT4]
+    assert [tuple(i.dims) for i in packed] == [(8, 18), (12, 2), (12, 9), (12, 10)]
+    integers = onnx.numpy_helper.to_array(packed[-1]).astype(int)
+    assert np.array_equal(integers, frozen.last.quantized_weight().elements()[:, 0].astype(int).T)
+
+
+def test_the_proof_stands_in_the_metadata(small, tmp_path):
+    frozen = bw.quantize(small, "a2q(4, 4, 12)", [X])
+    path = target.write(frozen, tmp_path / "model.onnx", (X,))
+    metadata = {p.key: p.value for p in onnx.load(path).metadata_props}
+    last = json.loads(metadata["bitwright.layers"])["last"]
+    assert last["inner_bits"] == frozen.last.certificate.inner_bits <= 12
+    assert from_text(last["scheme"]) == frozen.last.scheme
+
+
+def test_a_layer_that_differs_is_named(small, tmp_path):
+    frozen = bw.quantize(small, "integer(8, 8)", [X])
+    path = target.write(frozen, tmp_path / "model.onnx", (X,))
+    frozen.last.codes[0, 0, 0] ^= 64
+    frozen.last.forget()
+    with pytest.raises(ValueError, match="layer last differs"):
+        target.verify(path, frozen, (X,))
+
+
+@pytest.mark.parametrize("rounding", [r for r in Rounding if r is not Rounding.STOCHASTIC])
+@pytest.mark.parametrize(
+    "format",
+    [
+        Int(4),
+        Int(8, signed=False),
+        E2M1,
+        E2M3,
+        E3M2,
+        E4M3,
+        E5M2,
+        E8M0,
+        Minifloat(3, 4),
+        flint(4),
+        *(make(4, signed) for make in TYPES.values() for signed in (True, False)),
+    ],  # fmt: skip
+    ids=lambda f: f"{f}"[:40],
+)
+def test_operators_round_as_the_format_does(format, rounding):
+    import onnxruntime
+
+    from bitwright.export.operands import Unholdable
+
+    codes = np.arange(2**format.bits)
+    values = np.unique(format.decode(codes[~format.is_reserved(codes)])).astype(np.float32)
+    middles = ((values[1:].astype(np.float64) + values[:-1]) / 2).astype(np.float32)
+    near = np.concatenate([values, middles])
+    levels = np.concatenate(
+        [near, np.nextafter(near, np.float32(9e9)), np.nextafter(near, np.float32(-9e9)), [0, 1e30, -1e30]]
+    )
+    levels = levels[np.isfinite(levels)].astype(np.float32)
+    g = Fragment("g")
+    try:
+        out = rounded(g, format, rounding, "x")
+    except Unholdable as reason:
+        pytest.skip(str(reason)[:80])
+    shape = [len(levels)]
+    graph = onnx.helper.make_graph(
+        g.nodes, "g", [onnx.helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [onnx.helper.make_tensor_value_info(out, TensorProto.FLOAT, shape)], g.initializers,
+    )  # fmt: skip
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    expected = format.decode(format.encode(levels.astype(np.float64), rounding))
+    assert np.array_equal(session.run(None, {"x": levels})[0], expected.astype(np.float32))
