@@ -135,7 +135,7 @@ def test_a_layer_that_differs_is_named(small, tmp_path):
         Minifloat(3, 4),
         flint(4),
         *(make(4, signed) for make in TYPES.values() for signed in (True, False)),
-    ],  # fmt: skip
+    ],
     ids=lambda f: f"{f}"[:40],
 )
 def test_operators_round_as_the_format_does(format, rounding):
