@@ -174,6 +174,81 @@ class TestDecoded:
             kernels.fake_quantize(CASES[name], x)
 
 
+def _neighbours(x, steps=3):
+    """Each float32 and the next ones on both sides."""
+    bits = np.abs(x).astype(np.float32).view(np.int32)[:, None] + np.arange(-steps, steps + 1, dtype=np.int32)
+    return np.copysign(np.maximum(bits, 0).view(np.float32), x[:, None]).ravel()
+
+
+def test_levels_are_those_of_a_division_to_the_last_bit():
+    """Quotients half a unit in the last place apart from midpoints of floats, as near as quotients come to them.
+
+    Levels of 24-bit integers from 2**22 on have one bit behind the point: any other last bit is another integer.
+    """
+    generator = np.random.default_rng(0)
+    divisors = np.concatenate([2**24 - 1 - 2 * np.arange(300), 2**23 + 1 + 2 * np.arange(300)])
+    divisors = np.concatenate([divisors, generator.integers(2**22, 2**23, 1400) * 2 + 1])
+    rows = []
+    for divisor in divisors.tolist():
+        nearest = [s * pow(2**power, -1, divisor) % divisor for power in (24, 25) for s in (1, -1)]
+        row = [x if x >= 2**23 else x + divisor for x in nearest]
+        rows.append([*[x if x < 2**24 else 2**23 for x in row], 2**24 - 1, divisor - 1, divisor, 2**23])
+    x = np.asarray(rows, np.float32) * np.float32(2.0**21)
+    x = np.concatenate([x, x * 2, -x], 1)
+    divisors = divisors[:, None].astype(np.float32)
+    quantizer = Quantizer(Int(24), (Scale(PerRow(), full_scale=2.0**22),))
+    for exponent in (0, -90, -120, 60):
+        by = divisors * np.float32(2.0**exponent)
+        scaled = x * np.float32(2.0**exponent)
+        ranges = (Range(-by * np.float32(2.0**22), by * np.float32(2.0**22)),)
+        found = native.quantize(quantizer, torch.from_numpy(scaled), ranges).elements.numpy()[:, 0]
+        np.testing.assert_array_equal(found, np.clip(np.rint(scaled / by), -(2**23), 2**23 - 1))
+
+
+@pytest.mark.parametrize("rounding", [r for r in native.ROUNDINGS if r not in ASYMMETRIC])
+@pytest.mark.parametrize(
+    "format",
+    [TYPES[t](b, s) for t, b, s in product(("flint", "pot"), (3, 4), (True, False)) if (t, b, s) != ("pot", 4, False)],
+    ids=repr,
+)
+def test_thresholds_that_are_moved_to_the_elements_equal_a_division(format, rounding):
+    grid = np.unique(format.decode(np.arange(2**format.bits)))
+    level = np.concatenate([grid, (grid[1:] + grid[:-1]) / 2])
+    generator = np.random.default_rng(0)
+    scales = np.concatenate([generator.uniform(1, 2, 60), [1, 1e-38, 3e-42, 1e-45, 1e36]]).astype(np.float32)
+    quantizer = Quantizer(format, (Scale(PerRow(), full_scale=1.0),), rounding)
+    rows = []
+    with np.errstate(over="ignore"):
+        for scale in scales:
+            row = _neighbours((level * np.float64(scale)).astype(np.float32), 10)
+            rows.append(np.resize(row[np.isfinite(row)], 777))
+    x = np.stack(rows)
+    ranges = (Range(-scales[:, None], scales[:, None]),)
+    try:
+        found = native.quantize(quantizer, torch.from_numpy(x), ranges)
+    except Unsupported:
+        return
+    expected = kernels.Operand.of(quantizer.quantize(x, ranges))
+    np.testing.assert_array_equal(found.elements.numpy(), expected.elements.numpy())
+    decoded = native.fake_quantize(quantizer, torch.from_numpy(x), ranges)
+    np.testing.assert_array_equal(decoded.numpy(), expected.decode().numpy())
+
+
+@pytest.mark.parametrize("name", ["int8", "vs_quant", "nvfp4", "mxfp4"])
+def test_chunks_of_any_magnitudes_equal_the_reference(name):
+    """From denormals to the largest floats in one chunk of blocks, and blocks of zeros."""
+    generator = np.random.default_rng(1)
+    x = generator.normal(size=(8, 4096)).astype(np.float32)
+    x *= np.exp2(generator.integers(-149, 120, (8, 256))).astype(np.float32).repeat(16, 1)
+    x[3, :640], x[4] = 0, x[4] * np.float32(2.0**-30)
+    x[5] = np.abs(x[5]).clip(1e-3, 1e3)
+    found = native.quantize(CASES[name], torch.from_numpy(x))
+    expected = kernels.Operand.of(CASES[name].quantize(x))
+    np.testing.assert_array_equal(found.elements.numpy(), expected.elements.numpy())
+    decoded = native.fake_quantize(CASES[name], torch.from_numpy(x))
+    np.testing.assert_array_equal(decoded.numpy(), expected.decode().numpy())
+
+
 def test_zero_points_equal_the_reference():
     quantizer = Quantizer(Int(8, signed=False), (Scale(PerRow()),), zero=Zero.FITTED)
     x = np.random.default_rng(0).normal(1, 2, (6, 40)).astype(np.float32)

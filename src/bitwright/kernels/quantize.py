@@ -1,6 +1,7 @@
 """Quantization of float32 matrices in torch: the scale loop and the rounding, equal to the reference bit for bit."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -72,7 +73,7 @@ def _encode(
     quantizer: Quantizer, padded: Tensor, k: int, spans: list[Tensor], coarsest: Range | None, full_scale: float
 ) -> Operand:
     rows, block = len(padded), quantizer.block(len(padded), k)
-    values, product = coarse_scales(quantizer.scales, spans, quantizer.full_scales(full_scale))
+    values, product = coarse_scales(quantizer.scales, spans, tops(quantizer, full_scale))
     divisor = product if quantizer.divide_by is ScaleValue.STORED else spans[-1] / full_scale
     offset = None
     if quantizer.zero is Zero.FITTED:
@@ -108,8 +109,16 @@ def zero_points(quantizer: Quantizer, range: Range, scale: Tensor) -> Tensor:
     return round_to(quantizer.format, torch.where(scale > 0, -low / scale, 0.0), Rounding.NEAREST_EVEN)
 
 
+@lru_cache(maxsize=256)
+def tops(quantizer: Quantizer, full_scale: float) -> tuple[float, ...]:
+    """What each scale's magnitude is divided by: the level it maps to, times what finer scales can add."""
+    rooms = [scale.room for scale in quantizer.scales]
+    levels = quantizer.full_scales(full_scale)
+    return tuple(level * float(np.prod(rooms[i + 1 :])) for i, level in enumerate(levels))
+
+
 def coarse_scales(
-    scales: tuple[Scale, ...], spans: Sequence[Tensor], full_scales: tuple[float, ...]
+    scales: tuple[Scale, ...], spans: Sequence[Tensor], tops: tuple[float, ...]
 ) -> tuple[list[Tensor], Tensor]:
     """Stored scale values of the coarsest levels, one for each span, and their product.
 
@@ -117,13 +126,10 @@ def coarse_scales(
     """
     values: list[Tensor] = []
     taken = torch.ones(1, 1)
-    for i, (scale, span) in enumerate(zip(scales, spans, strict=False)):
-        room = 1.0
-        for finer in scales[i + 1 :]:
-            room *= finer.room
+    for scale, span, top in zip(scales, spans, tops, strict=False):
         if scale.magnitude_format is not None:
             span = _round_magnitude(span, scale.magnitude_format.mantissa_bits)  # type: ignore[attr-defined]
-        divisor = taken * torch.tensor(full_scales[i] * room, dtype=torch.float32)
+        divisor = taken * torch.tensor(top, dtype=torch.float32)
         ideal = torch.where(divisor > 0, span / divisor, 0.0)
         if scale.smallest:
             ideal = torch.where(ideal > 0, ideal.clamp(min=scale.smallest), ideal)

@@ -1,6 +1,8 @@
 """Quantization to scalar formats by the native library, in one pass and equal to the reference bit for bit."""
 
 import ctypes
+import math
+from dataclasses import dataclass
 from functools import lru_cache, singledispatch
 
 import numpy as np
@@ -10,7 +12,7 @@ from torch import Tensor
 from bitwright.formats import FLOAT32, Format, Int, Minifloat, Rounding, Table
 from bitwright.kernels.library import NativeFormat, NativeQuantization, library
 from bitwright.kernels.operand import Operand
-from bitwright.kernels.quantize import coarse_scales, spans_of, zero_points
+from bitwright.kernels.quantize import coarse_scales, spans_of, tops, zero_points
 from bitwright.kernels.rounding import Unsupported
 from bitwright.quantization import Quantizer, Range, Scale, ScaleValue, Zero
 
@@ -22,6 +24,7 @@ ROUNDINGS = (
     Rounding.CEILING, Rounding.TOWARD_ZERO,
 )  # fmt: skip
 SAME, INTEGERS, FLOATS, SYMMETRIC = range(4)
+ONE = torch.ones(1, 1, dtype=torch.float64)
 LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 
 
@@ -64,47 +67,42 @@ class _Job:
             raise Unsupported("a matrix without the native library")
         if x.dtype != torch.float32 or x.device.type != "cpu" or torch.compiler.is_compiling():
             raise Unsupported(f"{x.dtype} on {x.device.type}")
-        if len(quantizer.candidates()) > 1:
-            raise Unsupported("several full scales")
-        self.element = element(quantizer.format, quantizer.rounding)
+        plan = _plan(quantizer)
         self.x = x.contiguous()
         scales = quantizer.scales
-        finest = scales[-1]
-        self.block = quantizer.block(rows, k) if finest.share.splits_k else 0
-        outer = scales[:-1] if self.block else scales
-        if any(s.share.splits_k for s in outer) or any(1 < s.share.cell(rows, k)[0] < rows for s in scales):
+        self.block = quantizer.block(rows, k) if plan.has_blocks else 0
+        outer = plan.outer
+        if any(1 < s.share.cell(rows, k)[0] < rows for s in scales):
             raise Unsupported("scales of tiles")
         if self.block and (
-            finest.share.cell(rows, k)[0] > 1 or (len(ranges) == len(scales) and ranges[-1] is not None)
+            scales[-1].share.cell(rows, k)[0] > 1 or (len(ranges) == len(scales) and ranges[-1] is not None)
         ):
             raise Unsupported("scales of columns, or of fixed blocks")
         given = [*ranges, *[None] * (len(outer) - len(ranges))][: len(outer)]
         spans = spans_of(quantizer, x.shape, self.x, outer, given)
-        full_scale = quantizer.candidates()[0]
-        values, product = coarse_scales(scales, spans, quantizer.full_scales(full_scale))
+        if plan.is_simple:
+            product = spans[0] / plan.tops[0]
+            values = [product]
+        else:
+            values, product = coarse_scales(scales, spans, plan.tops)
         is_ideal = quantizer.divide_by is ScaleValue.IDEAL
-        divisor = spans[-1] / full_scale if is_ideal and not self.block else product
-        self.outside = torch.ones(1, 1, dtype=torch.float64)
-        for value in values:
-            self.outside = value.double() * self.outside
-        shared = max(len(divisor), len(self.outside))
+        divisor = spans[-1] / plan.full_scale if is_ideal and not self.block else product
+        outside = math.prod((value.double() for value in values[1:]), start=values[0].double() if values else ONE)
+        shared = max(len(divisor), len(outside))
         self.coarse = divisor.expand(shared, 1).contiguous()
-        self.outside = self.outside.expand(shared, 1).contiguous()
+        self.outside = outside.expand(shared, 1).contiguous()
         self.zero = None
         if quantizer.zero is Zero.FITTED:
             assert given[0] is not None, "dynamic zero points are refused before"
             self.zero = zero_points(quantizer, given[0], product).expand(shared, 1).contiguous()
-        self.quantizer, self.shared = quantizer, shared
+        self.quantizer, self.plan = quantizer, plan
 
     def run(self, out: Tensor, pitch: int, inside: Tensor | None = None, outside: Tensor | None = None) -> None:
-        rows, k = self.x.shape
-        scale = self.quantizer.scales[-1]
-        job = NativeQuantization(
-            x=self.x.data_ptr(), out=out.data_ptr(), rows=rows, k=k, pitch=pitch, coarse=self.coarse.data_ptr(),
-            zero=_pointer(self.zero), outside=_pointer(outside), coarse_rows=self.shared,
-            element=self.element, block=self.block,
-            inside=_pointer(inside), **(_block_scale(scale, self.quantizer) if self.block else {}),
-        )  # fmt: skip
+        job = NativeQuantization.from_buffer_copy(self.plan.template)
+        job.rows, job.k = self.x.shape
+        job.x, job.out, job.pitch, job.block = self.x.data_ptr(), out.data_ptr(), pitch, self.block
+        job.coarse, job.coarse_rows = self.coarse.data_ptr(), len(self.coarse)
+        job.zero, job.outside, job.inside = _pointer(self.zero), _pointer(outside), _pointer(inside)
         threads = torch.get_num_threads() if self.x.numel() >= LARGE else 1
         found = library()
         assert found is not None
@@ -117,6 +115,38 @@ class _Job:
 
 def _pointer(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What calls of one quantizer share."""
+
+    template: NativeQuantization  # without what depends on the matrix
+    outer: tuple[Scale, ...]  # scales that do not vary along K
+    has_blocks: bool
+    full_scale: float
+    tops: tuple[float, ...]
+    is_simple: bool  # one outer scale, which is not rounded
+
+
+@lru_cache(maxsize=256)
+def _plan(quantizer: Quantizer) -> _Plan:
+    if len(quantizer.candidates()) > 1:
+        raise Unsupported("several full scales")
+    scales, finest = quantizer.scales, quantizer.scales[-1]
+    has_blocks = finest.share.splits_k
+    outer = scales[:-1] if has_blocks else scales
+    if any(s.share.splits_k for s in outer):
+        raise Unsupported("several levels of scales along K")
+    template = NativeQuantization(
+        element=element(quantizer.format, quantizer.rounding), **(_block_scale(finest, quantizer) if has_blocks else {})
+    )
+    full_scale = quantizer.candidates()[0]
+    divisors = tops(quantizer, full_scale)
+    is_simple = len(outer) == 1 and outer[0] == Scale(
+        outer[0].share, range=outer[0].range, full_scale=outer[0].full_scale, largest=outer[0].largest
+    )
+    return _Plan(template, outer, has_blocks, full_scale, divisors, is_simple)
 
 
 def _block_scale(scale: Scale, quantizer: Quantizer) -> dict[str, object]:
@@ -152,6 +182,8 @@ def _(format: Int, rounding: Rounding) -> NativeFormat:
 def _(format: Minifloat, rounding: Rounding) -> NativeFormat:
     if not format.mantissa_bits and format.bits <= 5:
         return _ladder(format, rounding)
+    if format.full_scale >= 2.0**100 or format.mantissa_bits > 20:
+        raise Unsupported(f"{format}: float32 does not hold sums with 2**23 of its steps")
     if not format.subnormal or format.smallest_exponent - format.mantissa_bits < -126 or format.exponent_bits > 7:
         raise Unsupported(f"{format}: its steps are smaller than float32's")
     if format.smallest_exponent > format.mantissa_bits and rounding in (Rounding.FLOOR, Rounding.CEILING):
