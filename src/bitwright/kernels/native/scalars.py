@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bitwright.formats import FLOAT32, Format, Int, Minifloat, Rounding, Table
 from bitwright.kernels.library import NativeFormat, NativeQuantization, library
+from bitwright.kernels.native.memory import fresh
 from bitwright.kernels.operand import Operand
 from bitwright.kernels.quantize import coarse_scales, spans_of, tops, zero_points
 from bitwright.kernels.rounding import Unsupported
@@ -37,7 +38,7 @@ def quantize(quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...] =
     job = _Job(quantizer, x, ranges)
     rows, block = len(x), quantizer.block(*x.shape)
     blocks = -(-x.shape[1] // block)
-    elements = torch.empty(rows, blocks, block)
+    elements = fresh((rows, blocks, block))
     inside = torch.empty(rows, blocks) if job.block else None
     job.run(elements, blocks * block, inside=inside)
     outside = job.outside.expand(rows, 1)
@@ -49,7 +50,7 @@ def fake_quantize(
 ) -> Tensor:
     """decode(quantize(x)) in float32, into `out` where given; it may be x."""
     job = _Job(quantizer, x, ranges)
-    out = torch.empty(x.shape) if out is None else out
+    out = fresh(tuple(x.shape)) if out is None else out
     if not out.is_inference():
         torch.autograd.graph.increment_version(out)  # autograd does not see what is written through a pointer
     job.run(out, x.shape[1], outside=job.outside)
