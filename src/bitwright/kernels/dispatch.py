@@ -18,6 +18,7 @@ from bitwright.kernels import native
 from bitwright.kernels import quantize as torch_quantize
 from bitwright.kernels.matmul import Stationary
 from bitwright.kernels.operand import Operand
+from bitwright.kernels.packed import Packed
 from bitwright.kernels.rounding import Unsupported
 from bitwright.quantization import Quantizer, Range
 
@@ -85,6 +86,33 @@ def fake_quantize(
             pass
     decoded = quantize(quantizer, x, ranges).decode()
     return decoded if out is None else out.copy_(decoded)
+
+
+def pack(quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...] = ()) -> Packed:
+    """x [rows, k] float32 as packed codes and scale codes: the bytes of the reference's `QuantizedTensor.pack`."""
+    x = x.detach()
+    if "native" in _allowed.get():
+        try:
+            return native.pack_matrix(quantizer, x, ranges)
+        except native.NotFinite:
+            _refuse_non_finite(x)
+        except Unsupported as reason:
+            _say_slow("pack", reason)
+    elif "reference" not in _allowed.get():
+        _say_slow("pack", Unsupported("packed codes in torch"))
+    return Packed.of(quantizer.quantize(x.numpy(), ranges))
+
+
+def unpack(packed: Packed) -> Tensor:
+    """The matrix [rows, k] that packed codes stand for, in float32."""
+    if "native" in _allowed.get():
+        try:
+            return native.unpack_matrix(packed)
+        except Unsupported as reason:
+            _say_slow("unpack", reason)
+    elif "reference" not in _allowed.get():
+        _say_slow("unpack", Unsupported("packed codes in torch"))
+    return Operand.of(packed.unpacked()).decode()
 
 
 def matmul(datapath: Datapath, x: Operand, w: Stationary) -> tuple[Tensor, int, int]:

@@ -35,7 +35,7 @@ class NotFinite(ValueError):
 
 def quantize(quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...] = ()) -> Operand:
     """Quantize float32 x [rows, k]. Raises `Unsupported` for what the library does not take, or `NotFinite`."""
-    job = _Job(quantizer, x, ranges)
+    job = Job(quantizer, x, ranges)
     rows, block = len(x), quantizer.block(*x.shape)
     blocks = -(-x.shape[1] // block)
     elements = fresh((rows, blocks, block))
@@ -49,7 +49,7 @@ def fake_quantize(
     quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...] = (), out: Tensor | None = None
 ) -> Tensor:
     """decode(quantize(x)) in float32, into `out` where given; it may be x."""
-    job = _Job(quantizer, x, ranges)
+    job = Job(quantizer, x, ranges)
     out = fresh(tuple(x.shape)) if out is None else out
     if not out.is_inference():
         torch.autograd.graph.increment_version(out)  # autograd does not see what is written through a pointer
@@ -57,7 +57,7 @@ def fake_quantize(
     return out
 
 
-class _Job:
+class Job:
     """Everything but where results go. Tensors are kept as long as the library reads them."""
 
     def __init__(self, quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...]) -> None:
@@ -96,22 +96,32 @@ class _Job:
         if quantizer.zero is Zero.FITTED:
             assert given[0] is not None, "dynamic zero points are refused before"
             self.zero = zero_points(quantizer, given[0], product).expand(shared, 1).contiguous()
-        self.quantizer, self.plan = quantizer, plan
+        self.quantizer, self.plan, self.values = quantizer, plan, values
+
+    def work(
+        self, out: Tensor | None, pitch: int, inside: Tensor | None = None, outside: Tensor | None = None
+    ) -> NativeQuantization:
+        """What the library is given. `inside` and `outside` are as in native/quantize.hpp."""
+        work = NativeQuantization.from_buffer_copy(self.plan.template)
+        work.rows, work.k = self.x.shape
+        work.x, work.out, work.pitch, work.block = self.x.data_ptr(), _pointer(out), pitch, self.block
+        work.coarse, work.coarse_rows = self.coarse.data_ptr(), len(self.coarse)
+        work.zero, work.outside, work.inside = _pointer(self.zero), _pointer(outside), _pointer(inside)
+        return work
 
     def run(self, out: Tensor, pitch: int, inside: Tensor | None = None, outside: Tensor | None = None) -> None:
-        job = NativeQuantization.from_buffer_copy(self.plan.template)
-        job.rows, job.k = self.x.shape
-        job.x, job.out, job.pitch, job.block = self.x.data_ptr(), out.data_ptr(), pitch, self.block
-        job.coarse, job.coarse_rows = self.coarse.data_ptr(), len(self.coarse)
-        job.zero, job.outside, job.inside = _pointer(self.zero), _pointer(outside), _pointer(inside)
-        threads = torch.get_num_threads() if self.x.numel() >= LARGE else 1
         found = library()
         assert found is not None
-        outcome = found.bitwright_quantize(ctypes.byref(job), threads)
+        outcome = found.bitwright_quantize(ctypes.byref(self.work(out, pitch, inside, outside)), threads_for(self.x))
         if outcome == 1:
             raise NotFinite
         if outcome:
             raise Unsupported(f"{self.quantizer}")
+
+
+def threads_for(x: Tensor) -> int:
+    """torch's number of threads, where the work is worth their start."""
+    return torch.get_num_threads() if x.numel() >= LARGE else 1
 
 
 def _pointer(tensor: Tensor | None) -> int | None:
