@@ -13,3 +13,8 @@ EXPORT int32_t bitwright_quantize(const Quantization* q, int32_t threads) {
     });
     return outcome;
 }
+
+EXPORT void bitwright_row_spans(const float* x, int64_t rows, int64_t k, int32_t is_signed, float* spans, int32_t threads) {
+    const RowSpans run = BEST(row_spans);
+    in_parts(rows, threads, [&](int64_t first, int64_t last) { run(x, k, is_signed, spans, first, last); });
+}

@@ -33,4 +33,8 @@ struct Quantization {
 // 0, or 1 where x has a value that is not finite; then `out` holds nothing of use.
 using Quantize = int32_t (*)(const Quantization&, int64_t first_row, int64_t last_row);
 
+// Largest magnitude of each row of x [rows, k]; for unsigned formats the largest value, or 0.
+using RowSpans = void (*)(const float* x, int64_t k, int32_t is_signed, float* spans, int64_t first_row, int64_t last_row);
+
 KERNEL(Quantize, quantize)
+KERNEL(RowSpans, row_spans)

@@ -1,7 +1,7 @@
 // Codes of elements and scales, side by side without gaps, from a matrix and back. Compiled once for each instruction set.
 //
 // A row is quantized to values in a buffer. Values of formats of up to 8 bits have up to 7 mantissa bits, so the upper half of
-// a float32 finds their code.
+// a float32 finds their code in a table.
 #include "../packing.hpp"
 
 #include "spans.hpp"
@@ -14,28 +14,63 @@ int64_t bytes_of(int64_t count, int32_t bits) { return (count * bits + 7) / 8; }
 
 uint32_t upper_half(float x) { return static_cast<uint32_t>(bits_of(x)) >> 16; }
 
-void pack_row(const float* values, int64_t count, const uint8_t* code_of, int32_t bits, uint8_t* out) {
+// Integers and floats by arithmetic, others by their table.
+void find_codes(const Packing& p, const float* __restrict values, int64_t count, uint8_t* __restrict codes) {
+    const Format& f = p.work.element;
+    const float inverse = 1.0f / f.unit, smallest = std::ldexp(1.0f, f.smallest_exponent);
+    const int32_t mantissa_one = 1 << f.mantissa_bits, mask = (1 << p.bits) - 1, drop = 23 - f.mantissa_bits, sign_shift = 32 - p.bits;
+    const int32_t first_binade = (f.smallest_exponent + 126) << f.mantissa_bits, sign = p.keeps_sign ? INT32_MIN : 0;
+    if (f.kind == 1) {
+        for (int64_t i = 0; i < count; ++i) codes[i] = static_cast<int32_t>(values[i] * inverse) & mask;
+    } else if (f.kind == 2) {
+        for (int64_t i = 0; i < count; ++i) {
+            const int32_t bits = bits_of(values[i]);
+            const float magnitude = float_of(bits & 0x7fffffff);
+            // the smallest binade's step is the subnormals' as well: one binade more stands for their missing first bit
+            const bool is_subnormal = magnitude < smallest;
+            const int32_t top = bits_of(is_subnormal ? magnitude + smallest : magnitude) >> drop;
+            const int32_t code = top - first_binade - (is_subnormal ? mantissa_one : 0);
+            codes[i] = code | static_cast<int32_t>(static_cast<uint32_t>(bits & sign) >> sign_shift);
+        }
+    } else {
+        for (int64_t i = 0; i < count; ++i) codes[i] = p.code_of[upper_half(values[i])];
+    }
+}
+
+// Eight codes, a byte each, moved together: in pairs, in fours, in one word.
+INLINE uint64_t eight_together(uint64_t codes, int32_t bits) {
+    const int32_t gap = 8 - bits;
+    codes = (codes & 0x00ff00ff00ff00ffu) | (codes & 0xff00ff00ff00ff00u) >> gap;
+    codes = (codes & 0x0000ffff0000ffffu) | (codes & 0xffff0000ffff0000u) >> 2 * gap;
+    return (codes & 0x00000000ffffffffu) | (codes & 0xffffffff00000000u) >> 4 * gap;
+}
+
+void pack_row(const uint8_t* codes, int64_t count, int32_t bits, uint8_t* out) {
+    const uint8_t* const end = out + bytes_of(count, bits);
     if (bits == 8) {
-        for (int64_t i = 0; i < count; ++i) out[i] = code_of[upper_half(values[i])];
+        std::memcpy(out, codes, count);
         return;
     }
-    if (bits == 4) {
-        for (int64_t i = 0; i + 1 < count; i += 2)
-            out[i / 2] = code_of[upper_half(values[i])] | code_of[upper_half(values[i + 1])] << 4;
-        if (count % 2) out[count / 2] = code_of[upper_half(values[count - 1])];
-        return;
+    int64_t i = 0;
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    for (; i + 8 <= count && end - out >= 8; i += 8, out += bits) {  // what is written too far is written over
+        uint64_t word;
+        std::memcpy(&word, codes + i, 8);
+        word = eight_together(word, bits);
+        std::memcpy(out, &word, 8);
     }
+#endif
     uint32_t waiting = 0;
     int32_t held = 0;
-    for (int64_t i = 0; i < count; ++i) {
-        waiting |= static_cast<uint32_t>(code_of[upper_half(values[i])]) << held;
+    for (; i < count; ++i) {
+        waiting |= static_cast<uint32_t>(codes[i]) << held;
         for (held += bits; held >= 8; held -= 8, waiting >>= 8) *out++ = static_cast<uint8_t>(waiting);
     }
     if (held) *out = static_cast<uint8_t>(waiting);
 }
 
 // Negative levels that became zero get the sign of the zero. x / by is zero itself up to a magnitude of by / 2 · 2^-149.
-void keep_signs(const float* x, float* values, int64_t count, float by) {
+void keep_signs(const float* __restrict x, float* __restrict values, int64_t count, float by) {
     const float zeros = by > 0.0f ? std::floor(by * 0.5f) * 0x1p-149f : INFINITY;
     for (int64_t i = 0; i < count; ++i) {
         const int32_t sign = x[i] < -zeros ? INT32_MIN : 0;
@@ -57,6 +92,7 @@ int32_t pack_rows(const Packing& p, int64_t first, int64_t last) {
     const Quantization& all = p.work;
     const int64_t blocks = all.block ? (all.k + all.block - 1) / all.block : 0;
     std::vector<float> values(all.k), inside(blocks);
+    std::vector<uint8_t> codes(all.k);
     for (int64_t row = first; row < last; ++row) {
         const int64_t coarse = all.coarse_rows == 1 ? 0 : row;
         Quantization q = all;
@@ -64,11 +100,14 @@ int32_t pack_rows(const Packing& p, int64_t first, int64_t last) {
         q.rows = q.coarse_rows = 1, q.pitch = q.k, q.coarse = all.coarse + coarse, q.outside = nullptr;
         if (const int32_t outcome = quantize(q, 0, 1)) return outcome;
         if (p.keeps_sign) keep_signs(q);
-        pack_row(values.data(), q.k, p.code_of, p.bits, p.codes + row * bytes_of(q.k, p.bits));
-        if (p.scale_code_of)
-            pack_row(inside.data(), blocks, p.scale_code_of, p.scale_bits, p.scales + row * bytes_of(blocks, p.scale_bits));
-        else if (blocks)
+        find_codes(p, values.data(), q.k, codes.data());
+        pack_row(codes.data(), q.k, p.bits, p.codes + row * bytes_of(q.k, p.bits));
+        if (p.scale_code_of) {
+            for (int64_t b = 0; b < blocks; ++b) codes[b] = p.scale_code_of[upper_half(inside[b])];
+            pack_row(codes.data(), blocks, p.scale_bits, p.scales + row * bytes_of(blocks, p.scale_bits));
+        } else if (blocks) {
             std::memcpy(p.scales + row * blocks * 4, inside.data(), blocks * 4);
+        }
     }
     return 0;
 }

@@ -201,8 +201,13 @@ int32_t any(const Quantization& q, int64_t first, int64_t last) {
     }
 }
 
+void spans_of_rows(const float* x, int64_t k, int32_t is_signed, float* spans, int64_t first, int64_t last) {
+    for (int64_t row = first; row < last; ++row) find_spans<0>(x + row * k, k, k, is_signed, spans + row);
+}
+
 }  // namespace
 
 extern const Quantize quantize = any;
+extern const RowSpans row_spans = spans_of_rows;
 
 }  // namespace LEVEL

@@ -72,8 +72,9 @@ int32_t find_spans(const float* x, int64_t elements, int64_t block, bool is_sign
         worst = std::max(worst, largest);
         float span = float_of(largest);
         if (!is_signed) {
-            span = 0.0f;
-            for (int64_t i = 0; i < size; ++i) span = std::max(span, x[start + i]);
+            int32_t highest = 0;  // bits of negative numbers are below
+            for (int64_t i = 0; i < size; ++i) highest = std::max(highest, bits_of(x[start + i]));
+            span = float_of(highest);
         }
         spans[start / block] = span;
     }

@@ -249,10 +249,13 @@ def test_chunks_of_any_magnitudes_equal_the_reference(name):
     np.testing.assert_array_equal(decoded.numpy(), expected.decode().numpy())
 
 
-def test_zero_points_equal_the_reference():
-    quantizer = Quantizer(Int(8, signed=False), (Scale(PerRow()),), zero=Zero.FITTED)
+@pytest.mark.parametrize("is_given", [True, False])
+@pytest.mark.parametrize("share", [PerRow(), PerTensor()])
+def test_zero_points_equal_the_reference(share, is_given):
+    quantizer = Quantizer(Int(8, signed=False), (Scale(share),), zero=Zero.FITTED)
     x = np.random.default_rng(0).normal(1, 2, (6, 40)).astype(np.float32)
-    ranges = (Range(x.min(1, keepdims=True), x.max(1, keepdims=True)),)
+    x[2], x[3] = np.abs(x[2]), 0
+    ranges = (Range(share.reduce(np.minimum, x), share.reduce(np.maximum, x)),) if is_given else ()
     found = native.quantize(quantizer, torch.from_numpy(x), ranges)
     np.testing.assert_array_equal(
         found.elements.numpy(), kernels.Operand.of(quantizer.quantize(x, ranges)).elements.numpy()

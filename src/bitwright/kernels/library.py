@@ -77,6 +77,10 @@ def library() -> ctypes.CDLL | None:
         )
         return None
     found.bitwright_quantize.argtypes = [ctypes.POINTER(NativeQuantization), ctypes.c_int32]
+    found.bitwright_row_spans.argtypes = [
+        ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int32, ctypes.c_void_p, ctypes.c_int32
+    ]  # fmt: skip
+    found.bitwright_row_spans.restype = None
     found.bitwright_use_level.argtypes = [ctypes.c_int32]
     return found
 

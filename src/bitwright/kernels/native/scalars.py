@@ -80,7 +80,9 @@ class Job:
         ):
             raise Unsupported("scales of columns, or of fixed blocks")
         given = [*ranges, *[None] * (len(outer) - len(ranges))][: len(outer)]
-        spans = spans_of(quantizer, x.shape, self.x, outer, given)
+        if quantizer.zero is Zero.FITTED and given[0] is None:
+            given[0] = _extremes(self.x, outer[0].share.shape(rows, k)[0])
+        spans = self._spans(quantizer, outer, given)
         if plan.is_simple:
             product = spans[0] / plan.tops[0]
             values = [product]
@@ -94,9 +96,25 @@ class Job:
         self.outside = outside.expand(shared, 1).contiguous()
         self.zero = None
         if quantizer.zero is Zero.FITTED:
-            assert given[0] is not None, "dynamic zero points are refused before"
+            assert given[0] is not None, "found above"
             self.zero = zero_points(quantizer, given[0], product).expand(shared, 1).contiguous()
         self.quantizer, self.plan, self.values = quantizer, plan, values
+
+    def _spans(self, quantizer: Quantizer, outer: tuple[Scale, ...], given: list[Range | None]) -> list[Tensor]:
+        """As `spans_of`; what is not given comes from one pass over the matrix."""
+        if all(r is not None for r in given):
+            return spans_of(quantizer, self.x.shape, self.x, outer, given)
+        rows, k = self.x.shape
+        found, of_rows = library(), torch.empty(rows, 1)
+        assert found is not None
+        is_signed = quantizer.format.bounds().lowest < 0
+        found.bitwright_row_spans(self.x.data_ptr(), rows, k, is_signed, of_rows.data_ptr(), threads_for(self.x))
+        return [
+            spans_of(quantizer, self.x.shape, self.x, (scale,), (r,))[0]
+            if r is not None
+            else of_rows if scale.share.cell(rows, k)[0] == 1 else of_rows.amax(0, keepdim=True)
+            for scale, r in zip(outer, given, strict=True)
+        ]  # fmt: skip
 
     def work(
         self, out: Tensor | None, pitch: int, inside: Tensor | None = None, outside: Tensor | None = None
@@ -117,6 +135,12 @@ class Job:
             raise NotFinite
         if outcome:
             raise Unsupported(f"{self.quantizer}")
+
+
+def _extremes(x: Tensor, cells: int) -> Range:
+    """Of each row, or of all."""
+    low, high = x.view(cells, -1).aminmax(dim=1, keepdim=True)
+    return Range(low.numpy(), high.numpy())
 
 
 def threads_for(x: Tensor) -> int:
