@@ -67,7 +67,7 @@ def fake_quantizations(name: str, x: Tensor, out: Tensor) -> Iterator[Case]:
         own = _at(level, run)
         yield Case(f"{name}, {level}", own, check(own))
     yield Case(f"{name}, new", new := lambda: run(None), check(new))
-    yield Case(f"{name}, torch", _in_torch(run), note="the kernel without the native library")
+    yield Case(f"{name}, ours in torch", _in_torch(run), note="without the native library")
     for peer, run_peer in peers.fake_quantizers(name, x).items():
         yield Case(f"{name}, {peer}", run_peer, note="peer, new memory")
 

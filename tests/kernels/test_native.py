@@ -267,7 +267,8 @@ def _child(connection):
     connection.send(float(kernels.fake_quantize(CASES["int8"], x).sum()))
 
 
-def test_a_forked_process_computes_with_threads():
+def test_a_forked_process_computes_with_threads(monkeypatch):
+    monkeypatch.setattr(native, "LARGE", 1)
     kernels.fake_quantize(CASES["int8"], torch.ones(4, 1 << 20))  # threads of the parent have run
     receiving, sending = multiprocessing.Pipe(False)
     child = multiprocessing.get_context("fork").Process(target=_child, args=(sending,))

@@ -50,11 +50,7 @@ def pack_matrix(quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...
     if job.block:
         is_small = finest.format != FLOAT32
         scale_code_of = _codes_of(finest.format) if is_small else None
-        if (
-            finest.zero_as is not None
-            and finest.format.decode(finest.format.encode(_one(finest.zero_as))) != finest.zero_as
-        ):
-            raise Unsupported(f"{finest.zero_as} in place of scales, which {finest.format} does not hold")
+        _check_held(finest.format, finest.zero_as)
         inside = torch.empty(rows, -(-(-(-k // job.block) * finest.format.bits) // 8), dtype=torch.uint8)
     packing = NativePacking(
         work=job.work(None, k), code_of=code_of.ctypes.data, codes=codes.data_ptr(),
@@ -67,10 +63,7 @@ def pack_matrix(quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...
         raise NotFinite
     if outcome:
         raise Unsupported(f"{quantizer}")
-    outer = [
-        torch.from_numpy(pack(scale.format.encode(value.numpy()), scale.format.bits))
-        for scale, value in zip(quantizer.scales, job.values, strict=False)
-    ]
+    outer = [_scale_bytes(s.format, v) for s, v in zip(quantizer.scales, job.values, strict=False)]
     return Packed(codes, (*outer, *([] if inside is None else [inside])), None, k, quantizer)
 
 
@@ -163,5 +156,13 @@ def _values_of(format: Format) -> tuple[np.ndarray, bool]:
     return values, bool(is_reserved.any())
 
 
-def _one(x: float) -> np.ndarray:
-    return np.asarray([x])
+@lru_cache(maxsize=64)
+def _check_held(format: Format, value: float | None) -> None:
+    if value is not None and format.decode(format.encode(np.asarray([value])))[0] != value:
+        raise Unsupported(f"{value} in place of scales, which {format} does not hold")
+
+
+def _scale_bytes(format: Format, values: Tensor) -> Tensor:
+    if format == FLOAT32:
+        return values.contiguous().view(torch.uint8)
+    return torch.from_numpy(pack(format.encode(values.numpy()), format.bits))
