@@ -18,8 +18,8 @@ from bitwright.kernels.rounding import Unsupported
 from bitwright.quantization import Quantizer, Range, Scale, ScaleValue, Zero
 
 LARGE = 1 << 24
-"""Elements from which on more threads are used. One reaches the memory's limit; where the processors are taken, two were
-as fast as one from here on, and took up to eight times as long below."""
+"""Elements from which on more threads are used. One alone reaches the memory's limit; where the processors are taken,
+two were as fast as one from here on, and took up to eight times as long below."""
 
 ROUNDINGS = (
     Rounding.NEAREST_EVEN, Rounding.NEAREST_UP, Rounding.NEAREST_AWAY, Rounding.NEAREST_ZERO, Rounding.FLOOR,
