@@ -117,6 +117,11 @@ def unpack(packed: Packed) -> Tensor:
 
 def matmul(datapath: Datapath, x: Operand, w: Stationary) -> tuple[Tensor, int, int]:
     """x @ w.T in float64 with overflowed sums and sums in all, as `Datapath.multiply` defines it."""
+    if "native" in _allowed.get():
+        try:
+            return native.matmul(datapath, x, w)
+        except Unsupported:
+            pass
     if "torch" in _allowed.get():
         try:
             return torch_matmul.matmul(datapath, x, w)

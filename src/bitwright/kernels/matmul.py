@@ -52,6 +52,12 @@ class Stationary:
         return {}
 
     @cached_property
+    def norms_of_rows(self) -> tuple[Tensor, Tensor]:
+        """Sum of each row's positive elements [n], and of its negative magnitudes, in units."""
+        elements = self.operand.flat()[:, : self.operand.k].double() * 2.0**-self.operand.unit
+        return elements.clamp(min=0).sum(1), elements.clamp(max=0).neg().sum(1)
+
+    @cached_property
     def block_norm(self) -> float:
         """Largest Σ|element| of a block, in units."""
         return _units(self.operand.elements.double().abs().sum(2).max(), self.operand.unit)
@@ -283,7 +289,7 @@ def _carrier(datapath: Datapath, x: Operand, w: Operand, bound: float) -> torch.
     """The float type that holds scaled block sums exactly, so that one GEMM a block gives what the datapath rounds."""
     if not _is_float32(datapath.outer) or datapath.scale_product is not None or datapath.inner.format is not None:
         return None
-    bits = sum(_significant_bits(o.quantizer.scales[-1].format) for o in (x, w) if o.inside is not None)
+    bits = sum(significant_bits(o.quantizer.scales[-1].format) for o in (x, w) if o.inside is not None)
     smallest = 1.0
     for operand in (x, w):
         if operand.inside is not None:
@@ -294,7 +300,7 @@ def _carrier(datapath: Datapath, x: Operand, w: Operand, bound: float) -> torch.
     return torch.float32 if bound * 2**bits < 2**24 else torch.float64 if bound * 2**bits < 2**53 else None
 
 
-def _significant_bits(format: Format) -> int:
+def significant_bits(format: Format) -> int:
     if isinstance(format, Minifloat):
         return format.mantissa_bits + (format.mantissa_bits > 0)  # a bare power of two costs none
     return format.bits
@@ -314,7 +320,7 @@ def _has_bare_scales(datapath: Datapath, x: Operand, w: Operand) -> bool:
     """Block scales are powers of two, and the outer register is float32."""
     scaled = [o.quantizer.scales[-1].format for o in (x, w) if o.inside is not None]
     is_plain = datapath.scale_product is None and datapath.inner.format is None and _is_float32(datapath.outer)
-    return is_plain and all(_significant_bits(f) == 0 for f in scaled)
+    return is_plain and all(significant_bits(f) == 0 for f in scaled)
 
 
 def _split_blocks(x: Operand, w: Operand) -> Tensor:

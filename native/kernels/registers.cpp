@@ -1,0 +1,435 @@
+// Matrix products of 16-bit integers whose sums go through a register. Compiled once for each instruction set, as LEVEL.
+//
+// K is cut into slots of 32 bits: two neighbours of K, multiplied and added by one instruction, or one of K. Weights lie
+// in panels of as many columns as two vectors hold, slot by slot, so that a few rows of x meet a panel with all their
+// sums in registers. Sums of integers are exact in any order; a register's own steps are done along K.
+#include <algorithm>
+#include <vector>
+
+#include "../registers.hpp"
+#include "vectors.hpp"
+
+namespace LEVEL {
+namespace {
+
+constexpr int kVectors = 2, kWidth = kVectors * kLanes;  // 32-bit lanes of a panel
+#ifdef __AVX512BW__
+constexpr int kRows = 8;  // of x that meet a panel together
+#else
+constexpr int kRows = 6;
+#endif
+constexpr int kBlockRows = 96, kDepth = 256, kPitch = kDepth + 8;  // slots that stay in cache, and where rows start
+
+int64_t parts_of(int64_t whole, int64_t part) { return (whole + part - 1) / part; }
+
+// How K is cut: `pairs` of slots to a tile, or slots of one element.
+struct Cut {
+    int64_t tile, slots_a_tile, slots, depth;
+    Cut(int64_t k, int64_t of_tile)
+        : tile(of_tile), slots_a_tile((of_tile + 1) / 2), slots(parts_of(k, of_tile) * slots_a_tile),
+          depth(kDepth / slots_a_tile * slots_a_tile) {}
+};
+
+Cut stepped_cut(const Products& p) { return Cut(p.k, p.kind == kExact ? 2 : p.kind == kSaturate ? 1 : p.tile); }
+Cut pairs_cut(const Products& p) { return Cut(p.k, 2); }
+int64_t panel_columns(const Products& p) { return p.kind == kSaturate ? 2 * kWidth : kWidth; }
+bool may_count(const Products& p) { return p.kind == kSaturate || p.kind == kClip; }
+int64_t row_of(const Products& p, int64_t column) { return p.columns ? p.columns[column] : column; }
+
+INLINE int32_t slot_of(int32_t low, int32_t high) {
+    return static_cast<int32_t>(static_cast<uint32_t>(low & 0xffff) | static_cast<uint32_t>(high) << 16);
+}
+
+// Slots [first, first + count) of a row: elements times `by`, which are integers.
+void fill_slots(const float* __restrict row, int64_t k, const Cut& cut, int64_t first, int64_t count, float by, int32_t* __restrict slots) {
+    if (cut.tile % 2 == 0) {
+        const int64_t start = 2 * first, whole = std::max<int64_t>(std::min(count, (k - start) / 2), 0);
+        for (int64_t i = 0; i < whole; ++i)
+            slots[i] = slot_of(static_cast<int32_t>(row[start + 2 * i] * by), static_cast<int32_t>(row[start + 2 * i + 1] * by));
+        std::fill(slots + whole, slots + count, 0);
+        if (whole < count && start + 2 * whole < k) slots[whole] = slot_of(static_cast<int32_t>(row[start + 2 * whole] * by), 0);
+    } else if (cut.tile == 1) {
+        for (int64_t i = 0; i < count; ++i) slots[i] = slot_of(static_cast<int32_t>(row[first + i] * by), 0);
+    } else {
+        for (int64_t slot = 0; slot < count; ++slot) {
+            const int64_t tile = (first + slot) / cut.slots_a_tile, within = 2 * ((first + slot) % cut.slots_a_tile);
+            const int64_t at = tile * cut.tile + within;
+            const bool has_high = within + 1 < cut.tile && at + 1 < k;
+            slots[slot] = slot_of(
+                at < k ? static_cast<int32_t>(row[at] * by) : 0, has_high ? static_cast<int32_t>(row[at + 1] * by) : 0);
+        }
+    }
+}
+
+void packed_size_of(const Products& p, PackedWeights& weights, int64_t* panels) {
+    *panels = parts_of(p.n, panel_columns(p));
+    weights.stepped.resize(*panels * stepped_cut(p).slots * kWidth);
+    if (may_count(p)) weights.pairs.resize(parts_of(p.n, kWidth) * pairs_cut(p).slots * kWidth);
+    if (p.kind == kScaled) weights.scales.resize(*panels * parts_of(p.k, p.tile) * kWidth);
+}
+
+// One panel: [K in blocks][panel][slot][kWidth], short lanes where the register has them.
+void pack_panel(const Products& p, const Cut& cut, bool is_short, float by, int64_t panel, int64_t panels, int32_t* packed) {
+    int32_t slots[kDepth];
+    const int64_t columns = is_short ? 2 * kWidth : kWidth;
+    for (int64_t start = 0; start < cut.slots; start += cut.depth) {
+        const int64_t count = std::min(cut.depth, cut.slots - start);
+        int32_t* to = packed + (start * panels + panel * count) * kWidth;
+        for (int64_t c = 0; c < columns; ++c) {
+            const int64_t column = panel * columns + c;
+            if (column < p.n) fill_slots(p.w + row_of(p, column) * p.w_pitch, p.k, cut, start, count, by, slots);
+            else std::fill(slots, slots + count, 0);
+            if (is_short) {
+                char* lane = reinterpret_cast<char*>(to) + 2 * c;
+                for (int64_t i = 0; i < count; ++i) {
+                    const int16_t value = static_cast<int16_t>(slots[i]);
+                    std::memcpy(lane + i * kWidth * 4, &value, 2);
+                }
+            } else {
+                for (int64_t i = 0; i < count; ++i) to[i * kWidth + c] = slots[i];
+            }
+        }
+    }
+}
+
+void pack(const Products& p, PackedWeights& weights, int64_t first, int64_t last) {
+    const bool is_short = p.kind == kSaturate;
+    const int64_t panels = parts_of(p.n, panel_columns(p)), pair_panels = parts_of(p.n, kWidth);
+    const int64_t tiles = parts_of(p.k, p.tile);
+    const float by = static_cast<float>(p.w_by);
+    for (int64_t panel = first; panel < last; ++panel) {
+        pack_panel(p, stepped_cut(p), is_short, by * static_cast<float>(1 << p.spare_bits), panel, panels, weights.stepped.data());
+        if (may_count(p)) {
+            const int64_t end = is_short ? std::min(2 * panel + 2, pair_panels) : panel + 1;
+            for (int64_t i = is_short ? 2 * panel : panel; i < end; ++i)
+                pack_panel(p, pairs_cut(p), false, by, i, pair_panels, weights.pairs.data());
+        }
+        if (p.kind != kScaled) continue;
+        for (int64_t c = 0; c < kWidth; ++c) {
+            const int64_t column = panel * kWidth + c;
+            float* to = weights.scales.data() + panel * tiles * kWidth + c;
+            for (int64_t t = 0; t < tiles; ++t)
+                to[t * kWidth] = column >= p.n ? 0.0f : p.w_inside ? p.w_inside[row_of(p, column) * tiles + t] : 1.0f;
+        }
+    }
+}
+
+// Registers: a tile's sum enters in `add`; r, c and t are its row, vector and tile.
+struct Wide {
+    using Lanes = Ints;
+    using Total = int32_t;
+    INLINE Ints add(Ints total, Ints sum, int, int, int64_t) const { return total + sum; }
+};
+
+struct Clipped {
+    using Lanes = Ints;
+    using Total = int32_t;
+    Ints low, high;
+    INLINE Ints add(Ints total, Ints sum, int, int, int64_t) const { return smaller(larger(total + sum, low), high); }
+};
+
+struct Scaled {
+    using Lanes = Floats;
+    using Total = float;
+    const float *x, *w;
+    int64_t pitch;
+    INLINE Floats add(Floats total, Ints sum, int r, int c, int64_t t) const {
+        return total + to_floats(sum) * (all(x[r * pitch + t]) * load<Floats>(w + t * kWidth + c * kLanes));
+    }
+};
+
+// To nearest, ties to even: adding a number whose last bit is the step rounds to the step.
+struct Nearest {
+    Floats smallest, to_magic, highest;
+    INLINE Floats operator()(Floats value) const {
+        const Floats magic = larger((Floats)((Ints)value & 0x7f800000), smallest) * to_magic;
+        return larger(smaller((value + magic) - magic, highest), -highest);
+    }
+};
+
+struct TowardZero {
+    Ints kept;
+    Floats highest;
+    INLINE Floats operator()(Floats value) const {
+        return larger(smaller((Floats)((Ints)value & kept), highest), -highest);
+    }
+};
+
+template <class Round, bool kTwice>
+struct Narrow {
+    using Lanes = Floats;
+    using Total = float;
+    Round round;
+    INLINE Floats add(Floats total, Ints sum, int, int, int64_t) const {
+        return round(total + (kTwice ? round(to_floats(sum)) : to_floats(sum)));
+    }
+};
+
+// Rows of x meet a panel: all tiles of a block of K, of kPairs slots each, or of `pairs` where that is 0.
+template <int kPairs, class Register>
+INLINE void meet(
+    const Register& at, const int32_t* x, const int32_t* w, int64_t tiles, int64_t pairs_a_tile, typename Register::Total* totals,
+    int64_t pitch) {
+    using Lanes = typename Register::Lanes;
+    const int64_t count = kPairs ? kPairs : pairs_a_tile;
+    Lanes total[kRows][kVectors];
+    for (int r = 0; r < kRows; ++r)
+        for (int c = 0; c < kVectors; ++c) total[r][c] = load<Lanes>(totals + r * pitch + c * kLanes);
+    for (int64_t t = 0; t < tiles; ++t) {
+        if constexpr (kPairs == 1) {
+            for (int r = 0; r < kRows; ++r) {
+                const Ints a = all(x[r * kPitch]);
+                for (int c = 0; c < kVectors; ++c)
+                    total[r][c] = at.add(total[r][c], pairs(a, load<Ints>(w + c * kLanes)), r, c, t);
+            }
+        } else {
+            Ints sum[kRows][kVectors] = {};
+            for (int64_t j = 0; j < count; ++j)
+                for (int r = 0; r < kRows; ++r) {
+                    const Ints a = all(x[r * kPitch + j]);
+                    for (int c = 0; c < kVectors; ++c) sum[r][c] += pairs(a, load<Ints>(w + j * kWidth + c * kLanes));
+                }
+            for (int r = 0; r < kRows; ++r)
+                for (int c = 0; c < kVectors; ++c) total[r][c] = at.add(total[r][c], sum[r][c], r, c, t);
+        }
+        x += count;
+        w += count * kWidth;
+    }
+    for (int r = 0; r < kRows; ++r)
+        for (int c = 0; c < kVectors; ++c) store(totals + r * pitch + c * kLanes, total[r][c]);
+}
+
+// The same for short lanes that saturate.
+INLINE void meet(const int32_t* x, const int32_t* w, int64_t slots, int16_t* totals, int64_t pitch) {
+    constexpr int kShorts = 2 * kLanes;
+    Shorts total[kRows][kVectors];
+    for (int r = 0; r < kRows; ++r)
+        for (int c = 0; c < kVectors; ++c) total[r][c] = load<Shorts>(totals + r * pitch + c * kShorts);
+    for (int64_t i = 0; i < slots; ++i)
+        for (int r = 0; r < kRows; ++r) {
+            const Shorts a = (Shorts)all(x[r * kPitch + i]);
+            for (int c = 0; c < kVectors; ++c)
+                total[r][c] = add_saturating(total[r][c], times(a, load<Shorts>(w + i * kWidth + c * kLanes)));
+        }
+    for (int r = 0; r < kRows; ++r)
+        for (int c = 0; c < kVectors; ++c) store(totals + r * pitch + c * kShorts, total[r][c]);
+}
+
+// Rows of x as slots, for one block of K; those beyond the last are zero.
+struct Rows {
+    const Products& p;
+    int64_t first, count, padded;
+    void fill(const Cut& cut, int64_t start, int64_t slots, int32_t* packed) const {
+        for (int64_t r = 0; r < padded; ++r) {
+            int32_t* to = packed + r * kPitch;
+            if (r < count) fill_slots(p.x + (first + r) * p.x_pitch, p.k, cut, start, slots, static_cast<float>(p.x_by), to);
+            else std::fill(to, to + slots, 0);
+        }
+    }
+};
+
+// Calls meet(x, w, first slot, slots, row, panel) for all panels that are wanted.
+template <class Wanted, class Meet>
+INLINE void for_all_panels(const Rows& rows, const Cut& cut, int64_t panels, const std::vector<int32_t>& weights, int32_t* x, Wanted wanted, Meet meet) {
+    for (int64_t start = 0; start < cut.slots; start += cut.depth) {
+        const int64_t slots = std::min(cut.depth, cut.slots - start);
+        rows.fill(cut, start, slots, x);
+        if (rows.p.kind == kSaturate && cut.tile == 1)
+            for (int64_t r = 0; r < rows.padded; ++r)
+                for (int64_t i = 0; i < slots; ++i) x[r * kPitch + i] = slot_of(x[r * kPitch + i], x[r * kPitch + i]);
+        for (int64_t panel = 0; panel < panels; ++panel) {
+            if (!wanted(panel)) continue;
+            const int32_t* w = weights.data() + (start * panels + panel * slots) * kWidth;
+            for (int64_t r = 0; r < rows.padded; r += kRows) meet(x + r * kPitch, w, start, slots, r, panel);
+        }
+    }
+}
+
+const auto kEvery = [](int64_t) { return true; };
+
+template <int kPairs, class Make>
+void add_up(const Rows& rows, const PackedWeights& weights, int32_t* x, Make make, typename decltype(make(0, 0, 0))::Total* totals, int64_t pitch) {
+    const Cut cut = stepped_cut(rows.p);
+    for_all_panels(rows, cut, pitch / kWidth, weights.stepped, x, kEvery,
+        [&](const int32_t* at, const int32_t* w, int64_t start, int64_t slots, int64_t r, int64_t panel) {
+            const auto reg = make(start / cut.slots_a_tile, r, panel);
+            meet<kPairs>(reg, at, w, slots / cut.slots_a_tile, cut.slots_a_tile, totals + r * pitch + panel * kWidth, pitch);
+        });
+}
+
+// With loops of fixed length for the tiles that are common.
+template <class Make>
+void add_tiles(const Rows& rows, const PackedWeights& weights, int32_t* x, Make make, typename decltype(make(0, 0, 0))::Total* totals, int64_t pitch) {
+    switch (stepped_cut(rows.p).slots_a_tile) {
+        case 1: return add_up<1>(rows, weights, x, make, totals, pitch);
+        case 8: return add_up<8>(rows, weights, x, make, totals, pitch);
+        case 16: return add_up<16>(rows, weights, x, make, totals, pitch);
+        default: return add_up<0>(rows, weights, x, make, totals, pitch);
+    }
+}
+
+template <class Round>
+void add_rounded(const Rows& rows, const PackedWeights& weights, int32_t* x, const Round& round, float* totals, int64_t pitch) {
+    if (rows.p.rounds_twice)
+        add_tiles(rows, weights, x, [&](int64_t, int64_t, int64_t) { return Narrow<Round, true>{round}; }, totals, pitch);
+    else
+        add_tiles(rows, weights, x, [&](int64_t, int64_t, int64_t) { return Narrow<Round, false>{round}; }, totals, pitch);
+}
+
+void add_saturating(const Rows& rows, const PackedWeights& weights, int32_t* x, int16_t* totals, int64_t pitch) {
+    for_all_panels(rows, stepped_cut(rows.p), pitch / (2 * kWidth), weights.stepped, x, kEvery,
+        [&](const int32_t* at, const int32_t* w, int64_t, int64_t slots, int64_t r, int64_t panel) {
+            meet(at, w, slots, totals + r * pitch + panel * 2 * kWidth, pitch);
+        });
+}
+
+// Exact sums of the panels that hold a sum that was ever clipped, and how many of those differ from the register's.
+template <class Total>
+int64_t count_clipped(const Rows& rows, const PackedWeights& weights, int32_t* x, const Total* totals, int64_t pitch, std::vector<int32_t>& exact) {
+    const Products& p = rows.p;
+    const int32_t mask = (1 << p.spare_bits) - 1;
+    const int64_t panels = parts_of(p.n, kWidth);
+    std::vector<char> is_clipped(panels);
+    bool is_any = false;
+    for (int64_t panel = 0; panel < panels; ++panel) {
+        int32_t different = p.spare_bits < 2;
+        const int64_t end = std::min((panel + 1) * kWidth, p.n);
+        for (int64_t r = 0; r < rows.count && !different; ++r)
+            for (int64_t c = panel * kWidth; c < end; ++c) different |= (totals[r * pitch + c] & mask) ^ 1;
+        is_any |= is_clipped[panel] = different != 0;
+    }
+    if (!is_any) return 0;
+    const int64_t width = panels * kWidth;
+    exact.assign(rows.padded * width, 0);
+    for_all_panels(rows, pairs_cut(p), panels, weights.pairs, x, [&](int64_t panel) { return is_clipped[panel]; },
+        [&](const int32_t* at, const int32_t* w, int64_t, int64_t slots, int64_t r, int64_t panel) {
+            meet<1>(Wide(), at, w, slots, 1, exact.data() + r * width + panel * kWidth, width);
+        });
+    int64_t overflows = 0;
+    for (int64_t panel = 0; panel < panels; ++panel) {
+        const int64_t end = is_clipped[panel] ? std::min((panel + 1) * kWidth, p.n) : 0;
+        for (int64_t r = 0; r < rows.count; ++r)
+            for (int64_t c = panel * kWidth; c < end; ++c)
+                overflows += (totals[r * pitch + c] >> p.spare_bits) != exact[r * width + c];
+    }
+    return overflows;
+}
+
+// What is read from a register of some bits that holds this sum modulo its size; and whether it had to wrap.
+struct Wrap {
+    int64_t low, size, half, slope;
+    explicit Wrap(const Products& p) : low(p.low), size(p.high - p.low + 1), half(-p.low), slope(p.slope) {}
+    INLINE int64_t read(int32_t sum, int64_t& overflows) const {
+        int64_t held = (sum - low) % size;
+        held += (held < 0 ? size : 0) + low;
+        if (!slope) {
+            overflows += held != sum;
+            return held;
+        }
+        const int64_t magnitude = held < 0 ? -held : held, folded = std::min(magnitude, slope * (half - magnitude));
+        const int64_t found = held < 0 ? -folded : folded;
+        overflows += found != sum;
+        return found;
+    }
+    // The same for powers of two, without a branch.
+    INLINE int32_t wrapped(int32_t sum) const {
+        const uint32_t mask = static_cast<uint32_t>(size - 1), from = static_cast<uint32_t>(low);
+        return static_cast<int32_t>(((static_cast<uint32_t>(sum) - from) & mask) + from);
+    }
+};
+
+void wrap(const Products& p, int32_t* totals, int64_t count, int64_t& overflows) {
+    const Wrap wrap(p);
+    if (!p.slope && (wrap.size & (wrap.size - 1)) == 0 && wrap.size <= int64_t{1} << 31) {
+        int32_t outside = 0;
+        for (int64_t c = 0; c < count; ++c) {
+            const int32_t held = wrap.wrapped(totals[c]);
+            outside += held != totals[c];
+            totals[c] = held;
+        }
+        overflows += outside;
+    } else {
+        for (int64_t c = 0; c < count; ++c) totals[c] = static_cast<int32_t>(wrap.read(totals[c], overflows));
+    }
+}
+
+template <class Total>
+void write(const Products& p, int64_t row, const Total* totals, const double* w_outside) {
+    const double outside = p.x_outside[row], unit = p.unit;
+    double* out = p.out + row * p.out_pitch;
+    if (p.columns) {
+        for (int64_t c = 0; c < p.n; ++c) out[p.columns[c]] = totals[c] * unit * outside * w_outside[c];
+    } else {
+        for (int64_t c = 0; c < p.n; ++c) out[c] = totals[c] * unit * outside * w_outside[c];
+    }
+}
+
+// One row's registers to `out`.
+template <class Total>
+void write_shifted(const Products& p, int64_t row, Total* totals, const double* w_outside) {
+    for (int64_t c = 0; c < p.n; ++c) totals[c] = static_cast<Total>(totals[c] >> p.spare_bits);
+    write(p, row, totals, w_outside);
+}
+
+int64_t multiply_rows(const Products& p, const PackedWeights& weights, int64_t first, int64_t last) {
+    const int64_t pitch = parts_of(p.n, panel_columns(p)) * panel_columns(p), tiles = parts_of(p.k, p.tile);
+    std::vector<int32_t> x(kBlockRows * kPitch), ints, exact;
+    std::vector<int16_t> shorts;
+    std::vector<float> floats, scales;
+    std::vector<double> w_outside(p.n);
+    for (int64_t c = 0; c < p.n; ++c) w_outside[c] = p.w_outside[row_of(p, c)];
+    int64_t overflows = 0;
+    for (int64_t row = first; row < last; row += kBlockRows) {
+        const int64_t count = std::min<int64_t>(kBlockRows, last - row);
+        const Rows rows{p, row, count, parts_of(count, kRows) * kRows};
+        const int64_t size = rows.padded * pitch;
+        if (p.kind == kSaturate) {
+            shorts.assign(size, p.spare_bits >= 2);
+            add_saturating(rows, weights, x.data(), shorts.data(), pitch);
+            overflows += count_clipped(rows, weights, x.data(), shorts.data(), pitch, exact);
+            for (int64_t r = 0; r < count; ++r) write_shifted(p, row + r, shorts.data() + r * pitch, w_outside.data());
+        } else if (p.kind == kClip) {
+            ints.assign(size, p.spare_bits >= 2);
+            const int32_t low = static_cast<int32_t>(p.low * (1 << p.spare_bits));
+            const int32_t high = static_cast<int32_t>((p.high + 1) * (1 << p.spare_bits) - 1);
+            const Clipped clipped{all(low), all(high)};
+            add_tiles(rows, weights, x.data(), [&](int64_t, int64_t, int64_t) { return clipped; }, ints.data(), pitch);
+            overflows += count_clipped(rows, weights, x.data(), ints.data(), pitch, exact);
+            for (int64_t r = 0; r < count; ++r) write_shifted(p, row + r, ints.data() + r * pitch, w_outside.data());
+        } else if (p.kind == kExact) {
+            ints.assign(size, 0);
+            add_up<1>(rows, weights, x.data(), [](int64_t, int64_t, int64_t) { return Wide(); }, ints.data(), pitch);
+            for (int64_t r = 0; r < count; ++r) {
+                if (p.wraps) wrap(p, ints.data() + r * pitch, p.n, overflows);
+                write(p, row + r, ints.data() + r * pitch, w_outside.data());
+            }
+        } else {
+            floats.assign(size, 0.0f);
+            if (p.kind == kScaled) {
+                scales.assign(rows.padded * tiles, 1.0f);
+                if (p.x_inside) std::copy(p.x_inside + row * tiles, p.x_inside + (row + count) * tiles, scales.begin());
+                const float *xs = scales.data(), *ws = weights.scales.data();
+                add_tiles(rows, weights, x.data(), [=](int64_t t, int64_t r, int64_t panel) {
+                    return Scaled{xs + r * tiles + t, ws + (panel * tiles + t) * kWidth, tiles};
+                }, floats.data(), pitch);
+            } else if (p.rounding == 0) {
+                const float smallest = static_cast<float>(int64_t{1} << p.smallest_exponent);
+                const float magic = 1.5f * static_cast<float>(1 << (23 - p.mantissa_bits));
+                add_rounded(rows, weights, x.data(), Nearest{all(smallest), all(magic), all(p.highest)}, floats.data(), pitch);
+            } else {
+                const Ints kept = all(~((1 << (23 - p.mantissa_bits)) - 1));
+                add_rounded(rows, weights, x.data(), TowardZero{kept, all(p.highest)}, floats.data(), pitch);
+            }
+            for (int64_t r = 0; r < count; ++r) write(p, row + r, floats.data() + r * pitch, w_outside.data());
+        }
+    }
+    return overflows;
+}
+
+}  // namespace
+
+extern const PackedSize packed_size = packed_size_of;
+extern const PackWeights pack_weights = pack;
+extern const Multiply multiply = multiply_rows;
+
+}  // namespace LEVEL

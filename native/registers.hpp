@@ -1,0 +1,49 @@
+// What Python hands over for matrix products whose registers are of some width. kernels/native/registers.py mirrors it.
+#pragma once
+#include "library.hpp"
+
+// How the sums of tiles of K enter a register.
+enum RegisterKind : int32_t {
+    kExact = 0,     // int32 that no sum leaves; `low`, `high` and `slope` say how it is read
+    kSaturate = 1,  // int16, saturating after every product
+    kClip = 2,      // int32, clipped to low ... high after every tile
+    kScaled = 3,    // float32: each tile's sum times the product of the block scales, rounded, and added
+    kFloat = 4,     // a narrow float, in units that float32 counts: rounded after every tile
+};
+
+struct Products {
+    const float *x, *w;                  // [m, x_pitch] and [n of w, w_pitch]: multiples of their units
+    const float *x_inside, *w_inside;    // [m, tiles] and [n of w, tiles]: scales of tiles
+    const double *x_outside, *w_outside; // [m] and [n of w]: they multiply what is written, x's first
+    double* out;                         // [m, out_pitch]
+    const int64_t* columns;              // [n]: rows of w that are columns of out, or null for the first n
+    int64_t m, n, k, x_pitch, w_pitch, out_pitch;
+    int64_t tile;        // elements of K that are summed before they enter the register
+    double x_by, w_by;   // turn elements into integers of 16 bits: one over the units
+    double unit;         // of the products
+    int32_t kind;        // a RegisterKind
+    int32_t spare_bits;  // below the register's integers: 2 tell whether a sum was ever clipped
+    int64_t low, high;   // of an integer register
+    int64_t slope;       // of `Cyclic`, or 0
+    int32_t wraps;
+    int32_t rounding;  // of a narrow float: 0 to nearest, ties to even, 1 toward zero
+    int32_t mantissa_bits, smallest_exponent;
+    int32_t rounds_twice;  // what is added is rounded before
+    float highest;
+};
+
+// The operands as vectors want them, made once for all threads.
+struct PackedWeights {
+    std::vector<int32_t> stepped;  // as they enter the register
+    std::vector<int32_t> pairs;    // two of K together, for exact sums
+    std::vector<float> scales;
+};
+
+using PackWeights = void (*)(const Products&, PackedWeights&, int64_t first_panel, int64_t last_panel);
+using PackedSize = void (*)(const Products&, PackedWeights&, int64_t* panels);
+// Rows of out. Returns how many sums overflow changed.
+using Multiply = int64_t (*)(const Products&, const PackedWeights&, int64_t first_row, int64_t last_row);
+
+KERNEL(PackedSize, packed_size)
+KERNEL(PackWeights, pack_weights)
+KERNEL(Multiply, multiply)

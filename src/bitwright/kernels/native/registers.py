@@ -1,0 +1,288 @@
+"""Matrix products whose sums go through a register, by the native library and equal to the reference bit for bit.
+
+Elements are integers of 16 bits in units of their format's smallest step. Sums of pairs of products in 32 bits are exact
+in any order; registers that saturate, round or scale do so along K, at every product or tile.
+"""
+
+import ctypes
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from bitwright.datapath import Accumulator, Datapath, Overflow
+from bitwright.formats import FLOAT32, Int, Minifloat, Rounding, Table
+from bitwright.kernels.library import library
+from bitwright.kernels.matmul import Stationary, are_tiles_free, significant_bits
+from bitwright.kernels.operand import Operand
+from bitwright.kernels.registers import Rounder
+from bitwright.kernels.rounding import Unsupported
+from bitwright.quantization import Zero
+
+LARGE = 1 << 24
+"""Products from which on a second thread is worth its start."""
+LONGEST_TILE = 512
+EXACT, SATURATE, CLIP, SCALED, FLOAT = range(5)
+
+
+class NativeProducts(ctypes.Structure):
+    """One call's work; mirrors native/registers.hpp."""
+
+    _fields_: ClassVar = [
+        *[(name, ctypes.c_void_p) for name in (
+            "x", "w", "x_inside", "w_inside", "x_outside", "w_outside", "out", "columns"
+        )],
+        *[(name, ctypes.c_int64) for name in ("m", "n", "k", "x_pitch", "w_pitch", "out_pitch", "tile")],
+        *[(name, ctypes.c_double) for name in ("x_by", "w_by", "unit")],
+        *[(name, ctypes.c_int32) for name in ("kind", "spare_bits")],
+        *[(name, ctypes.c_int64) for name in ("low", "high", "slope")],
+        *[(name, ctypes.c_int32) for name in (
+            "wraps", "rounding", "mantissa_bits", "smallest_exponent", "rounds_twice"
+        )],
+        ("highest", ctypes.c_float),
+    ]  # fmt: skip
+
+
+def matmul(datapath: Datapath, x: Operand, w: Stationary) -> tuple[Tensor, int, int]:
+    """As `bitwright.kernels.matmul`. Raises `Unsupported` for what the library does not take."""
+    if x.inside is not None or w.operand.inside is not None:
+        return _scaled(datapath, x, w)
+    job = _Job.of(x, w)
+    if datapath.tile is None:
+        return job.one_sum(datapath), job.overflows, job.m * job.n
+    tile = min(datapath.tile, job.k)
+    sums = job.m * job.n * (-(-job.k // tile) + 1)
+    return job.tiled(datapath, tile), job.overflows, sums
+
+
+def _scaled(datapath: Datapath, x: Operand, w: Stationary) -> tuple[Tensor, int, int]:
+    """Exact sums of blocks, times the product of their scales, in a float32 register."""
+    blocks = {o.elements.shape[1:] for o in (x, w.operand) if o.inside is not None}
+    if len(blocks) > 1:
+        raise Unsupported("blocks of different sizes")
+    count, block = blocks.pop()
+    inner, outer = datapath.inner, datapath.outer
+    if datapath.tile not in (None, block) or datapath.product is not None or inner.readout is not None:
+        raise Unsupported("tiles of a block")
+    if outer.format != FLOAT32 or outer.rounding is not Rounding.NEAREST_EVEN:
+        raise Unsupported(f"an outer accumulator of {outer.format}")
+    job = _Job.of(x, w)
+    bound = job.largest_x * w.block_norm if w.operand.inside is not None else job.largest_x * job.largest_w * block
+    if bound >= 2**24 or not _holds(inner, bound):
+        raise Unsupported("block sums of more than 24 bits, or that leave their register")
+    _require_plain_scales(datapath, x, w.operand)
+    out = job.run(SCALED, tile=block, k=min(job.k, count * block))
+    return out, 0, job.m * job.n * (count + 1)
+
+
+def _require_plain_scales(datapath: Datapath, x: Operand, w: Operand) -> None:
+    """Products of block scales, rounded as the datapath says, are those of float32."""
+    scaled = [(o.quantizer.scales[-1].format, o.inside) for o in (x, w) if o.inside is not None]
+    is_rounded = datapath.scale_product == FLOAT32 and datapath.scale_rounding is Rounding.NEAREST_EVEN
+    bits = sum(significant_bits(f) for f, _ in scaled)
+    if not is_rounded and (datapath.scale_product is not None or bits > 24):
+        raise Unsupported(f"products of scales in {datapath.scale_product}")
+    smallest = largest = 1.0
+    for _, inside in scaled:
+        if inside.numel():
+            low, high = inside.aminmax()
+            low = low if low > 0 else torch.where(inside > 0, inside, torch.inf).amin()
+            smallest, largest = smallest * float(low), largest * float(high)
+    if smallest < 2.0**-90 or largest > 2.0**90:
+        raise Unsupported("scales near the ends of float32")
+
+
+def _holds(register: Accumulator, bound: float) -> bool:
+    """Whether an integer register never overflows, with sums of up to this."""
+    if not register.is_integer:
+        return False
+    return register.range is None or bound <= min(-register.range[0], register.range[1])
+
+
+@dataclass
+class _Job:
+    """Two operands of integers of 16 bits."""
+
+    x: Operand
+    w: Stationary
+    low: float  # lowest and highest element of x that there may be, in units
+    high: float
+    overflows: int = 0
+
+    @staticmethod
+    def of(x: Operand, w: Stationary) -> "_Job":
+        found = library()
+        if found is None or not hasattr(found, "bitwright_products"):
+            raise Unsupported("a product without the native library")
+        if any(t.device.type != "cpu" or t.dtype != torch.float32 for t in (x.elements, w.operand.elements)):
+            raise Unsupported(f"{x.elements.dtype} on {x.elements.device.type}")
+        job = _Job(x, w, *_extremes(x))
+        if max(job.largest_x, job.largest_w) > 32767 or not job.m * job.n or not job.k:
+            raise Unsupported("elements of more than 16 bits, or none")
+        return job
+
+    @property
+    def m(self) -> int:
+        return self.x.rows
+
+    @property
+    def n(self) -> int:
+        return self.w.operand.rows
+
+    @property
+    def k(self) -> int:
+        return min(self.x.k, self.w.operand.k)
+
+    @property
+    def largest_x(self) -> float:
+        return max(-self.low, self.high)
+
+    @property
+    def largest_w(self) -> float:
+        return self.w.operand.largest
+
+    def one_sum(self, datapath: Datapath) -> Tensor:
+        inner = datapath.inner
+        bound = self.largest_x * self.w.norm
+        if inner.is_integer and bound >= 2**31:
+            raise Unsupported("sums of more than 32 bits")
+        if not inner.is_integer:
+            return self._rounded(datapath, inner, 1)
+        if inner.readout is None and (_holds(inner, bound) or self._is_in_range(inner)):
+            return self.run(EXACT)
+        if inner.overflow is Overflow.WRAP:
+            return self._wrapped(inner)
+        if inner.overflow is Overflow.SATURATE:
+            return self._saturated(inner, 1)
+        raise Unsupported("a promise that may be broken")
+
+    def tiled(self, datapath: Datapath, tile: int) -> Tensor:
+        """Exact sums of tiles in an outer register."""
+        inner, outer = datapath.inner, datapath.outer
+        is_plain = datapath.scale_product in (None, FLOAT32) and datapath.product is None and inner.readout is None
+        bound = self.largest_x * self.w.norm
+        if not is_plain or bound >= 2**31 or not inner.is_integer:
+            raise Unsupported("registers of tiles")
+        if are_tiles_free(datapath, self.x, self.w):
+            return self.run(EXACT)
+        if not _holds(inner, self.largest_x * max(self.w.norms_of_signs(tile))):
+            raise Unsupported("a register that tiles leave")
+        if not outer.is_integer:
+            return self._rounded(datapath, outer, tile)
+        if outer.overflow is Overflow.WRAP:
+            return self._wrapped(outer)
+        if outer.overflow is Overflow.SATURATE:
+            return self._saturated(outer, tile)
+        raise Unsupported("a promise that may be broken")
+
+    def _is_in_range(self, register: Accumulator) -> bool:
+        return bool(self._fits(register).all())
+
+    def _fits(self, register: Accumulator) -> Tensor:
+        """Whether each row of w keeps all partial sums inside the register [n]."""
+        assert register.range is not None, "a limited register"
+        positive, negative = self.w.norms_of_rows
+        highest = positive * self.high - negative * self.low
+        lowest = positive * self.low - negative * self.high
+        return (lowest >= register.range[0]) & (highest <= register.range[1])
+
+    def _wrapped(self, register: Accumulator) -> Tensor:
+        assert register.range is not None, "a limited register"
+        low, high = register.range
+        if high >= 2**31 or (register.readout is not None and register.readout.slope >= 2**20):
+            raise Unsupported("a register of more than 32 bits")
+        slope = 0 if register.readout is None else register.readout.slope
+        return self.run(EXACT, wraps=1, low=low, high=high, slope=slope)
+
+    def _saturated(self, register: Accumulator, tile: int) -> Tensor:
+        """Outputs that no input can bring out of range are exact sums; the others are stepped."""
+        assert register.range is not None, "a limited register"
+        fits = self._fits(register)
+        stepped, exact = torch.nonzero(~fits).flatten(), torch.nonzero(fits).flatten()
+        settings = self._stepping(register, tile)
+        out = torch.empty(self.m, self.n, dtype=torch.float64)
+        if len(exact):
+            self.run(EXACT, out=out, columns=exact)
+        return self.run(**settings, tile=tile, out=out, columns=stepped if len(exact) else None)
+
+    def _stepping(self, register: Accumulator, tile: int) -> dict[str, int]:
+        assert register.range is not None, "a limited register"
+        low, high = register.range
+        bits, product = (high - low).bit_length(), self.largest_x * self.largest_w
+        is_twos_complement = low == -high - 1
+        if tile == 1 and bits <= 16 and is_twos_complement and product <= high:
+            return {"kind": SATURATE, "spare_bits": 16 - bits, "low": low, "high": high}
+        if tile > LONGEST_TILE:
+            raise Unsupported(f"tiles of {tile}")
+        largest = max(-low, high) + product * tile
+        for spare in (2, 0):  # two bits below tell whether a sum was ever clipped
+            if largest * 2**spare < 2**31 and self.largest_w * 2**spare < 2**15:
+                return {"kind": CLIP, "spare_bits": spare, "low": low, "high": high}
+        raise Unsupported("a register of more than 32 bits")
+
+    def _rounded(self, datapath: Datapath, register: Accumulator, tile: int) -> Tensor:
+        """A narrow float register that float32 steps exactly, as all its values are whole numbers of units."""
+        rounder = Rounder.of(register.format, register.rounding, self.x.unit + self.w.operand.unit)
+        is_nearest = register.rounding is Rounding.NEAREST_EVEN
+        is_rounded_twice = tile > 1 or datapath.product == register.format
+        if not (is_nearest or register.rounding is Rounding.TOWARD_ZERO) or tile > LONGEST_TILE:
+            raise Unsupported(f"a register of {register.format}")
+        if not is_rounded_twice and datapath.product is not None:
+            raise Unsupported(f"products in {datapath.product}")
+        # rounding to nearest moves a sum by no more than its addend, as the register's old value is representable
+        growth = (4 if is_rounded_twice else 2) * self.largest_x * self.w.norm
+        if not (rounder.is_whole and rounder.fits_float32 and growth < 2**24):
+            raise Unsupported("sums of more than 24 bits")
+        smallest = max(rounder.smallest_exponent, 0)
+        if not is_nearest and smallest > rounder.mantissa_bits:
+            raise Unsupported("steps of more than a unit that are cut off")
+        return self.run(
+            FLOAT, tile=tile, rounding=int(not is_nearest), mantissa_bits=rounder.mantissa_bits,
+            smallest_exponent=smallest, highest=min(rounder.highest, 3e38), rounds_twice=int(is_rounded_twice),
+        )  # fmt: skip
+
+    def run(
+        self, kind: int, *, tile: int = 2, k: int | None = None, out: Tensor | None = None,
+        columns: Tensor | None = None, **more: float,
+    ) -> Tensor:  # fmt: skip
+        """One call of the library."""
+        operand = self.w.operand
+        out = torch.empty(self.m, self.n, dtype=torch.float64) if out is None else out
+        x, w = _rows(self.x.flat()), _rows(operand.flat())
+        outside = [o.outside.double().contiguous() for o in (self.x, operand)]
+        inside = [None if o.inside is None else o.inside.float().contiguous() for o in (self.x, operand)]
+        k = self.k if k is None else k
+        units = [2.0**o.unit for o in (self.x, operand)]
+        n = self.n if columns is None else len(columns)
+        job = NativeProducts(
+            x=x.data_ptr(), w=w.data_ptr(), x_inside=_pointer(inside[0]), w_inside=_pointer(inside[1]),
+            x_outside=outside[0].data_ptr(), w_outside=outside[1].data_ptr(), out=out.data_ptr(),
+            columns=_pointer(columns), m=self.m, n=n, k=k, x_pitch=x.stride(0), w_pitch=w.stride(0), out_pitch=self.n,
+            tile=tile, x_by=1 / units[0], w_by=1 / units[1], unit=units[0] * units[1], kind=kind, **more,
+        )  # fmt: skip
+        threads = torch.get_num_threads() if self.m * n * k >= LARGE else 1
+        found = library()
+        assert found is not None, "asked before"
+        overflows = found.bitwright_products(ctypes.byref(job), threads)
+        if overflows < 0:
+            raise MemoryError(f"no memory for the product of {self.m} by {n} rows of {k}")
+        self.overflows += overflows
+        return out
+
+
+def _extremes(x: Operand) -> tuple[float, float]:
+    """Lowest and highest element, zero among them, in units: by the format alone where that bounds them."""
+    if x.quantizer.zero is not Zero.FIXED or not isinstance(x.quantizer.format, Int | Minifloat | Table):
+        return x.extremes
+    bounds = x.quantizer.format.bounds()
+    return min(bounds.lowest, 0.0) * 2.0**-x.unit, max(bounds.highest, 0.0) * 2.0**-x.unit
+
+
+def _rows(matrix: Tensor) -> Tensor:
+    """The same with the elements of a row side by side."""
+    return matrix if matrix.stride(1) == 1 else matrix.contiguous()
+
+
+def _pointer(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
