@@ -6,16 +6,28 @@
 // Of the structure that callers fill.
 EXPORT int64_t bitwright_products_size() { return sizeof(Products); }
 
-// Sums that overflow changed, or -1 where memory runs out.
-EXPORT int64_t bitwright_products(const Products* products, int32_t threads) try {
-    const Products& p = *products;
-    PackedWeights weights;
+// Words of 32 bits that the weights take when packed.
+EXPORT int64_t bitwright_packed_size(const Products* products) {
     int64_t panels = 0;
-    BEST(packed_size)(p, weights, &panels);
-    in_parts(panels, threads, [&](int64_t first, int64_t last) { BEST(pack_weights)(p, weights, first, last); });
+    return BEST(packed_size)(*products, &panels);
+}
+
+EXPORT void bitwright_pack(const Products* products, int32_t* packed, int32_t threads) {
+    int64_t panels = 0;
+    BEST(packed_size)(*products, &panels);
+    in_parts(panels, threads, [&](int64_t first, int64_t last) { BEST(pack_weights)(*products, packed, first, last); });
+}
+
+// Sums that overflow changed, or -1 where memory runs out.
+EXPORT int64_t bitwright_multiply(const Products* products, int32_t threads) {
     std::atomic<int64_t> overflows{0};
-    in_parts(p.m, threads, [&](int64_t first, int64_t last) { overflows += BEST(multiply)(p, weights, first, last); });
-    return overflows;
-} catch (const std::bad_alloc&) {
-    return -1;
+    std::atomic<bool> is_full{false};
+    in_parts(products->m, threads, [&](int64_t first, int64_t last) {
+        try {
+            overflows += BEST(multiply)(*products, first, last);
+        } catch (const std::bad_alloc&) {
+            is_full = true;
+        }
+    });
+    return is_full ? -1 : overflows.load();
 }

@@ -17,6 +17,7 @@ struct Products {
     const double *x_outside, *w_outside; // [m] and [n of w]: they multiply what is written, x's first
     double* out;                         // [m, out_pitch]
     const int64_t* columns;              // [n]: rows of w that are columns of out, or null for the first n
+    const int32_t *packed, *pairs;       // w as `pack` leaves it for this kind, and for kExact where sums are counted
     int64_t m, n, k, x_pitch, w_pitch, out_pitch;
     int64_t tile;        // elements of K that are summed before they enter the register
     double x_by, w_by;   // turn elements into integers of 16 bits: one over the units
@@ -32,17 +33,11 @@ struct Products {
     float highest;
 };
 
-// The operands as vectors want them, made once for all threads.
-struct PackedWeights {
-    std::vector<int32_t> stepped;  // as they enter the register
-    std::vector<int32_t> pairs;    // two of K together, for exact sums
-    std::vector<float> scales;
-};
-
-using PackWeights = void (*)(const Products&, PackedWeights&, int64_t first_panel, int64_t last_panel);
-using PackedSize = void (*)(const Products&, PackedWeights&, int64_t* panels);
+// Words that w takes when it is packed, and its panels. Where they lie depends on the level of instructions.
+using PackedSize = int64_t (*)(const Products&, int64_t* panels);
+using PackWeights = void (*)(const Products&, int32_t* packed, int64_t first_panel, int64_t last_panel);
 // Rows of out. Returns how many sums overflow changed.
-using Multiply = int64_t (*)(const Products&, const PackedWeights&, int64_t first_row, int64_t last_row);
+using Multiply = int64_t (*)(const Products&, int64_t first_row, int64_t last_row);
 
 KERNEL(PackedSize, packed_size)
 KERNEL(PackWeights, pack_weights)

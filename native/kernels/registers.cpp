@@ -18,22 +18,26 @@ constexpr int kRows = 8;  // of x that meet a panel together
 #else
 constexpr int kRows = 6;
 #endif
-constexpr int kBlockRows = 96, kDepth = 256, kPitch = kDepth + 8;  // slots that stay in cache, and where rows start
+constexpr int kDepth = 256, kPitch = kDepth + 8;  // slots that stay in cache, and where rows start
+constexpr int64_t kBlock = 1 << 16;                // registers that stay in cache
 
 int64_t parts_of(int64_t whole, int64_t part) { return (whole + part - 1) / part; }
 
 // How K is cut: `pairs` of slots to a tile, or slots of one element.
 struct Cut {
     int64_t tile, slots_a_tile, slots, depth;
-    Cut(int64_t k, int64_t of_tile)
+    bool is_twice;  // a single element fills both halves of its slot
+    Cut(int64_t k, int64_t of_tile, bool twice = false)
         : tile(of_tile), slots_a_tile((of_tile + 1) / 2), slots(parts_of(k, of_tile) * slots_a_tile),
-          depth(kDepth / slots_a_tile * slots_a_tile) {}
+          depth(kDepth / slots_a_tile * slots_a_tile), is_twice(twice) {}
 };
 
-Cut stepped_cut(const Products& p) { return Cut(p.k, p.kind == kExact ? 2 : p.kind == kSaturate ? 1 : p.tile); }
+bool is_stepped_in_pairs(const Products& p) { return p.kind == kExact || (p.kind == kClip && p.tile == 1); }
+Cut stepped_cut(const Products& p) {
+    return p.kind == kSaturate ? Cut(p.k, 1, true) : Cut(p.k, is_stepped_in_pairs(p) ? 2 : p.tile);
+}
 Cut pairs_cut(const Products& p) { return Cut(p.k, 2); }
 int64_t panel_columns(const Products& p) { return p.kind == kSaturate ? 2 * kWidth : kWidth; }
-bool may_count(const Products& p) { return p.kind == kSaturate || p.kind == kClip; }
 int64_t row_of(const Products& p, int64_t column) { return p.columns ? p.columns[column] : column; }
 
 INLINE int32_t slot_of(int32_t low, int32_t high) {
@@ -42,6 +46,7 @@ INLINE int32_t slot_of(int32_t low, int32_t high) {
 
 // Slots [first, first + count) of a row: elements times `by`, which are integers.
 void fill_slots(const float* __restrict row, int64_t k, const Cut& cut, int64_t first, int64_t count, float by, int32_t* __restrict slots) {
+    const bool is_twice = cut.is_twice;
     if (cut.tile % 2 == 0) {
         const int64_t start = 2 * first, whole = std::max<int64_t>(std::min(count, (k - start) / 2), 0);
         for (int64_t i = 0; i < whole; ++i)
@@ -49,7 +54,10 @@ void fill_slots(const float* __restrict row, int64_t k, const Cut& cut, int64_t 
         std::fill(slots + whole, slots + count, 0);
         if (whole < count && start + 2 * whole < k) slots[whole] = slot_of(static_cast<int32_t>(row[start + 2 * whole] * by), 0);
     } else if (cut.tile == 1) {
-        for (int64_t i = 0; i < count; ++i) slots[i] = slot_of(static_cast<int32_t>(row[first + i] * by), 0);
+        for (int64_t i = 0; i < count; ++i) {
+            const int32_t value = static_cast<int32_t>(row[first + i] * by);
+            slots[i] = slot_of(value, is_twice ? value : 0);
+        }
     } else {
         for (int64_t slot = 0; slot < count; ++slot) {
             const int64_t tile = (first + slot) / cut.slots_a_tile, within = 2 * ((first + slot) % cut.slots_a_tile);
@@ -61,17 +69,18 @@ void fill_slots(const float* __restrict row, int64_t k, const Cut& cut, int64_t 
     }
 }
 
-void packed_size_of(const Products& p, PackedWeights& weights, int64_t* panels) {
+// Weights in panels, [K in blocks][panel][slot][kWidth]; then the scales of tiles, [panel][tile][kWidth].
+int64_t packed_words(const Products& p, int64_t* panels) {
     *panels = parts_of(p.n, panel_columns(p));
-    weights.stepped.resize(*panels * stepped_cut(p).slots * kWidth);
-    if (may_count(p)) weights.pairs.resize(parts_of(p.n, kWidth) * pairs_cut(p).slots * kWidth);
-    if (p.kind == kScaled) weights.scales.resize(*panels * parts_of(p.k, p.tile) * kWidth);
+    return *panels * kWidth * (stepped_cut(p).slots + (p.kind == kScaled ? parts_of(p.k, p.tile) : 0));
 }
 
-// One panel: [K in blocks][panel][slot][kWidth], short lanes where the register has them.
-void pack_panel(const Products& p, const Cut& cut, bool is_short, float by, int64_t panel, int64_t panels, int32_t* packed) {
+void pack_panel(const Products& p, int64_t panel, int64_t panels, int32_t* packed) {
     int32_t slots[kDepth];
-    const int64_t columns = is_short ? 2 * kWidth : kWidth;
+    const Cut cut = stepped_cut(p);
+    const bool is_short = p.kind == kSaturate;
+    const int64_t columns = panel_columns(p);
+    const float by = static_cast<float>(p.w_by * (1 << p.spare_bits));
     for (int64_t start = 0; start < cut.slots; start += cut.depth) {
         const int64_t count = std::min(cut.depth, cut.slots - start);
         int32_t* to = packed + (start * panels + panel * count) * kWidth;
@@ -92,25 +101,22 @@ void pack_panel(const Products& p, const Cut& cut, bool is_short, float by, int6
     }
 }
 
-void pack(const Products& p, PackedWeights& weights, int64_t first, int64_t last) {
-    const bool is_short = p.kind == kSaturate;
-    const int64_t panels = parts_of(p.n, panel_columns(p)), pair_panels = parts_of(p.n, kWidth);
+void pack_scales(const Products& p, int64_t panel, int32_t* packed) {
     const int64_t tiles = parts_of(p.k, p.tile);
-    const float by = static_cast<float>(p.w_by);
+    for (int64_t c = 0; c < kWidth; ++c) {
+        const int64_t column = panel * kWidth + c;
+        for (int64_t t = 0; t < tiles; ++t) {
+            const float scale = column >= p.n ? 0.0f : p.w_inside ? p.w_inside[row_of(p, column) * tiles + t] : 1.0f;
+            std::memcpy(packed + (panel * tiles + t) * kWidth + c, &scale, sizeof scale);
+        }
+    }
+}
+
+void pack(const Products& p, int32_t* packed, int64_t first, int64_t last) {
+    const int64_t panels = parts_of(p.n, panel_columns(p));
     for (int64_t panel = first; panel < last; ++panel) {
-        pack_panel(p, stepped_cut(p), is_short, by * static_cast<float>(1 << p.spare_bits), panel, panels, weights.stepped.data());
-        if (may_count(p)) {
-            const int64_t end = is_short ? std::min(2 * panel + 2, pair_panels) : panel + 1;
-            for (int64_t i = is_short ? 2 * panel : panel; i < end; ++i)
-                pack_panel(p, pairs_cut(p), false, by, i, pair_panels, weights.pairs.data());
-        }
-        if (p.kind != kScaled) continue;
-        for (int64_t c = 0; c < kWidth; ++c) {
-            const int64_t column = panel * kWidth + c;
-            float* to = weights.scales.data() + panel * tiles * kWidth + c;
-            for (int64_t t = 0; t < tiles; ++t)
-                to[t * kWidth] = column >= p.n ? 0.0f : p.w_inside ? p.w_inside[row_of(p, column) * tiles + t] : 1.0f;
-        }
+        pack_panel(p, panel, panels, packed);
+        if (p.kind == kScaled) pack_scales(p, panel, packed + panels * stepped_cut(p).slots * kWidth);
     }
 }
 
@@ -131,7 +137,8 @@ struct Clipped {
 struct Scaled {
     using Lanes = Floats;
     using Total = float;
-    const float *x, *w;
+    const float* x;
+    const int32_t* w;
     int64_t pitch;
     INLINE Floats add(Floats total, Ints sum, int r, int c, int64_t t) const {
         return total + to_floats(sum) * (all(x[r * pitch + t]) * load<Floats>(w + t * kWidth + c * kLanes));
@@ -165,8 +172,9 @@ struct Narrow {
     }
 };
 
-// Rows of x meet a panel: all tiles of a block of K, of kPairs slots each, or of `pairs` where that is 0.
-template <int kPairs, class Register>
+// Rows of x meet a panel: all tiles of a block of K, of kPairs slots each, or of `pairs_a_tile` where that is 0. Halves of
+// a slot are tiles of their own where kHalves.
+template <int kPairs, bool kHalves = false, class Register>
 INLINE void meet(
     const Register& at, const int32_t* x, const int32_t* w, int64_t tiles, int64_t pairs_a_tile, typename Register::Total* totals,
     int64_t pitch) {
@@ -179,8 +187,15 @@ INLINE void meet(
         if constexpr (kPairs == 1) {
             for (int r = 0; r < kRows; ++r) {
                 const Ints a = all(x[r * kPitch]);
-                for (int c = 0; c < kVectors; ++c)
-                    total[r][c] = at.add(total[r][c], pairs(a, load<Ints>(w + c * kLanes)), r, c, t);
+                for (int c = 0; c < kVectors; ++c) {
+                    const Ints b = load<Ints>(w + c * kLanes);
+                    if constexpr (kHalves) {
+                        total[r][c] = at.add(total[r][c], pairs(a & 0xffff, b), r, c, t);
+                        total[r][c] = at.add(total[r][c], pairs(a & ~0xffff, b), r, c, t);
+                    } else {
+                        total[r][c] = at.add(total[r][c], pairs(a, b), r, c, t);
+                    }
+                }
             }
         } else {
             Ints sum[kRows][kVectors] = {};
@@ -230,16 +245,13 @@ struct Rows {
 
 // Calls meet(x, w, first slot, slots, row, panel) for all panels that are wanted.
 template <class Wanted, class Meet>
-INLINE void for_all_panels(const Rows& rows, const Cut& cut, int64_t panels, const std::vector<int32_t>& weights, int32_t* x, Wanted wanted, Meet meet) {
+INLINE void for_all_panels(const Rows& rows, const Cut& cut, int64_t panels, const int32_t* weights, int32_t* x, Wanted wanted, Meet meet) {
     for (int64_t start = 0; start < cut.slots; start += cut.depth) {
         const int64_t slots = std::min(cut.depth, cut.slots - start);
         rows.fill(cut, start, slots, x);
-        if (rows.p.kind == kSaturate && cut.tile == 1)
-            for (int64_t r = 0; r < rows.padded; ++r)
-                for (int64_t i = 0; i < slots; ++i) x[r * kPitch + i] = slot_of(x[r * kPitch + i], x[r * kPitch + i]);
         for (int64_t panel = 0; panel < panels; ++panel) {
             if (!wanted(panel)) continue;
-            const int32_t* w = weights.data() + (start * panels + panel * slots) * kWidth;
+            const int32_t* w = weights + (start * panels + panel * slots) * kWidth;
             for (int64_t r = 0; r < rows.padded; r += kRows) meet(x + r * kPitch, w, start, slots, r, panel);
         }
     }
@@ -247,37 +259,37 @@ INLINE void for_all_panels(const Rows& rows, const Cut& cut, int64_t panels, con
 
 const auto kEvery = [](int64_t) { return true; };
 
-template <int kPairs, class Make>
-void add_up(const Rows& rows, const PackedWeights& weights, int32_t* x, Make make, typename decltype(make(0, 0, 0))::Total* totals, int64_t pitch) {
+template <int kPairs, bool kHalves = false, class Make>
+void add_up(const Rows& rows, int32_t* x, Make make, typename decltype(make(0, 0, 0))::Total* totals, int64_t pitch) {
     const Cut cut = stepped_cut(rows.p);
-    for_all_panels(rows, cut, pitch / kWidth, weights.stepped, x, kEvery,
+    for_all_panels(rows, cut, pitch / kWidth, rows.p.packed, x, kEvery,
         [&](const int32_t* at, const int32_t* w, int64_t start, int64_t slots, int64_t r, int64_t panel) {
             const auto reg = make(start / cut.slots_a_tile, r, panel);
-            meet<kPairs>(reg, at, w, slots / cut.slots_a_tile, cut.slots_a_tile, totals + r * pitch + panel * kWidth, pitch);
+            meet<kPairs, kHalves>(reg, at, w, slots / cut.slots_a_tile, cut.slots_a_tile, totals + r * pitch + panel * kWidth, pitch);
         });
 }
 
 // With loops of fixed length for the tiles that are common.
 template <class Make>
-void add_tiles(const Rows& rows, const PackedWeights& weights, int32_t* x, Make make, typename decltype(make(0, 0, 0))::Total* totals, int64_t pitch) {
+void add_tiles(const Rows& rows, int32_t* x, Make make, typename decltype(make(0, 0, 0))::Total* totals, int64_t pitch) {
     switch (stepped_cut(rows.p).slots_a_tile) {
-        case 1: return add_up<1>(rows, weights, x, make, totals, pitch);
-        case 8: return add_up<8>(rows, weights, x, make, totals, pitch);
-        case 16: return add_up<16>(rows, weights, x, make, totals, pitch);
-        default: return add_up<0>(rows, weights, x, make, totals, pitch);
+        case 1: return add_up<1>(rows, x, make, totals, pitch);
+        case 8: return add_up<8>(rows, x, make, totals, pitch);
+        case 16: return add_up<16>(rows, x, make, totals, pitch);
+        default: return add_up<0>(rows, x, make, totals, pitch);
     }
 }
 
 template <class Round>
-void add_rounded(const Rows& rows, const PackedWeights& weights, int32_t* x, const Round& round, float* totals, int64_t pitch) {
+void add_rounded(const Rows& rows, int32_t* x, const Round& round, float* totals, int64_t pitch) {
     if (rows.p.rounds_twice)
-        add_tiles(rows, weights, x, [&](int64_t, int64_t, int64_t) { return Narrow<Round, true>{round}; }, totals, pitch);
+        add_tiles(rows, x, [&](int64_t, int64_t, int64_t) { return Narrow<Round, true>{round}; }, totals, pitch);
     else
-        add_tiles(rows, weights, x, [&](int64_t, int64_t, int64_t) { return Narrow<Round, false>{round}; }, totals, pitch);
+        add_tiles(rows, x, [&](int64_t, int64_t, int64_t) { return Narrow<Round, false>{round}; }, totals, pitch);
 }
 
-void add_saturating(const Rows& rows, const PackedWeights& weights, int32_t* x, int16_t* totals, int64_t pitch) {
-    for_all_panels(rows, stepped_cut(rows.p), pitch / (2 * kWidth), weights.stepped, x, kEvery,
+void add_saturating(const Rows& rows, int32_t* x, int16_t* totals, int64_t pitch) {
+    for_all_panels(rows, stepped_cut(rows.p), pitch / (2 * kWidth), rows.p.packed, x, kEvery,
         [&](const int32_t* at, const int32_t* w, int64_t, int64_t slots, int64_t r, int64_t panel) {
             meet(at, w, slots, totals + r * pitch + panel * 2 * kWidth, pitch);
         });
@@ -285,7 +297,7 @@ void add_saturating(const Rows& rows, const PackedWeights& weights, int32_t* x, 
 
 // Exact sums of the panels that hold a sum that was ever clipped, and how many of those differ from the register's.
 template <class Total>
-int64_t count_clipped(const Rows& rows, const PackedWeights& weights, int32_t* x, const Total* totals, int64_t pitch, std::vector<int32_t>& exact) {
+int64_t count_clipped(const Rows& rows, int32_t* x, const Total* totals, int64_t pitch, std::vector<int32_t>& exact) {
     const Products& p = rows.p;
     const int32_t mask = (1 << p.spare_bits) - 1;
     const int64_t panels = parts_of(p.n, kWidth);
@@ -301,7 +313,7 @@ int64_t count_clipped(const Rows& rows, const PackedWeights& weights, int32_t* x
     if (!is_any) return 0;
     const int64_t width = panels * kWidth;
     exact.assign(rows.padded * width, 0);
-    for_all_panels(rows, pairs_cut(p), panels, weights.pairs, x, [&](int64_t panel) { return is_clipped[panel]; },
+    for_all_panels(rows, pairs_cut(p), panels, p.pairs, x, [&](int64_t panel) { return is_clipped[panel]; },
         [&](const int32_t* at, const int32_t* w, int64_t, int64_t slots, int64_t r, int64_t panel) {
             meet<1>(Wide(), at, w, slots, 1, exact.data() + r * width + panel * kWidth, width);
         });
@@ -371,34 +383,37 @@ void write_shifted(const Products& p, int64_t row, Total* totals, const double* 
     write(p, row, totals, w_outside);
 }
 
-int64_t multiply_rows(const Products& p, const PackedWeights& weights, int64_t first, int64_t last) {
+int64_t multiply_rows(const Products& p, int64_t first, int64_t last) {
     const int64_t pitch = parts_of(p.n, panel_columns(p)) * panel_columns(p), tiles = parts_of(p.k, p.tile);
-    std::vector<int32_t> x(kBlockRows * kPitch), ints, exact;
+    const int64_t block_rows = std::min<int64_t>(std::max<int64_t>(kBlock / pitch, 48), 192) / kRows * kRows;
+    std::vector<int32_t> x(std::min(block_rows, parts_of(last - first, kRows) * kRows) * kPitch), ints, exact;
     std::vector<int16_t> shorts;
     std::vector<float> floats, scales;
     std::vector<double> w_outside(p.n);
     for (int64_t c = 0; c < p.n; ++c) w_outside[c] = p.w_outside[row_of(p, c)];
     int64_t overflows = 0;
-    for (int64_t row = first; row < last; row += kBlockRows) {
-        const int64_t count = std::min<int64_t>(kBlockRows, last - row);
+    for (int64_t row = first; row < last; row += block_rows) {
+        const int64_t count = std::min(block_rows, last - row);
         const Rows rows{p, row, count, parts_of(count, kRows) * kRows};
         const int64_t size = rows.padded * pitch;
         if (p.kind == kSaturate) {
             shorts.assign(size, p.spare_bits >= 2);
-            add_saturating(rows, weights, x.data(), shorts.data(), pitch);
-            overflows += count_clipped(rows, weights, x.data(), shorts.data(), pitch, exact);
+            add_saturating(rows, x.data(), shorts.data(), pitch);
+            overflows += count_clipped(rows, x.data(), shorts.data(), pitch, exact);
             for (int64_t r = 0; r < count; ++r) write_shifted(p, row + r, shorts.data() + r * pitch, w_outside.data());
         } else if (p.kind == kClip) {
             ints.assign(size, p.spare_bits >= 2);
             const int32_t low = static_cast<int32_t>(p.low * (1 << p.spare_bits));
             const int32_t high = static_cast<int32_t>((p.high + 1) * (1 << p.spare_bits) - 1);
             const Clipped clipped{all(low), all(high)};
-            add_tiles(rows, weights, x.data(), [&](int64_t, int64_t, int64_t) { return clipped; }, ints.data(), pitch);
-            overflows += count_clipped(rows, weights, x.data(), ints.data(), pitch, exact);
+            const auto make = [&](int64_t, int64_t, int64_t) { return clipped; };
+            if (p.tile == 1) add_up<1, true>(rows, x.data(), make, ints.data(), pitch);
+            else add_tiles(rows, x.data(), make, ints.data(), pitch);
+            overflows += count_clipped(rows, x.data(), ints.data(), pitch, exact);
             for (int64_t r = 0; r < count; ++r) write_shifted(p, row + r, ints.data() + r * pitch, w_outside.data());
         } else if (p.kind == kExact) {
             ints.assign(size, 0);
-            add_up<1>(rows, weights, x.data(), [](int64_t, int64_t, int64_t) { return Wide(); }, ints.data(), pitch);
+            add_up<1>(rows, x.data(), [](int64_t, int64_t, int64_t) { return Wide(); }, ints.data(), pitch);
             for (int64_t r = 0; r < count; ++r) {
                 if (p.wraps) wrap(p, ints.data() + r * pitch, p.n, overflows);
                 write(p, row + r, ints.data() + r * pitch, w_outside.data());
@@ -408,17 +423,18 @@ int64_t multiply_rows(const Products& p, const PackedWeights& weights, int64_t f
             if (p.kind == kScaled) {
                 scales.assign(rows.padded * tiles, 1.0f);
                 if (p.x_inside) std::copy(p.x_inside + row * tiles, p.x_inside + (row + count) * tiles, scales.begin());
-                const float *xs = scales.data(), *ws = weights.scales.data();
-                add_tiles(rows, weights, x.data(), [=](int64_t t, int64_t r, int64_t panel) {
+                const float* xs = scales.data();
+                const int32_t* ws = p.packed + pitch * stepped_cut(p).slots;
+                add_tiles(rows, x.data(), [=](int64_t t, int64_t r, int64_t panel) {
                     return Scaled{xs + r * tiles + t, ws + (panel * tiles + t) * kWidth, tiles};
                 }, floats.data(), pitch);
             } else if (p.rounding == 0) {
                 const float smallest = static_cast<float>(int64_t{1} << p.smallest_exponent);
                 const float magic = 1.5f * static_cast<float>(1 << (23 - p.mantissa_bits));
-                add_rounded(rows, weights, x.data(), Nearest{all(smallest), all(magic), all(p.highest)}, floats.data(), pitch);
+                add_rounded(rows, x.data(), Nearest{all(smallest), all(magic), all(p.highest)}, floats.data(), pitch);
             } else {
                 const Ints kept = all(~((1 << (23 - p.mantissa_bits)) - 1));
-                add_rounded(rows, weights, x.data(), TowardZero{kept, all(p.highest)}, floats.data(), pitch);
+                add_rounded(rows, x.data(), TowardZero{kept, all(p.highest)}, floats.data(), pitch);
             }
             for (int64_t r = 0; r < count; ++r) write(p, row + r, floats.data() + r * pitch, w_outside.data());
         }
@@ -428,7 +444,7 @@ int64_t multiply_rows(const Products& p, const PackedWeights& weights, int64_t f
 
 }  // namespace
 
-extern const PackedSize packed_size = packed_size_of;
+extern const PackedSize packed_size = packed_words;
 extern const PackWeights pack_weights = pack;
 extern const Multiply multiply = multiply_rows;
 

@@ -82,8 +82,11 @@ def library() -> ctypes.CDLL | None:
     ]  # fmt: skip
     found.bitwright_row_spans.restype = None
     found.bitwright_use_level.argtypes = [ctypes.c_int32]
-    if hasattr(found, "bitwright_products"):
-        found.bitwright_products.argtypes, found.bitwright_products.restype = [ctypes.c_void_p, ctypes.c_int32], ctypes.c_int64
+    if hasattr(found, "bitwright_multiply"):
+        found.bitwright_multiply.argtypes = [ctypes.c_void_p, ctypes.c_int32]
+        found.bitwright_pack.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32]
+        found.bitwright_packed_size.argtypes = [ctypes.c_void_p]
+        found.bitwright_multiply.restype = found.bitwright_packed_size.restype = ctypes.c_int64
     return found
 
 

@@ -58,6 +58,11 @@ class Stationary:
         return elements.clamp(min=0).sum(1), elements.clamp(max=0).neg().sum(1)
 
     @cached_property
+    def packed(self) -> dict[tuple[object, ...], Tensor]:
+        """Layouts that the native library reads, by what they depend on."""
+        return {}
+
+    @cached_property
     def block_norm(self) -> float:
         """Largest Σ|element| of a block, in units."""
         return _units(self.operand.elements.double().abs().sum(2).max(), self.operand.unit)

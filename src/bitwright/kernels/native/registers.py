@@ -31,7 +31,7 @@ class NativeProducts(ctypes.Structure):
 
     _fields_: ClassVar = [
         *[(name, ctypes.c_void_p) for name in (
-            "x", "w", "x_inside", "w_inside", "x_outside", "w_outside", "out", "columns"
+            "x", "w", "x_inside", "w_inside", "x_outside", "w_outside", "out", "columns", "packed", "pairs"
         )],
         *[(name, ctypes.c_int64) for name in ("m", "n", "k", "x_pitch", "w_pitch", "out_pitch", "tile")],
         *[(name, ctypes.c_double) for name in ("x_by", "w_by", "unit")],
@@ -113,7 +113,7 @@ class _Job:
     @staticmethod
     def of(x: Operand, w: Stationary) -> "_Job":
         found = library()
-        if found is None or not hasattr(found, "bitwright_products"):
+        if found is None or not hasattr(found, "bitwright_multiply"):
             raise Unsupported("a product without the native library")
         if any(t.device.type != "cpu" or t.dtype != torch.float32 for t in (x.elements, w.operand.elements)):
             raise Unsupported(f"{x.elements.dtype} on {x.elements.device.type}")
@@ -264,11 +264,35 @@ class _Job:
         threads = torch.get_num_threads() if self.m * n * k >= LARGE else 1
         found = library()
         assert found is not None, "asked before"
-        overflows = found.bitwright_products(ctypes.byref(job), threads)
+        packed = self._packed(job, columns, threads)
+        job.packed = packed.data_ptr()
+        if kind in (SATURATE, CLIP):
+            bare = NativeProducts.from_buffer_copy(job)
+            bare.kind, bare.spare_bits = EXACT, 0
+            pairs = self._packed(bare, columns, threads)
+            job.pairs = pairs.data_ptr()
+        overflows = found.bitwright_multiply(ctypes.byref(job), threads)
         if overflows < 0:
             raise MemoryError(f"no memory for the product of {self.m} by {n} rows of {k}")
         self.overflows += overflows
         return out
+
+    def _packed(self, job: NativeProducts, columns: Tensor | None, threads: int) -> Tensor:
+        """The weights as the library reads them; the last few are kept for the next inputs."""
+        found = library()
+        assert found is not None, "asked before"
+        is_in_pairs = job.kind == EXACT or (job.kind == CLIP and job.tile == 1)
+        layout = SATURATE if job.kind == SATURATE else SCALED if job.kind == SCALED else EXACT
+        which = None if columns is None else columns.numpy().tobytes()
+        key = (found.bitwright_level(), layout, 2 if is_in_pairs else job.tile, job.spare_bits, job.k, which)
+        kept = self.w.packed
+        if key not in kept:
+            while len(kept) >= 4:
+                del kept[next(iter(kept))]
+            packed = torch.empty(found.bitwright_packed_size(ctypes.byref(job)), dtype=torch.int32)
+            found.bitwright_pack(ctypes.byref(job), packed.data_ptr(), threads)
+            kept[key] = packed
+        return kept[key]
 
 
 def _extremes(x: Operand) -> tuple[float, float]:
