@@ -334,14 +334,10 @@ struct Wrap {
     INLINE int64_t read(int32_t sum, int64_t& overflows) const {
         int64_t held = (sum - low) % size;
         held += (held < 0 ? size : 0) + low;
-        if (!slope) {
-            overflows += held != sum;
-            return held;
-        }
+        overflows += held != sum;
+        if (!slope) return held;
         const int64_t magnitude = held < 0 ? -held : held, folded = std::min(magnitude, slope * (half - magnitude));
-        const int64_t found = held < 0 ? -folded : folded;
-        overflows += found != sum;
-        return found;
+        return held < 0 ? -folded : folded;
     }
     // The same for powers of two, without a branch.
     INLINE int32_t wrapped(int32_t sum) const {

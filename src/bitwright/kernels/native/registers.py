@@ -11,8 +11,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from bitwright.datapath import Accumulator, Datapath, Overflow
-from bitwright.formats import FLOAT32, Int, Minifloat, Rounding, Table
+from bitwright.datapath import Accumulator, Aligned, Datapath, Overflow
+from bitwright.formats import FLOAT32, Format, Int, Minifloat, Rounding, Table
 from bitwright.kernels.library import library
 from bitwright.kernels.matmul import Stationary, are_tiles_free, significant_bits
 from bitwright.kernels.operand import Operand
@@ -78,19 +78,25 @@ def _scaled(datapath: Datapath, x: Operand, w: Stationary) -> tuple[Tensor, int,
 
 def _require_plain_scales(datapath: Datapath, x: Operand, w: Operand) -> None:
     """Products of block scales, rounded as the datapath says, are those of float32."""
-    scaled = [(o.quantizer.scales[-1].format, o.inside) for o in (x, w) if o.inside is not None]
+    scaled = [o for o in (x, w) if o.inside is not None]
     is_rounded = datapath.scale_product == FLOAT32 and datapath.scale_rounding is Rounding.NEAREST_EVEN
-    bits = sum(significant_bits(f) for f, _ in scaled)
+    bits = sum(significant_bits(o.quantizer.scales[-1].format) for o in scaled)
     if not is_rounded and (datapath.scale_product is not None or bits > 24):
         raise Unsupported(f"products of scales in {datapath.scale_product}")
-    smallest = largest = 1.0
-    for _, inside in scaled:
-        if inside.numel():
-            low, high = inside.aminmax()
-            low = low if low > 0 else torch.where(inside > 0, inside, torch.inf).amin()
-            smallest, largest = smallest * float(low), largest * float(high)
-    if smallest < 2.0**-90 or largest > 2.0**90:
+    if any(_has_extreme_scales(o) for o in scaled):
         raise Unsupported("scales near the ends of float32")
+
+
+def _has_extreme_scales(operand: Operand) -> bool:
+    """Whether float32 may not hold a product of two such scales; those of blocks of zeros do not matter."""
+    inside = operand.inside
+    if inside is None or not inside.numel():
+        return False
+    low, high = inside.aminmax()
+    if low >= 2.0**-45 and high <= 2.0**45:
+        return False
+    is_extreme = (inside < 2.0**-45) & (inside > 0)
+    return bool(high > 2.0**45) or bool(operand.elements[is_extreme].any())
 
 
 def _holds(register: Accumulator, bound: float) -> bool:
@@ -148,7 +154,7 @@ class _Job:
         if inner.is_integer and bound >= 2**31:
             raise Unsupported("sums of more than 32 bits")
         if not inner.is_integer:
-            return self._rounded(datapath, inner, 1)
+            return self._rounded(inner, 1, datapath.product)
         if inner.readout is None and (_holds(inner, bound) or self._is_in_range(inner)):
             return self.run(EXACT)
         if inner.overflow is Overflow.WRAP:
@@ -169,7 +175,7 @@ class _Job:
         if not _holds(inner, self.largest_x * max(self.w.norms_of_signs(tile))):
             raise Unsupported("a register that tiles leave")
         if not outer.is_integer:
-            return self._rounded(datapath, outer, tile)
+            return self._rounded(outer, tile, outer.format)
         if outer.overflow is Overflow.WRAP:
             return self._wrapped(outer)
         if outer.overflow is Overflow.SATURATE:
@@ -204,7 +210,9 @@ class _Job:
         out = torch.empty(self.m, self.n, dtype=torch.float64)
         if len(exact):
             self.run(EXACT, out=out, columns=exact)
-        return self.run(**settings, tile=tile, out=out, columns=stepped if len(exact) else None)
+        if len(stepped):
+            self.run(**settings, tile=tile, out=out, columns=stepped if len(exact) else None)
+        return out
 
     def _stepping(self, register: Accumulator, tile: int) -> dict[str, int]:
         assert register.range is not None, "a limited register"
@@ -221,15 +229,18 @@ class _Job:
                 return {"kind": CLIP, "spare_bits": spare, "low": low, "high": high}
         raise Unsupported("a register of more than 32 bits")
 
-    def _rounded(self, datapath: Datapath, register: Accumulator, tile: int) -> Tensor:
-        """A narrow float register that float32 steps exactly, as all its values are whole numbers of units."""
+    def _rounded(self, register: Accumulator, tile: int, addend: Format | Aligned | None) -> Tensor:
+        """A narrow float register that float32 steps exactly, as all its values are whole numbers of units.
+
+        What is added is rounded to `addend` before.
+        """
         rounder = Rounder.of(register.format, register.rounding, self.x.unit + self.w.operand.unit)
         is_nearest = register.rounding is Rounding.NEAREST_EVEN
-        is_rounded_twice = tile > 1 or datapath.product == register.format
+        is_rounded_twice = addend is not None
         if not (is_nearest or register.rounding is Rounding.TOWARD_ZERO) or tile > LONGEST_TILE:
             raise Unsupported(f"a register of {register.format}")
-        if not is_rounded_twice and datapath.product is not None:
-            raise Unsupported(f"products in {datapath.product}")
+        if addend not in (None, register.format):
+            raise Unsupported(f"products in {addend}")
         # rounding to nearest moves a sum by no more than its addend, as the register's old value is representable
         growth = (4 if is_rounded_twice else 2) * self.largest_x * self.w.norm
         if not (rounder.is_whole and rounder.fits_float32 and growth < 2**24):
@@ -244,7 +255,7 @@ class _Job:
 
     def run(
         self, kind: int, *, tile: int = 2, k: int | None = None, out: Tensor | None = None,
-        columns: Tensor | None = None, **more: float,
+        columns: Tensor | None = None, **more: int | float,
     ) -> Tensor:  # fmt: skip
         """One call of the library."""
         operand = self.w.operand
