@@ -114,7 +114,14 @@ def test_sums_that_leave_and_come_back_to_the_exact_one_are_not_overflows():
         assert_equals_reference(Datapath(Accumulator(Int(bits), Overflow.SATURATE)), x, w)
 
 
-FLOATS = [Minifloat(5, 8, bias=10), Minifloat(5, 8), Minifloat(8, 4), Minifloat(4, 3, bias=-2), BFLOAT16, Minifloat(8, 1)]
+FLOATS = [
+    Minifloat(5, 8, bias=10),
+    Minifloat(5, 8),
+    Minifloat(8, 4),
+    Minifloat(4, 3, bias=-2),
+    BFLOAT16,
+    Minifloat(8, 1),
+]
 
 
 @pytest.mark.parametrize("rounding", [Rounding.NEAREST_EVEN, TOWARD_ZERO])

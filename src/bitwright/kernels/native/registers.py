@@ -1,7 +1,7 @@
 """Matrix products whose sums go through a register, by the native library and equal to the reference bit for bit.
 
-Elements are integers of 16 bits in units of their format's smallest step. Sums of pairs of products in 32 bits are exact
-in any order; registers that saturate, round or scale do so along K, at every product or tile.
+Elements are integers of 16 bits in units of their format's smallest step. Sums of pairs of products in 32 bits are
+exact in any order; registers that saturate, round or scale do so along K, at every product or tile.
 """
 
 import ctypes
