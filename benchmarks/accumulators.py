@@ -1,25 +1,21 @@
-"""Products through registers beside one float32 GEMM of the same shape, each first checked for equality.
+"""Products through registers beside one float32 GEMM of the same shape.
 
     OMP_NUM_THREADS=1 python benchmarks/accumulators.py [--shapes 1024x1024x1024 3136x576x64] [--rounds 21] [--torch]
 
-Shapes are rows x K x outputs. Single calls in shuffled order, `time.thread_time`, medians of ratios to torch's GEMM of
-floats. Operands are packed in every call, overflows counted, results scaled to float64. The row `GEMM again` is the same
-GEMM under another name: where it is not near 1, the machine is too noisy to read the rest. With `--torch` the torch
-kernels are timed too.
+Weights are packed in every call, overflows counted, results scaled to float64.
 """
 
 import argparse
-import random
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from functools import partial
 
-import numpy as np
 import torch
+from timing import Case, Group, main
 
 from bitwright import kernels
 from bitwright.datapath import WIDE, Accumulator, Aligned, Datapath, Overflow
 from bitwright.formats import BFLOAT16, E4M3, Int, Minifloat
-from bitwright.kernels import Operand, Stationary, Unsupported, library, native
+from bitwright.kernels import Operand, Stationary, library, native
 from bitwright.quantization import PerRow, PerTensor, Quantizer, Scale
 from bitwright.schemes import mxfp4, mxfp8, nvfp4
 
@@ -63,76 +59,55 @@ IN_TORCH: dict[str, tuple[tuple[Quantizer, Quantizer], Datapath]] = {
 CHECKED_ROWS = 200
 
 
-def jobs(shape: tuple[int, int, int], *, with_torch: bool) -> dict[str, Callable[[], object]]:
-    """What is timed, by name; wrong results are an error."""
-    m, k, n = shape
-    generator = torch.Generator().manual_seed(0)
-    x, w = torch.randn(m, k, generator=generator), torch.randn(n, k, generator=generator)
-    found: dict[str, Callable[[], object]] = {"GEMM": lambda: x @ w.T, "GEMM again": lambda: x @ w.T}
-    for name, (quantizers, datapath) in CASES.items():
+def groups(arguments: argparse.Namespace) -> Iterator[Group]:
+    for text in arguments.shapes:
+        m, k, n = map(int, text.split("x"))
+        generator = torch.Generator().manual_seed(0)
+        x, w = torch.randn(m, k, generator=generator), torch.randn(n, k, generator=generator)
+        limit = Case("a float32 GEMM", lambda x=x, w=w: x @ w.T)
+        yield Group(f"products, {text}", limit, list(cases(x, w, with_torch=arguments.torch)))
+
+
+def cases(x: torch.Tensor, w: torch.Tensor, *, with_torch: bool) -> Iterator[Case]:
+    for name, (quantizers, datapath) in {**CASES, **(IN_TORCH if with_torch else {})}.items():
         is_unsigned = quantizers[0].format.bounds().lowest == 0
         left = kernels.quantize(quantizers[0], x.abs() if is_unsigned else x)
         right = Stationary(kernels.quantize(quantizers[1], w))
-        part = left.take(slice(0, CHECKED_ROWS))
-        with kernels.only("torch"):
-            expected = kernels.matmul(datapath, part, right)
-        for level in library.LEVELS[1:]:
+        for level in library.LEVELS[1:] if name in CASES else ():
             with library.level(level) as used:
                 if used != level:
                     continue
-                values, *counts = native.matmul(datapath, part, right)
-            if not torch.equal(values, expected[0]) or tuple(counts) != expected[1:]:
-                raise AssertionError(f"{name} with {level} is WRONG")
-            found[f"{name}, {level}"] = lambda d=datapath, a=left, b=right, on=level: packed_again(d, a, b, on)
+            run = partial(packed_again, datapath, left, right, level)
+            yield Case(f"{name}, {level}", run, partial(difference, datapath, left, right, level))
         if with_torch:
-            found[f"{name}, torch"] = lambda d=datapath, a=left, b=right: in_torch(d, a, b)
-    if with_torch:
-        for name, (quantizers, datapath) in IN_TORCH.items():
-            left, right = kernels.quantize(quantizers[0], x), Stationary(kernels.quantize(quantizers[1], w))
-            found[f"{name}, torch"] = lambda d=datapath, a=left, b=right: in_torch(d, a, b)
-    return found
+            yield Case(f"{name}, torch", partial(in_torch, datapath, left, right))
 
 
-def packed_again(datapath: Datapath, x: Operand, w: Stationary, level: str) -> object:
+def difference(datapath: Datapath, x: Operand, w: Stationary, level: str) -> str | None:
+    """Of the first rows, from what torch finds."""
+    part = x.take(slice(0, CHECKED_ROWS))
+    values, *counts = packed_again(datapath, part, w, level)
+    expected, *expected_counts = in_torch(datapath, part, w)
+    if counts != expected_counts:
+        return f"{counts} sums overflowed and in all, {expected_counts} expected"
+    return None if torch.equal(values, expected) else "other values"
+
+
+def packed_again(datapath: Datapath, x: Operand, w: Stationary, level: str) -> tuple[torch.Tensor, int, int]:
     w.packed.clear()
     with library.level(level):
         return native.matmul(datapath, x, w)
 
 
-def in_torch(datapath: Datapath, x: Operand, w: Stationary) -> object:
+def in_torch(datapath: Datapath, x: Operand, w: Stationary) -> tuple[torch.Tensor, int, int]:
     with kernels.only("torch"):
-        try:
-            return kernels.matmul(datapath, x, w)
-        except NotImplementedError as reason:
-            raise Unsupported(str(reason)) from reason
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shapes", nargs="+", default=list(SHAPES))
-    parser.add_argument("--rounds", type=int, default=21)
-    parser.add_argument("--torch", action="store_true")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    shuffle = random.Random(0).shuffle
-    for text in arguments.shapes:
-        m, k, n = map(int, text.split("x"))
-        chosen = jobs((m, k, n), with_torch=arguments.torch)
-        times: dict[str, list[float]] = {name: [] for name in chosen}
-        for _ in range(arguments.rounds):
-            order = list(chosen)
-            shuffle(order)
-            for name in order:
-                start = time.thread_time()
-                chosen[name]()
-                times[name].append(time.thread_time() - start)
-        print(
-            f"{text}, one thread: time over that of a float32 GEMM, median and quartiles of {arguments.rounds} rounds"
-        )
-        for name, own in times.items():
-            low, middle, high = np.percentile(np.divide(own, times["GEMM"]), [25, 50, 75])
-            print(f"  {name:42} {middle:7.2f}  [{low:.2f}, {high:.2f}]", flush=True)
+        return kernels.matmul(datapath, x, w)
 
 
 if __name__ == "__main__":
-    main()
+    main(
+        __doc__,
+        groups,
+        ("--shapes", {"nargs": "+", "default": list(SHAPES), "help": "rows x K x outputs"}),
+        ("--torch", {"action": "store_true", "help": "the torch kernels too"}),
+    )

@@ -1,124 +1,14 @@
 // Matrix products of 16-bit integers whose sums go through a register. Compiled once for each instruction set, as LEVEL.
 //
-// K is cut into slots of 32 bits: two neighbours of K, multiplied and added by one instruction, or one of K. Weights lie
-// in panels of as many columns as two vectors hold, slot by slot, so that a few rows of x meet a panel with all their
-// sums in registers. Sums of integers are exact in any order; a register's own steps are done along K.
+// A few rows of x meet a panel of weights with all their sums in registers. Sums of integers are exact in any order; a
+// register's own steps are done along K.
 #include <algorithm>
 #include <vector>
 
-#include "../registers.hpp"
-#include "vectors.hpp"
+#include "slots.hpp"
 
 namespace LEVEL {
 namespace {
-
-constexpr int kVectors = 2, kWidth = kVectors * kLanes;  // 32-bit lanes of a panel
-#ifdef __AVX512BW__
-constexpr int kRows = 8;  // of x that meet a panel together
-#else
-constexpr int kRows = 6;
-#endif
-constexpr int kDepth = 256, kPitch = kDepth + 8;  // slots that stay in cache, and where rows start
-constexpr int64_t kBlock = 1 << 16;                // registers that stay in cache
-
-int64_t parts_of(int64_t whole, int64_t part) { return (whole + part - 1) / part; }
-
-// How K is cut: `pairs` of slots to a tile, or slots of one element.
-struct Cut {
-    int64_t tile, slots_a_tile, slots, depth;
-    bool is_twice;  // a single element fills both halves of its slot
-    Cut(int64_t k, int64_t of_tile, bool twice = false)
-        : tile(of_tile), slots_a_tile((of_tile + 1) / 2), slots(parts_of(k, of_tile) * slots_a_tile),
-          depth(kDepth / slots_a_tile * slots_a_tile), is_twice(twice) {}
-};
-
-bool is_stepped_in_pairs(const Products& p) { return p.kind == kExact || (p.kind == kClip && p.tile == 1); }
-Cut stepped_cut(const Products& p) {
-    return p.kind == kSaturate ? Cut(p.k, 1, true) : Cut(p.k, is_stepped_in_pairs(p) ? 2 : p.tile);
-}
-Cut pairs_cut(const Products& p) { return Cut(p.k, 2); }
-int64_t panel_columns(const Products& p) { return p.kind == kSaturate ? 2 * kWidth : kWidth; }
-int64_t row_of(const Products& p, int64_t column) { return p.columns ? p.columns[column] : column; }
-
-INLINE int32_t slot_of(int32_t low, int32_t high) {
-    return static_cast<int32_t>(static_cast<uint32_t>(low & 0xffff) | static_cast<uint32_t>(high) << 16);
-}
-
-// Slots [first, first + count) of a row: elements times `by`, which are integers.
-void fill_slots(const float* __restrict row, int64_t k, const Cut& cut, int64_t first, int64_t count, float by, int32_t* __restrict slots) {
-    const bool is_twice = cut.is_twice;
-    if (cut.tile % 2 == 0) {
-        const int64_t start = 2 * first, whole = std::max<int64_t>(std::min(count, (k - start) / 2), 0);
-        for (int64_t i = 0; i < whole; ++i)
-            slots[i] = slot_of(static_cast<int32_t>(row[start + 2 * i] * by), static_cast<int32_t>(row[start + 2 * i + 1] * by));
-        std::fill(slots + whole, slots + count, 0);
-        if (whole < count && start + 2 * whole < k) slots[whole] = slot_of(static_cast<int32_t>(row[start + 2 * whole] * by), 0);
-    } else if (cut.tile == 1) {
-        for (int64_t i = 0; i < count; ++i) {
-            const int32_t value = static_cast<int32_t>(row[first + i] * by);
-            slots[i] = slot_of(value, is_twice ? value : 0);
-        }
-    } else {
-        for (int64_t slot = 0; slot < count; ++slot) {
-            const int64_t tile = (first + slot) / cut.slots_a_tile, within = 2 * ((first + slot) % cut.slots_a_tile);
-            const int64_t at = tile * cut.tile + within;
-            const bool has_high = within + 1 < cut.tile && at + 1 < k;
-            slots[slot] = slot_of(
-                at < k ? static_cast<int32_t>(row[at] * by) : 0, has_high ? static_cast<int32_t>(row[at + 1] * by) : 0);
-        }
-    }
-}
-
-// Weights in panels, [K in blocks][panel][slot][kWidth]; then the scales of tiles, [panel][tile][kWidth].
-int64_t packed_words(const Products& p, int64_t* panels) {
-    *panels = parts_of(p.n, panel_columns(p));
-    return *panels * kWidth * (stepped_cut(p).slots + (p.kind == kScaled ? parts_of(p.k, p.tile) : 0));
-}
-
-void pack_panel(const Products& p, int64_t panel, int64_t panels, int32_t* packed) {
-    int32_t slots[kDepth];
-    const Cut cut = stepped_cut(p);
-    const bool is_short = p.kind == kSaturate;
-    const int64_t columns = panel_columns(p);
-    const float by = static_cast<float>(p.w_by * (1 << p.spare_bits));
-    for (int64_t start = 0; start < cut.slots; start += cut.depth) {
-        const int64_t count = std::min(cut.depth, cut.slots - start);
-        int32_t* to = packed + (start * panels + panel * count) * kWidth;
-        for (int64_t c = 0; c < columns; ++c) {
-            const int64_t column = panel * columns + c;
-            if (column < p.n) fill_slots(p.w + row_of(p, column) * p.w_pitch, p.k, cut, start, count, by, slots);
-            else std::fill(slots, slots + count, 0);
-            if (is_short) {
-                char* lane = reinterpret_cast<char*>(to) + 2 * c;
-                for (int64_t i = 0; i < count; ++i) {
-                    const int16_t value = static_cast<int16_t>(slots[i]);
-                    std::memcpy(lane + i * kWidth * 4, &value, 2);
-                }
-            } else {
-                for (int64_t i = 0; i < count; ++i) to[i * kWidth + c] = slots[i];
-            }
-        }
-    }
-}
-
-void pack_scales(const Products& p, int64_t panel, int32_t* packed) {
-    const int64_t tiles = parts_of(p.k, p.tile);
-    for (int64_t c = 0; c < kWidth; ++c) {
-        const int64_t column = panel * kWidth + c;
-        for (int64_t t = 0; t < tiles; ++t) {
-            const float scale = column >= p.n ? 0.0f : p.w_inside ? p.w_inside[row_of(p, column) * tiles + t] : 1.0f;
-            std::memcpy(packed + (panel * tiles + t) * kWidth + c, &scale, sizeof scale);
-        }
-    }
-}
-
-void pack(const Products& p, int32_t* packed, int64_t first, int64_t last) {
-    const int64_t panels = parts_of(p.n, panel_columns(p));
-    for (int64_t panel = first; panel < last; ++panel) {
-        pack_panel(p, panel, panels, packed);
-        if (p.kind == kScaled) pack_scales(p, panel, packed + panels * stepped_cut(p).slots * kWidth);
-    }
-}
 
 // Registers: a tile's sum enters in `add`; r, c and t are its row, vector and tile.
 struct Wide {
