@@ -1,12 +1,24 @@
 """Fast functions equal to the reference."""
 
 import bitwright.kernels.groups  # noqa: F401  # registers its formats with `round_to`
-from bitwright.kernels.dispatch import SlowKernel, fake_quantize, matmul, only, quantize, represent
+from bitwright.kernels.dispatch import (
+    SlowKernel,
+    allows,
+    depthwise,
+    fake_quantize,
+    matmul,
+    only,
+    outputs,
+    quantize,
+    represent,
+    rescale,
+)  # fmt: skip
 from bitwright.kernels.matmul import Stationary, matmul_bound
 from bitwright.kernels.operand import Operand
+from bitwright.kernels.outputs import OneSum, one_sum, settled, sums_each
 from bitwright.kernels.rounding import Unsupported
 
 __all__ = [
-    "Operand", "SlowKernel", "Stationary", "Unsupported", "fake_quantize", "matmul", "matmul_bound", "only", "quantize",
-    "represent",
+    "OneSum", "Operand", "SlowKernel", "Stationary", "Unsupported", "allows", "depthwise", "fake_quantize", "matmul",
+    "matmul_bound", "one_sum", "only", "outputs", "quantize", "represent", "rescale",
 ]  # fmt: skip

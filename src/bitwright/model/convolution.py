@@ -1,5 +1,6 @@
 """Convolutions to matrix products: one integer convolution where it is exact, unfolded patches otherwise."""
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import torch
@@ -7,10 +8,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bitwright import kernels
-from bitwright.datapath import Datapath, Overflow
-from bitwright.kernels import Operand, Stationary, Unsupported
-from bitwright.kernels.matmul import accumulate, block_sum, is_one_integer_sum, settle
-from bitwright.model.lowering import Gemm, Lowering, Sums, shorten
+from bitwright.datapath import Datapath
+from bitwright.kernels import OneSum, Operand, Stationary, Unsupported
+from bitwright.kernels.matmul import accumulate, block_sum
+from bitwright.kernels.outputs import product
+from bitwright.model.lowering import Gemm, Lowering, Output, Sums, shorten
 from bitwright.quantization import Quantizer
 
 PATCHES = 1 << 21
@@ -108,27 +110,31 @@ class Conv(Lowering):
         pixels = torch.arange(1, batch * height * width + 1).view(batch, height, width)
         return self._windows(pixels, self.kernel(weight)).flatten(0, 2) - 1
 
-    def exact(self, datapath: Datapath, x: Operand, like: Tensor, w: Stationary) -> Sums:
-        image = _as_image(like)
-        batch, channels, height, width = image.shape
+    def empty(self, like: Tensor, w: Stationary) -> Tensor:
+        down, across = self._size(_as_image(like).shape[2:], w.kernel)
+        image = torch.empty(len(like), down, across, w.operand.rows).movedim(-1, 1)
+        return image if like.dim() == 4 else image.squeeze(2)
+
+    def fill(self, datapath: Datapath, x: Operand, like: Tensor, w: Stationary, output: Output) -> tuple[int, int]:
+        shape = _as_image(like).shape
         x = _per_pixel(x)
-        kernel = w.kernel
-        if self._fits_one_convolution(datapath, x, w):
-            sums = self._one_convolution(datapath, x, image.shape, w, kernel)
-        else:
-            rows = height * width * (x.rows // max(batch * height * width, 1))
-            step = max(PATCHES // max(channels * height * width * kernel[0] * kernel[1], 1), 1)
-            parts = []
-            for start in range(0, batch, step):
-                part = x.take(slice(start * rows, (start + step) * rows))
-                count = min(step, batch - start)
-                parts.append(self._patches(datapath, part, (count, channels, height, width), w, kernel))
-            sums = Sums(
-                torch.cat([p.values for p in parts]),
-                sum(p.overflows for p in parts),
-                sum(p.accumulations for p in parts),
-            )
-        return sums if like.dim() == 4 else replace(sums, values=sums.values.squeeze(2))
+        out = _as_image(output.values).movedim(1, -1)
+        one = kernels.one_sum(datapath, x, w) if kernels.allows("torch") else None
+        if one is not None and (one.tile is None or w.operand.k == self._k(shape[1], w)):
+            return self._one_product(datapath, one, x, shape, w, Output(out, output.bias))
+        batch, channels, height, width = shape
+        rows = height * width * (x.rows // max(batch * height * width, 1))
+        step = max(PATCHES // max(channels * height * width * w.kernel[0] * w.kernel[1], 1), 1)
+        overflows = accumulations = 0
+        for start in range(0, batch, step):
+            part = x.take(slice(start * rows, (start + step) * rows))
+            count = min(step, batch - start)
+            sums = self._patches(datapath, part, torch.Size((count, channels, height, width)), w, w.kernel)
+            out[start : start + step].copy_(sums.values.movedim(1, -1))
+            overflows, accumulations = overflows + sums.overflows, accumulations + sums.accumulations
+        if output.bias is not None:
+            out.add_(output.bias)
+        return overflows, accumulations
 
     def _is_depthwise(self, channels: int) -> bool:
         """One channel a group; a single-channel image is the case of one group."""
@@ -137,60 +143,80 @@ class Conv(Lowering):
     def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
         return functional.conv2d(x, weight, None, self.stride, 0, self.dilation, self.groups)
 
-    def _fits_one_convolution(self, datapath: Datapath, x: Operand, w: Stationary) -> bool:
-        """Whether scales can be multiplied in beforehand, float32 holds every sum and no register is stepped."""
-        if datapath.tile is not None or (datapath.inner.range is None and datapath.inner.format is not None):
-            return False
-        if x.inside is None and w.operand.inside is None:
-            limits, bound = datapath.inner.range, kernels.matmul_bound(x, w)
-            may_saturate = limits is not None and bound > min(-limits[0], limits[1])
-            return not (may_saturate and datapath.inner.overflow is Overflow.SATURATE) and bound < 2**24
-        return is_one_integer_sum(datapath, x, w) and kernels.matmul_bound(x, w) < 2**24
-
-    def _one_convolution(
-        self, datapath: Datapath, x: Operand, shape: torch.Size, w: Stationary, kernel: tuple[int, int]
-    ) -> Sums:
-        batch, channels, height, width = shape
-        depthwise = self._is_depthwise(channels)
-        span = channels // (1 if depthwise else self.groups)
-        image = x.scaled.flatten(1)[:, :span].reshape(batch, height, width, channels).movedim(-1, 1)
-        n = w.operand.rows
-        rows = w.scaled
-        weight = rows[:, : kernel[0] * kernel[1]].view(n, 1, *kernel) if depthwise else (
-            rows.view(n, *kernel, -1)[..., :span].movedim(-1, 1)
-        )  # fmt: skip
-        bound = kernels.matmul_bound(x, w)
-        total = self._convolve(functional.pad(image, self.padding), weight.contiguous()).double()
-        overflows = blocks = 0
-        if x.inside is None and w.operand.inside is None:
-            total, overflows = settle(datapath.inner, total, bound, x.unit + w.operand.unit)
-        else:  # scales are multiplied in, and no register of a block can overflow
-            blocks = self._blocks(x, w, kernel, depthwise)
-        outside_x = x.outside[0, 0]  # one for the tensor, or it would vary along K
-        values = total * outside_x * w.operand.outside.view(1, -1, 1, 1)
-        return Sums(values.float(), overflows, total.numel() * (blocks + 1))
-
-    def _blocks(self, x: Operand, w: Stationary, kernel: tuple[int, int], depthwise: bool) -> int:
-        taps = kernel[0] * kernel[1]
-        return (
-            taps
-            if depthwise
-            else w.operand.elements.shape[1]
-            if w.operand.inside is not None
-            else taps * x.elements.shape[1]
+    def _size(self, size: torch.Size, kernel: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of the output of an image of this size."""
+        left, right, top, bottom = self.padding
+        down, across = (
+            (length + more - d * (k - 1) - 1) // s + 1
+            for length, more, d, k, s in zip(
+                size, (top + bottom, left + right), self.dilation, kernel, self.stride, strict=True
+            )
         )
+        return down, across
+
+    def _k(self, channels: int, w: Stationary) -> int:
+        """Products of one output."""
+        return w.kernel[0] * w.kernel[1] * (channels // self.groups)
+
+    def _one_product(
+        self, datapath: Datapath, one: OneSum, x: Operand, shape: torch.Size, w: Stationary, output: Output
+    ) -> tuple[int, int]:
+        """Where the order of additions does not matter: a GEMM, a loop over the taps of each channel, or torch's own."""
+        batch, channels, height, width = shape
+        image = x.scaled.flatten(1)
+        if self.groups == 1 and w.kernel == (1, 1) and not any(self.padding):
+            image = image.view(batch, height, width, -1)[:, :: self.stride[0], :: self.stride[1]]
+            pixels = image.reshape(-1, 1, image.shape[-1])
+            thinned = replace(x, elements=pixels, inside=None)
+            parts = product(one, thinned, w, output.values.view(-1, w.operand.rows))
+        else:
+            span = channels if self._is_depthwise(channels) else channels // self.groups
+            parts = iter([(slice(None), self._convolved(one, image, span, shape, w, output.values))])
+        overflows, out = 0, output.values.view(-1, w.operand.rows)
+        for part, sums in parts:
+            read, count = kernels.settled(datapath, one, sums)
+            kernels.rescale(read, x.outside[:1], w.operand.outside, output.bias, out=out[part])
+            overflows += count
+        taps = w.kernel[0] * w.kernel[1]
+        return overflows, out.numel() * kernels.sums_each(one, x, w.operand, self._k(channels, w), taps)
+
+    def _convolved(
+        self, one: OneSum, rows: Tensor, span: int, shape: torch.Size, w: Stationary, out: Tensor
+    ) -> Tensor:
+        """Sums [outputs, n] of rows of `span` channels each, possibly in the memory of `out`."""
+        batch, channels, height, width = shape
+        n, kernel = w.operand.rows, w.kernel
+        if span == n and self._is_depthwise(channels):
+            weight = w.scaled[:, : kernel[0] * kernel[1]].T.reshape(*kernel, n).contiguous()
+            sums = out if one.carrier == torch.float32 else torch.empty(out.shape, dtype=one.carrier)
+            with suppress(Unsupported):
+                image = rows.view(batch, height, width, -1)
+                corner = self.padding[2], self.padding[0]
+                return kernels.depthwise(image, weight, sums, self.stride, self.dilation, corner).view(-1, n)
+        image = rows[:, :span].reshape(batch, height, width, channels).movedim(-1, 1)
+        if self._is_depthwise(channels):
+            weight = w.scaled[:, : kernel[0] * kernel[1]].view(n, 1, *kernel)
+        else:
+            weight = w.scaled.view(n, *kernel, -1)[..., :span].movedim(-1, 1)
+        left, right, top, bottom = self.padding
+        around = (top, left)
+        if left != right or top != bottom:
+            image, around = functional.pad(image, self.padding), (0, 0)
+        image, weight = image.to(one.carrier), weight.to(one.carrier)
+        sums = functional.conv2d(image, weight, None, self.stride, around, self.dilation, self.groups)
+        return sums.movedim(1, -1).reshape(-1, n)
 
     def _patches(
-        self, datapath: Datapath, x: Operand, shape: tuple[int, int, int, int], w: Stationary, kernel: tuple[int, int]
+        self, datapath: Datapath, x: Operand, shape: torch.Size, w: Stationary, kernel: tuple[int, int]
     ) -> Sums:
         """Unfold, then one product a group."""
         batch, channels, height, width = shape
         taps = kernel[0] * kernel[1]
         if self._is_depthwise(channels):
-            try:
+            with suppress(Unsupported):
                 return self._depthwise(datapath, x, shape, w, kernel)
-            except Unsupported:  # one product a channel then, each by the implementation that takes it
-                x, w = _per_channel(x, channels), w if x.inside is None else _in_runs(w, 1, 1, taps)
+            # one product a channel then, each by the implementation that takes it
+            x, w = _per_channel(x, channels), w if x.inside is None else _in_runs(w, 1, 1, taps)
         else:
             x, w = _aligned(x, w, channels // self.groups, taps)
         image = x.elements.view(batch, height, width, self.groups, -1)
@@ -221,12 +247,9 @@ class Conv(Lowering):
 
     def _windows(self, image: Tensor, kernel: tuple[int, int]) -> Tensor:
         """[batch, height, width, ...] zero-padded, as windows [batch, down, across, taps, ...]: a view."""
-        left, right, top, bottom = self.padding
-        image = functional.pad(image, (0, 0) * (image.dim() - 3) + (left, right, top, bottom))
-        down, across = (
-            (size - d * (k - 1) - 1) // s + 1
-            for size, d, k, s in zip(image.shape[1:3], self.dilation, kernel, self.stride, strict=True)
-        )
+        down, across = self._size(image.shape[1:3], kernel)
+        if any(self.padding):
+            image = functional.pad(image, (0, 0) * (image.dim() - 3) + self.padding)
         b, y, x, *rest = image.stride()
         (dy, dx), (sy, sx) = self.dilation, self.stride
         view = image.as_strided(
@@ -235,10 +258,10 @@ class Conv(Lowering):
         return view.flatten(3, 4)
 
     def _depthwise(
-        self, datapath: Datapath, x: Operand, shape: tuple[int, int, int, int], w: Stationary, kernel: tuple[int, int]
+        self, datapath: Datapath, x: Operand, shape: torch.Size, w: Stationary, kernel: tuple[int, int]
     ) -> Sums:
         """One channel a group where the input's scales vary between pixels: K is the taps, each its own block."""
-        if x.inside is None or datapath.tile is not None:
+        if x.inside is None or datapath.tile is not None or not kernels.allows("torch"):
             raise Unsupported("sums over several taps of one channel")
         batch, channels, height, width = shape
         taps = kernel[0] * kernel[1]
@@ -313,7 +336,7 @@ def _in_runs(w: Stationary, block: int, channels: int, runs: int) -> Stationary:
 
 def _per_pixel(x: Operand) -> Operand:
     """A scale that varies between pixels lies inside the sum of a convolution."""
-    if bool((x.outside == x.outside[:1]).all()):
+    if len(x.outside) < 2 or x.outside.stride(0) == 0 or bool((x.outside == x.outside[:1]).all()):
         return x
     if x.inside is not None:
         raise ValueError(

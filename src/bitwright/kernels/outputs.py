@@ -1,0 +1,108 @@
+"""Products that are one exact float sum a dot product: which they are, and the way of their sums to float32 outputs.
+
+Block scales are multiplied in beforehand where that leaves integers, so that any order of additions gives the same sum:
+a GEMM or a convolution of floats does the work. Everything else is `bitwright.kernels.matmul`'s.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bitwright.datapath import Datapath, Overflow
+from bitwright.kernels.matmul import Stationary, are_tiles_free, is_one_integer_sum, settle
+from bitwright.kernels.operand import Operand
+from bitwright.quantization import Zero
+
+CHUNK = 1 << 18
+"""Elements of an operand that are widened to float64 at a time."""
+
+
+@dataclass(frozen=True)
+class OneSum:
+    """How a product is one float sum: the type that holds every partial sum exactly, and what the registers say."""
+
+    carrier: torch.dtype
+    bound: float  # of every partial sum, in units
+    unit: int
+    tile: int | None
+    must_settle: bool  # the inner register may overflow, or is read through a function
+
+
+def one_sum(datapath: Datapath, x: Operand, w: Stationary) -> OneSum | None:
+    """None where a register's steps matter, or no float type holds the sums."""
+    inner, tile = datapath.inner, datapath.tile
+    if inner.range is None and inner.format is not None:
+        return None
+    if tile is not None:
+        if not are_tiles_free(datapath, x, w):
+            return None
+        inner = Datapath().inner
+    if x.inside is None and w.operand.inside is None:
+        limit = None if inner.range is None else min(-inner.range[0], inner.range[1])
+        bound = _reach(x) * w.norm
+        if bound >= 2**24 or (limit is not None and bound > limit):  # what the elements at hold may still fit
+            bound = x.largest * w.norm
+        may_overflow = limit is not None and bound > limit
+        if may_overflow and inner.overflow is Overflow.SATURATE:
+            return None
+        must_settle = may_overflow or inner.readout is not None
+    else:
+        if not is_one_integer_sum(datapath, x, w):
+            return None
+        bound, must_settle = _scaled_reach(x) * w.scaled_norm, False
+        if bound >= 2**24:
+            bound = x.largest_scaled * w.scaled_norm
+    if bound >= 2**53:
+        return None
+    carrier = torch.float32 if bound < 2**24 else torch.float64
+    return OneSum(carrier, bound, x.unit + w.operand.unit, tile, must_settle)
+
+
+def product(one: OneSum, x: Operand, w: Stationary, out: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Sums x @ w.T by runs of rows [m, n], in their carrier; of float32 they lie in `out`, the float32 outputs."""
+    rows, weight = x.scaled.flatten(1), w.scaled
+    k = min(rows.shape[1], weight.shape[1])  # one may be padded further
+    rows, weight = rows[:, :k], weight[:, :k]
+    if one.carrier == torch.float32:
+        yield slice(None), torch.mm(rows, weight.T, out=out)
+        return
+    weight = w.wide[:, :k]
+    step = max(CHUNK // max(k, 1), 1)
+    sums = torch.empty(min(step, len(rows)), len(weight), dtype=torch.float64)
+    for start in range(0, len(rows), step):
+        part = rows[start : start + step].double()
+        yield slice(start, start + step), torch.mm(part, weight.T, out=sums[: len(part)])
+
+
+def settled(datapath: Datapath, one: OneSum, sums: Tensor) -> tuple[Tensor, int]:
+    """Sums as the inner register is read, and how many left it."""
+    inner = datapath.inner
+    if not one.must_settle:
+        return sums, 0
+    if inner.readout is None and inner.range is not None and sums.numel():
+        low, high = sums.aminmax()
+        unit = 2.0**one.unit
+        if inner.range[0] * unit <= float(low) and float(high) <= inner.range[1] * unit:
+            return sums, 0
+    return settle(inner, sums.double(), one.bound, one.unit)
+
+
+def sums_each(one: OneSum, x: Operand, w: Operand, k: int, taps: int = 1) -> int:
+    """Sums that registers hold on the way to one output of `k` products, a row of w being so many taps of x."""
+    if one.tile is not None:
+        return -(-k // one.tile) + 1
+    counts = [taps * x.elements.shape[1]] if x.inside is not None else []
+    counts += [w.elements.shape[1]] if w.inside is not None else []
+    return min(max(counts), k) + 1 if counts else 1
+
+
+def _reach(x: Operand) -> float:
+    """Bound on |element| by the format alone, in units."""
+    low, high = x.quantizer.format.bounds().units
+    return float(high - low if x.quantizer.zero is Zero.FITTED else max(high, -low))
+
+
+def _scaled_reach(x: Operand) -> float:
+    return _reach(x) * (1.0 if x.inside is None else x.quantizer.scales[-1].format.full_scale)
