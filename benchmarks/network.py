@@ -112,7 +112,9 @@ def main() -> None:
     with torch.no_grad():
         for network in networks.values():
             task.forward(network, warm)
-        memory = {name: added_megabytes(lambda m=network: task.forward(m, data[0])) for name, network in networks.items()}
+        memory = {
+            name: added_megabytes(lambda m=network: task.forward(m, data[0])) for name, network in networks.items()
+        }
     times = measure(task, networks, data, arguments.rounds)
     print(
         f"{task.name}, {arguments.images} samples in batches of {arguments.batch}, threads: {arguments.threads}; float: "
@@ -121,7 +123,9 @@ def main() -> None:
     )
     for name, own in times.items():
         low, middle, high = np.percentile(np.divide(own, times[FLOAT]), [25, 50, 75])
-        print(f"  {name:40} {middle:7.2f}  [{low:.2f}, {high:.2f}]  {'' if memory[name] is None else f'{memory[name]:7.0f}'}")
+        print(
+            f"  {name:40} {middle:7.2f}  [{low:.2f}, {high:.2f}]  {'' if memory[name] is None else f'{memory[name]:7.0f}'}"
+        )
 
 
 if __name__ == "__main__":

@@ -10,15 +10,33 @@ from bitwright.kernels.dispatch import (
     only,
     outputs,
     quantize,
+    read_out,
     represent,
     rescale,
 )  # fmt: skip
 from bitwright.kernels.matmul import Stationary, matmul_bound
 from bitwright.kernels.operand import Operand
-from bitwright.kernels.outputs import OneSum, one_sum, settled, sums_each
+from bitwright.kernels.outputs import OneSum, one_sum, sum_in_order, sums_each
 from bitwright.kernels.rounding import Unsupported
 
 __all__ = [
-    "OneSum", "Operand", "SlowKernel", "Stationary", "Unsupported", "allows", "depthwise", "fake_quantize", "matmul",
-    "matmul_bound", "one_sum", "only", "outputs", "quantize", "represent", "rescale",
+    "OneSum",
+    "Operand",
+    "SlowKernel",
+    "Stationary",
+    "Unsupported",
+    "allows",
+    "depthwise",
+    "fake_quantize",
+    "matmul",
+    "matmul_bound",
+    "one_sum",
+    "only",
+    "outputs",
+    "quantize",
+    "read_out",
+    "represent",
+    "rescale",
+    "sum_in_order",
+    "sums_each",
 ]  # fmt: skip

@@ -18,7 +18,7 @@ from bitwright.kernels import native
 from bitwright.kernels import quantize as torch_quantize
 from bitwright.kernels.matmul import Stationary
 from bitwright.kernels.operand import Operand
-from bitwright.kernels.outputs import one_sum, product, settled, sums_each
+from bitwright.kernels.outputs import OneSum, one_sum, product, settled, sums_each
 from bitwright.kernels.rounding import Unsupported
 from bitwright.quantization import Quantizer, Range
 
@@ -106,7 +106,7 @@ def allows(name: str) -> bool:
 
 
 def outputs(datapath: Datapath, x: Operand, w: Stationary, out: Tensor, bias: Tensor | None = None) -> tuple[int, int]:
-    """`matmul` rounded to float32, plus a bias [n], into the contiguous matrix `out`; overflowed sums, and sums in all."""
+    """`matmul` in float32, plus a bias [n], into the contiguous matrix `out`; overflowed sums, and sums in all."""
     one = one_sum(datapath, x, w) if allows("torch") else None
     if one is None:
         values, overflows, accumulations = matmul(datapath, x, w)
@@ -116,10 +116,17 @@ def outputs(datapath: Datapath, x: Operand, w: Stationary, out: Tensor, bias: Te
         return overflows, accumulations
     overflows = 0
     for part, sums in product(one, x, w, out):
-        read, count = settled(datapath, one, sums)
-        rescale(read, x.outside[part], w.operand.outside, bias, out=out[part])
-        overflows += count
+        overflows += read_out(datapath, one, sums, (x.outside[part], w.operand.outside), out[part], bias)
     return overflows, out.numel() * sums_each(one, x, w.operand, w.operand.k)
+
+
+def read_out(
+    datapath: Datapath, one: OneSum, sums: Tensor, scales: tuple[Tensor, Tensor], out: Tensor, bias: Tensor | None
+) -> int:
+    """Sums [m, n] as the inner register is read, under scales of rows and columns, into `out`; and how many left it."""
+    read, overflows = settled(datapath, one, sums)
+    rescale(read, *scales, bias, out=out)
+    return overflows
 
 
 def rescale(
@@ -142,7 +149,7 @@ def rescale(
 def depthwise(
     x: Tensor, weight: Tensor, out: Tensor, stride: tuple[int, int], dilation: tuple[int, int], corner: tuple[int, int]
 ) -> Tensor:
-    """Sums over the taps of each channel in float32, in their order; see `native.depthwise`. Or raises `Unsupported`."""
+    """Sums over the taps of each channel, in their order: `native.depthwise`. Otherwise raises `Unsupported`."""
     if not allows("native"):
         raise Unsupported("channels alone without the native library")
     return native.depthwise(x, weight, out, stride, dilation, corner)

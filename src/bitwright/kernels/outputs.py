@@ -6,11 +6,13 @@ a GEMM or a convolution of floats does the work. Everything else is `bitwright.k
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from bitwright.datapath import Datapath, Overflow
+from bitwright.formats import FLOAT32, Rounding
 from bitwright.kernels.matmul import Stationary, are_tiles_free, is_one_integer_sum, settle
 from bitwright.kernels.operand import Operand
 from bitwright.quantization import Zero
@@ -58,6 +60,56 @@ def one_sum(datapath: Datapath, x: Operand, w: Stationary) -> OneSum | None:
         return None
     carrier = torch.float32 if bound < 2**24 else torch.float64
     return OneSum(carrier, bound, x.unit + w.operand.unit, tile, must_settle)
+
+
+def sum_in_order(datapath: Datapath, x: Operand, w: Stationary) -> OneSum | None:
+    """The same of channels alone under scales of their own, each tap a block: for loops that add in the taps' order.
+
+    None unless float32 holds each product of scaled elements, so that an addition rounds as the outer register does.
+    """
+    if x.inside is None:
+        return None
+    outer, inner = datapath.outer, datapath.inner
+    rounds = outer.format == FLOAT32 and outer.rounding is Rounding.NEAREST_EVEN
+    if not rounds or (inner.format, inner.readout, datapath.scale_product, datapath.tile) != (None,) * 4:
+        return None
+    spans = _span(x), _span(w.operand)
+    if spans[0].bits + spans[1].bits > 24:
+        return None
+    # far from subnormal numbers and from infinity
+    smallest = min(*(s.smallest for s in spans), spans[0].smallest * spans[1].smallest)
+    if smallest < 2.0**-100 or spans[0].largest * spans[1].largest > 2.0**100:
+        return None
+    return OneSum(torch.float32, 2.0**24, x.unit + w.operand.unit, None, False)
+
+
+class _Span(NamedTuple):
+    """Of an operand's elements times their scales: significant bits, and bounds on magnitudes other than zero."""
+
+    bits: int
+    smallest: float
+    largest: float
+
+
+def _span(operand: Operand) -> _Span:
+    bounds = operand.quantizer.format.bounds()
+    is_plain = bounds.per_lane == 1 and bounds.reach == 0
+    bits = (bounds.significand if is_plain else round(_reach(operand))).bit_length()
+    smallest, largest = 2.0**operand.unit, _reach(operand) * 2.0**operand.unit
+    if operand.inside is None:
+        return _Span(bits, smallest, largest)
+    scale = operand.quantizer.scales[-1].format.bounds()
+    is_moderate = scale.exponent.start >= -40 and scale.highest <= 2.0**40
+    low, high = (2.0**scale.exponent.start, scale.highest) if is_moderate else _extremes(operand.inside)
+    return _Span(bits + scale.significand.bit_length(), smallest * low, largest * high)
+
+
+def _extremes(inside: Tensor) -> tuple[float, float]:
+    """Smallest value above zero, and largest; of all zeros 1."""
+    if not inside.numel():
+        return 1.0, 1.0
+    low, high = float(torch.where(inside > 0, inside, torch.inf).min()), float(inside.max())
+    return (low, high) if high > 0 else (1.0, 1.0)
 
 
 def product(one: OneSum, x: Operand, w: Stationary, out: Tensor) -> Iterator[tuple[slice, Tensor]]:

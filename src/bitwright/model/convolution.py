@@ -12,7 +12,7 @@ from bitwright.datapath import Datapath
 from bitwright.kernels import OneSum, Operand, Stationary, Unsupported
 from bitwright.kernels.matmul import accumulate, block_sum
 from bitwright.kernels.outputs import product
-from bitwright.model.lowering import Gemm, Lowering, Output, Sums, shorten
+from bitwright.model.lowering import Gemm, Lowering, Output, shorten
 from bitwright.quantization import Quantizer
 
 PATCHES = 1 << 21
@@ -119,21 +119,32 @@ class Conv(Lowering):
         shape = _as_image(like).shape
         x = _per_pixel(x)
         out = _as_image(output.values).movedim(1, -1)
-        one = kernels.one_sum(datapath, x, w) if kernels.allows("torch") else None
-        if one is not None and (one.tile is None or w.operand.k == self._k(shape[1], w)):
-            return self._one_product(datapath, one, x, shape, w, Output(out, output.bias))
+        output = Output(out, output.bias)
+        if kernels.allows("torch"):
+            one = kernels.one_sum(datapath, x, w)
+            if one is not None and (one.tile is None or w.operand.k == self._k(shape[1], w)):
+                return self._one_product(datapath, one, x, shape, w, output)
+        if self._is_depthwise(shape[1]):
+            one = kernels.sum_in_order(datapath, x, w)
+            if one is not None:
+                with suppress(Unsupported):
+                    return self._read_out(datapath, one, self._each_channel(one, x, shape, w, out), x, w, output)
+        return self._in_parts(datapath, x, shape, w, output)
+
+    def _in_parts(
+        self, datapath: Datapath, x: Operand, shape: torch.Size, w: Stationary, output: Output
+    ) -> tuple[int, int]:
+        """Unfolded, some samples at a time."""
         batch, channels, height, width = shape
         rows = height * width * (x.rows // max(batch * height * width, 1))
         step = max(PATCHES // max(channels * height * width * w.kernel[0] * w.kernel[1], 1), 1)
         overflows = accumulations = 0
         for start in range(0, batch, step):
             part = x.take(slice(start * rows, (start + step) * rows))
-            count = min(step, batch - start)
-            sums = self._patches(datapath, part, torch.Size((count, channels, height, width)), w, w.kernel)
-            out[start : start + step].copy_(sums.values.movedim(1, -1))
-            overflows, accumulations = overflows + sums.overflows, accumulations + sums.accumulations
-        if output.bias is not None:
-            out.add_(output.bias)
+            samples = torch.Size((min(step, batch - start), channels, height, width))
+            values = output.values[start : start + step]
+            over, sums = self._patches(datapath, part, samples, w, Output(values, output.bias))
+            overflows, accumulations = overflows + over, accumulations + sums
         return overflows, accumulations
 
     def _is_depthwise(self, channels: int) -> bool:
@@ -161,39 +172,48 @@ class Conv(Lowering):
     def _one_product(
         self, datapath: Datapath, one: OneSum, x: Operand, shape: torch.Size, w: Stationary, output: Output
     ) -> tuple[int, int]:
-        """Where the order of additions does not matter: a GEMM, a loop over the taps of each channel, or torch's own."""
-        batch, channels, height, width = shape
-        image = x.scaled.flatten(1)
+        """Where additions may be in any order: a GEMM, a loop over the taps of each channel, or torch's convolution."""
         if self.groups == 1 and w.kernel == (1, 1) and not any(self.padding):
-            image = image.view(batch, height, width, -1)[:, :: self.stride[0], :: self.stride[1]]
-            pixels = image.reshape(-1, 1, image.shape[-1])
-            thinned = replace(x, elements=pixels, inside=None)
-            parts = product(one, thinned, w, output.values.view(-1, w.operand.rows))
-        else:
-            span = channels if self._is_depthwise(channels) else channels // self.groups
-            parts = iter([(slice(None), self._convolved(one, image, span, shape, w, output.values))])
-        overflows, out = 0, output.values.view(-1, w.operand.rows)
-        for part, sums in parts:
-            read, count = kernels.settled(datapath, one, sums)
-            kernels.rescale(read, x.outside[:1], w.operand.outside, output.bias, out=out[part])
-            overflows += count
-        taps = w.kernel[0] * w.kernel[1]
-        return overflows, out.numel() * kernels.sums_each(one, x, w.operand, self._k(channels, w), taps)
+            image = x.scaled.view(*shape[:1], *shape[2:], -1)[:, :: self.stride[0], :: self.stride[1]]
+            pixels = replace(x, elements=image.reshape(-1, 1, image.shape[-1]), inside=None)
+            overflows, out = 0, output.values.view(-1, w.operand.rows)
+            for part, sums in product(one, pixels, w, out):
+                scales = x.outside[:1], w.operand.outside
+                overflows += kernels.read_out(datapath, one, sums, scales, out[part], output.bias)
+            return overflows, out.numel() * kernels.sums_each(one, x, w.operand, shape[1])
+        try:
+            sums = self._each_channel(one, x, shape, w, output.values)
+        except Unsupported:
+            sums = self._any_order(one, x, shape, w)
+        return self._read_out(datapath, one, sums, x, w, output)
 
-    def _convolved(
-        self, one: OneSum, rows: Tensor, span: int, shape: torch.Size, w: Stationary, out: Tensor
-    ) -> Tensor:
-        """Sums [outputs, n] of rows of `span` channels each, possibly in the memory of `out`."""
+    def _read_out(
+        self, datapath: Datapath, one: OneSum, sums: Tensor, x: Operand, w: Stationary, output: Output
+    ) -> tuple[int, int]:
+        """Sums [batch, down, across, n] to the output."""
+        n, taps = w.operand.rows, w.kernel[0] * w.kernel[1]
+        scales = x.outside[:1], w.operand.outside
+        out = output.values.view(-1, n)
+        overflows = kernels.read_out(datapath, one, sums.view(-1, n), scales, out, output.bias)
+        return overflows, sums.numel() * kernels.sums_each(one, x, w.operand, w.operand.k, taps)
+
+    def _each_channel(self, one: OneSum, x: Operand, shape: torch.Size, w: Stationary, out: Tensor) -> Tensor:
+        """Sums [batch, down, across, n] where each channel has one filter, in `out` if it can hold them."""
+        batch, channels, height, width = shape
+        if not self._is_depthwise(channels) or w.operand.rows != channels:
+            raise Unsupported("several channels or filters together")
+        weight = w.scaled[:, : w.kernel[0] * w.kernel[1]].T.reshape(*w.kernel, channels).contiguous()
+        sums = out if one.carrier == torch.float32 else torch.empty(out.shape, dtype=one.carrier)
+        corner = self.padding[2], self.padding[0]
+        image = x.scaled.view(batch, height, width, -1)
+        return kernels.depthwise(image, weight, sums, self.stride, self.dilation, corner)
+
+    def _any_order(self, one: OneSum, x: Operand, shape: torch.Size, w: Stationary) -> Tensor:
+        """Sums [batch, down, across, n] by torch's convolution."""
         batch, channels, height, width = shape
         n, kernel = w.operand.rows, w.kernel
-        if span == n and self._is_depthwise(channels):
-            weight = w.scaled[:, : kernel[0] * kernel[1]].T.reshape(*kernel, n).contiguous()
-            sums = out if one.carrier == torch.float32 else torch.empty(out.shape, dtype=one.carrier)
-            with suppress(Unsupported):
-                image = rows.view(batch, height, width, -1)
-                corner = self.padding[2], self.padding[0]
-                return kernels.depthwise(image, weight, sums, self.stride, self.dilation, corner).view(-1, n)
-        image = rows[:, :span].reshape(batch, height, width, channels).movedim(-1, 1)
+        span = channels if self._is_depthwise(channels) else channels // self.groups
+        image = x.scaled.flatten(1)[:, :span].reshape(batch, height, width, channels).movedim(-1, 1)
         if self._is_depthwise(channels):
             weight = w.scaled[:, : kernel[0] * kernel[1]].view(n, 1, *kernel)
         else:
@@ -204,46 +224,42 @@ class Conv(Lowering):
             image, around = functional.pad(image, self.padding), (0, 0)
         image, weight = image.to(one.carrier), weight.to(one.carrier)
         sums = functional.conv2d(image, weight, None, self.stride, around, self.dilation, self.groups)
-        return sums.movedim(1, -1).reshape(-1, n)
+        return sums.movedim(1, -1).contiguous()
 
     def _patches(
-        self, datapath: Datapath, x: Operand, shape: torch.Size, w: Stationary, kernel: tuple[int, int]
-    ) -> Sums:
+        self, datapath: Datapath, x: Operand, shape: torch.Size, w: Stationary, output: Output
+    ) -> tuple[int, int]:
         """Unfold, then one product a group."""
         batch, channels, height, width = shape
-        taps = kernel[0] * kernel[1]
+        taps, n = w.kernel[0] * w.kernel[1], w.operand.rows // self.groups
         if self._is_depthwise(channels):
             with suppress(Unsupported):
-                return self._depthwise(datapath, x, shape, w, kernel)
+                return self._depthwise(datapath, x, shape, w, output)
             # one product a channel then, each by the implementation that takes it
             x, w = _per_channel(x, channels), w if x.inside is None else _in_runs(w, 1, 1, taps)
         else:
             x, w = _aligned(x, w, channels // self.groups, taps)
-        image = x.elements.view(batch, height, width, self.groups, -1)
-        patches = self._windows(image, kernel)  # [batch, down, across, taps, groups, padded channels]
-        down, across = patches.shape[1:3]
+        # [batch, down, across, taps, groups, padded channels]
+        patches = self._windows(x.elements.view(batch, height, width, self.groups, -1), w.kernel)
         inside = None
         if x.inside is not None:
-            inside = self._windows(x.inside.view(batch, height, width, self.groups, -1), kernel)
-        rows = batch * down * across
-        n = w.operand.rows // self.groups
-        outputs, overflows, accumulations = [], 0, 0
+            inside = self._windows(x.inside.view(batch, height, width, self.groups, -1), w.kernel)
+        out = output.values.view(-1, w.operand.rows)
+        rows = len(out)
+        overflows = accumulations = 0
         for g in range(self.groups):
+            own = slice(g * n, (g + 1) * n)
             scale = None if inside is None else inside[..., g, :].reshape(rows, -1)
             elements = patches[..., g, :].reshape(rows, 1 if scale is None else scale.shape[1], -1)
-            part = replace(
-                x,
-                elements=elements,
-                inside=scale,
-                outside=x.outside[:1].expand(rows, 1),
-                k=elements.shape[1] * elements.shape[2],
-            )
-            stationary = w if self.groups == 1 else Stationary(w.operand.take(slice(g * n, (g + 1) * n)), kernel)
+            k = elements.shape[1] * elements.shape[2]
+            part = replace(x, elements=elements, inside=scale, outside=x.outside[:1].expand(rows, 1), k=k)
+            stationary = w if self.groups == 1 else Stationary(w.operand.take(own), w.kernel)
             values, over, sums = kernels.matmul(datapath, part, stationary)
-            outputs.append(values.float())
+            out[:, own] = values
             overflows, accumulations = overflows + over, accumulations + sums
-        values = torch.cat(outputs, 1).view(batch, down, across, -1).movedim(-1, 1)
-        return Sums(values, overflows, accumulations)
+        if output.bias is not None:
+            out.add_(output.bias)
+        return overflows, accumulations
 
     def _windows(self, image: Tensor, kernel: tuple[int, int]) -> Tensor:
         """[batch, height, width, ...] zero-padded, as windows [batch, down, across, taps, ...]: a view."""
@@ -258,13 +274,13 @@ class Conv(Lowering):
         return view.flatten(3, 4)
 
     def _depthwise(
-        self, datapath: Datapath, x: Operand, shape: torch.Size, w: Stationary, kernel: tuple[int, int]
-    ) -> Sums:
+        self, datapath: Datapath, x: Operand, shape: torch.Size, w: Stationary, output: Output
+    ) -> tuple[int, int]:
         """One channel a group where the input's scales vary between pixels: K is the taps, each its own block."""
         if x.inside is None or datapath.tile is not None or not kernels.allows("torch"):
             raise Unsupported("sums over several taps of one channel")
         batch, channels, height, width = shape
-        taps = kernel[0] * kernel[1]
+        kernel, taps = w.kernel, w.kernel[0] * w.kernel[1]
         multiplier = w.operand.rows // channels
         flat = x.elements.flatten(1)[:, :channels].view(batch, height, width, channels)
         elements = self._windows(flat, kernel).repeat_interleave(multiplier, -1)
@@ -283,8 +299,9 @@ class Conv(Lowering):
             for t in range(taps)
         )
         total, overflows = accumulate(datapath, steps, x.unit + w.operand.unit)
-        values = total * x.outside[0, 0] * w.operand.outside.view(-1)
-        return Sums(values.float().movedim(-1, 1), overflows, values.numel() * (taps + 1))
+        out = output.values.view(-1, w.operand.rows)
+        kernels.rescale(total.view(out.shape), x.outside[:1], w.operand.outside, output.bias, out=out)
+        return overflows, total.numel() * (taps + 1)
 
 
 def _height_and_width(values: tuple[int, ...], missing: int) -> tuple[int, int]:

@@ -65,9 +65,7 @@ class Lowering(ABC):
     def empty(self, like: Tensor, w: Stationary) -> Tensor:
         """Memory for the output of an input of this shape, its channels next to each other."""
 
-    def exact(
-        self, datapath: Datapath, x: Operand, like: Tensor, w: Stationary, output: Output | None = None
-    ) -> Sums:
+    def exact(self, datapath: Datapath, x: Operand, like: Tensor, w: Stationary, output: Output | None = None) -> Sums:
         """The layer through the datapath. `like` has the float input's shape. Without `output`, there is no bias."""
         output = Output(self.empty(like, w)) if output is None else output
         overflows, accumulations = self.fill(datapath, x, like, w, output)

@@ -41,7 +41,8 @@ def rescale(sums: Tensor, of_rows: Tensor, of_columns: Tensor, bias: Tensor | No
     """float32 of sums [m, n] · of_rows [m or 1] · of_columns [n], plus a bias, into `out`; which may be `sums`."""
     found = _functions()
     m, n = sums.shape
-    assert of_rows.numel() in (1, m) and of_columns.numel() == n, "a scale for each row and column"
+    assert of_rows.numel() in (1, m), "a scale for each row"
+    assert of_columns.numel() == n, "a scale for each column"
     if sums.dtype not in (torch.float32, torch.float64) or not (sums.is_contiguous() and out.is_contiguous()):
         raise Unsupported(f"sums of {sums.dtype} at other strides than a matrix'")
     if any(t.device.type != "cpu" for t in (sums, of_rows, of_columns, out)) or torch.compiler.is_compiling():
@@ -62,8 +63,8 @@ def depthwise(
 ) -> Tensor:
     """Sums over the taps of each channel, in their order, into `out` [batch, down, across, channels].
 
-    x [batch, height, width, at least channels] and weight [taps down, taps across, channels] are float32; sums are added
-    in the type of `out`, float32 or float64. `corner` is how many rows and columns of zeros lie above and left of x.
+    x [batch, height, width, at least channels] and weight [taps down, taps across, channels] are float32; sums are in
+    the type of `out`, float32 or float64. `corner` is how many rows and columns of zeros lie above and left of x.
     """
     found = _functions()
     if any(t.device.type != "cpu" or not t.is_contiguous() for t in (x, weight, out)):
