@@ -1,6 +1,6 @@
 """Whole networks evaluated exactly beside the same network in float, on the same batches.
 
-    OMP_NUM_THREADS=1 BITWRIGHT_DATA=... python benchmarks/network.py [--network mobilenetv2] [--images 40] [--threads 1]
+    BITWRIGHT_DATA=... python benchmarks/network.py [--network mobilenetv2] [--images 40] [--threads 1]
 
 Each batch goes through the float network and every scheme in shuffled order, `--rounds` times; the figures are medians
 of ratios to the float network's time on the same batch. `float again` is the float network under another name: where it
@@ -117,15 +117,14 @@ def main() -> None:
         }
     times = measure(task, networks, data, arguments.rounds)
     print(
-        f"{task.name}, {arguments.images} samples in batches of {arguments.batch}, threads: {arguments.threads}; float: "
-        f"{1000 * float(np.median(times[FLOAT])) / arguments.batch:.1f} ms a sample\n"
+        f"{task.name}, {arguments.images} samples in batches of {arguments.batch}, threads: {arguments.threads}; "
+        f"float: {1000 * float(np.median(times[FLOAT])) / arguments.batch:.1f} ms a sample\n"
         "time over float's, median and quartiles; peak of memory, MB"
     )
     for name, own in times.items():
         low, middle, high = np.percentile(np.divide(own, times[FLOAT]), [25, 50, 75])
-        print(
-            f"  {name:40} {middle:7.2f}  [{low:.2f}, {high:.2f}]  {'' if memory[name] is None else f'{memory[name]:7.0f}'}"
-        )
+        added = "" if memory[name] is None else f"{memory[name]:7.0f}"
+        print(f"  {name:40} {middle:7.2f}  [{low:.2f}, {high:.2f}]  {added}")
 
 
 if __name__ == "__main__":

@@ -110,9 +110,7 @@ def outputs(datapath: Datapath, x: Operand, w: Stationary, out: Tensor, bias: Te
     one = one_sum(datapath, x, w) if allows("torch") else None
     if one is None:
         values, overflows, accumulations = matmul(datapath, x, w)
-        out.copy_(values)
-        if bias is not None:
-            out.add_(bias)
+        rescale(values, torch.ones(1, 1).double(), torch.ones(values.shape[1], 1).double(), bias, out=out)
         return overflows, accumulations
     overflows = 0
     for part, sums in product(one, x, w, out):

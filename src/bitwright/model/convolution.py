@@ -253,7 +253,9 @@ class Conv(Lowering):
             elements = patches[..., g, :].reshape(rows, 1 if scale is None else scale.shape[1], -1)
             k = elements.shape[1] * elements.shape[2]
             part = replace(x, elements=elements, inside=scale, outside=x.outside[:1].expand(rows, 1), k=k)
-            stationary = w if self.groups == 1 else Stationary(w.operand.take(own), w.kernel)
+            if self.groups == 1:
+                return kernels.outputs(datapath, part, w, out, output.bias)
+            stationary = Stationary(w.operand.take(own), w.kernel)
             values, over, sums = kernels.matmul(datapath, part, stationary)
             out[:, own] = values
             overflows, accumulations = overflows + over, accumulations + sums
