@@ -1,30 +1,28 @@
-"""Whole networks evaluated exactly beside the same network in float, on the same batches.
+"""Whole networks evaluated exactly beside the same network in float, on the same batch.
 
-    BITWRIGHT_DATA=... python benchmarks/network.py [--network mobilenetv2] [--images 40] [--threads 1]
+    BITWRIGHT_DATA=... python benchmarks/network.py [--networks mobilenetv2] [--schemes "integer(8, 8)"] [--batch 8]
 
-Each batch goes through the float network and every scheme in shuffled order, `--rounds` times; the figures are medians
-of ratios to the float network's time on the same batch. `float again` is the float network under another name: where it
-is not near 1, the machine is too noisy to read the rest. One thread is timed by its own clock, several by the wall's.
-Memory is what one evaluation of the whole run adds at its peak to what the process held before it.
+Each scheme's outputs are first compared, bit for bit, with those of the kernels in torch alone, on one sample. The note
+is what one evaluation adds to resident memory at its peak. Networks whose data are not at hand are left out, aloud.
 """
 
 import argparse
-import random
-import sys
-import time
 from collections.abc import Callable, Iterator
-from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import torch
+from timing import Case, Group, main
 from torch import nn
 
 import bitwright as bw
+from bitwright import kernels
 from bitwright.model.data import data_folder
 from bitwright.model.task import Batch, Task
 from bitwright.model.transform import fold_batchnorm
-from bitwright.model.zoo import EMBEDDED, REAL
+from bitwright.model.zoo import EMBEDDED, TASKS
+
+NETWORKS = {"mobilenetv2": 8, "resnet20": 64, "digits": 256}
+"""With the samples of a batch."""
 
 SCHEMES = (
     "integer(8, 8)", "integer(4, 4)", "a2q(8, 8, 20)", "ant(4, 4)", "minifloat(4, 3)", "vs_quant(4, 4, 4, 4)",
@@ -32,34 +30,52 @@ SCHEMES = (
     "nvfp4(four_over_six=True)", "overq(4, 4)", "overq(4, 4, precision_overwrite=True)", "term_revealing()",
     "combined(overq(4), term_revealing())",
 )  # fmt: skip
-FLOAT, AGAIN = "float", "float again"
+CALIBRATION = 4
+"""Samples that ranges are taken from."""
 
 
-def models(task: Task, schemes: list[str], calibration: int) -> Iterator[tuple[str, nn.Module]]:
-    """The float network twice, then frozen under each scheme."""
-    batch = next(iter(task.calibration())).first(calibration)
-    plain = fold_batchnorm(task.load(), batch.inputs).requires_grad_(False)
-    yield FLOAT, plain
-    yield AGAIN, plain
-    for scheme in schemes:
-        try:
-            prepared = bw.prepare(plain, bw.from_text(scheme), batch.inputs)
-            yield scheme, bw.freeze(bw.calibrate(prepared, [batch], task.forward))
-        except ValueError as error:
-            print(f"{scheme}: {error}", file=sys.stderr)
+def groups(arguments: argparse.Namespace) -> Iterator[Group]:
+    """One a network."""
+    for name in arguments.networks:
+        task = TASKS[name]
+        if name not in EMBEDDED:
+            try:
+                data_folder()
+            except FileNotFoundError as missing:
+                print(f"{name} is left out: {missing}")
+                continue
+        batch = next(iter(task.test(arguments.batch or NETWORKS.get(name, 8))))
+        calibration = next(iter(task.calibration())).first(CALIBRATION)
+        plain = fold_batchnorm(task.load(), batch.inputs).requires_grad_(False)
+        cases = [_case(task, plain, scheme, calibration, batch) for scheme in arguments.schemes]
+        samples = len(batch.targets)
+        yield Group(f"{name}, {samples} samples", Case("float", _forward(task, plain, batch)), cases)
 
 
-def batches(task: Task, images: int, size: int) -> list[Batch]:
-    """The first test samples, `size` together."""
-    found: list[Batch] = []
-    for batch in task.test(images):
-        for start in range(0, len(batch.targets), size):
-            cut = slice(start, start + size)
-            found.append(Batch(tuple(x[cut] for x in batch.tensors), batch.targets[cut]))
-    return list(islice(found, -(-images // size)))
+def _case(task: Task, plain: nn.Module, scheme: str, calibration: Batch, batch: Batch) -> Case:
+    prepared = bw.prepare(plain, bw.from_text(scheme), calibration.inputs)
+    frozen = bw.freeze(bw.calibrate(prepared, [calibration], task.forward))
+    run = _forward(task, frozen, batch)
+
+    def check() -> str | None:
+        one = _forward(task, frozen, batch.first(1))
+        found = one()
+        with kernels.only("torch", "reference"):
+            return None if torch.equal(found, one()) else "outputs differ from those of the kernels in torch"
+
+    added = _added_megabytes(run)
+    return Case(scheme, run, check, "" if added is None else f"{added:.0f} MB")
 
 
-def added_megabytes(work: Callable[[], object]) -> float | None:
+def _forward(task: Task, network: nn.Module, batch: Batch) -> Callable[[], torch.Tensor]:
+    @torch.no_grad()
+    def run() -> torch.Tensor:
+        return task.forward(network, batch)
+
+    return run
+
+
+def _added_megabytes(work: Callable[[], object]) -> float | None:
     """Peak of resident memory while it works, over what was resident before; None where the system does not tell."""
     status = Path("/proc/self/status")
     try:
@@ -75,57 +91,11 @@ def _kilobytes(status: Path, field: str) -> int:
     return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(field))
 
 
-@torch.no_grad()
-def measure(task: Task, networks: dict[str, nn.Module], data: list[Batch], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each network on each batch."""
-    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
-    times: dict[str, list[float]] = {name: [] for name in networks}
-    shuffle = random.Random(0).shuffle
-    for batch in data * rounds:
-        order = list(networks)
-        shuffle(order)
-        for name in order:
-            start = clock()
-            task.forward(networks[name], batch)
-            times[name].append(clock() - start)
-    return times
-
-
-def main() -> None:
-    known = {**EMBEDDED, **REAL}
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--network", default="mobilenetv2", choices=sorted(known))
-    parser.add_argument("--images", type=int, default=40)
-    parser.add_argument("--batch", type=int, default=10)
-    parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--calibration", type=int, default=4, help="images that ranges are taken from")
-    parser.add_argument("--schemes", nargs="+", default=list(SCHEMES))
-    parser.add_argument("--threads", type=int, default=1)
-    arguments = parser.parse_args()
-    task = known[arguments.network]
-    if arguments.network in REAL:
-        data_folder()  # says what is missing
-    torch.set_num_threads(arguments.threads)
-    networks = dict(models(task, arguments.schemes, arguments.calibration))
-    data = batches(task, arguments.images, arguments.batch)
-    warm = Batch(tuple(x[:1] for x in data[0].tensors), data[0].targets[:1])
-    with torch.no_grad():
-        for network in networks.values():
-            task.forward(network, warm)
-        memory = {
-            name: added_megabytes(lambda m=network: task.forward(m, data[0])) for name, network in networks.items()
-        }
-    times = measure(task, networks, data, arguments.rounds)
-    print(
-        f"{task.name}, {arguments.images} samples in batches of {arguments.batch}, threads: {arguments.threads}; "
-        f"float: {1000 * float(np.median(times[FLOAT])) / arguments.batch:.1f} ms a sample\n"
-        "time over float's, median and quartiles; peak of memory, MB"
-    )
-    for name, own in times.items():
-        low, middle, high = np.percentile(np.divide(own, times[FLOAT]), [25, 50, 75])
-        added = "" if memory[name] is None else f"{memory[name]:7.0f}"
-        print(f"  {name:40} {middle:7.2f}  [{low:.2f}, {high:.2f}]  {added}")
-
-
 if __name__ == "__main__":
-    main()
+    main(
+        __doc__ or "",
+        groups,
+        ("--networks", {"nargs": "+", "default": list(NETWORKS), "choices": sorted(TASKS)}),
+        ("--schemes", {"nargs": "+", "default": list(SCHEMES)}),
+        ("--batch", {"type": int, "help": "samples; as many as usual for the network"}),
+    )

@@ -112,7 +112,7 @@ class Conv(Lowering):
 
     def empty(self, like: Tensor, w: Stationary) -> Tensor:
         down, across = self._size(_as_image(like).shape[2:], w.kernel)
-        image = torch.empty(len(like), down, across, w.operand.rows).movedim(-1, 1)
+        image = torch.empty(len(like), down, across, w.operand.rows, device=like.device).movedim(-1, 1)
         return image if like.dim() == 4 else image.squeeze(2)
 
     def fill(self, datapath: Datapath, x: Operand, like: Tensor, w: Stationary, output: Output) -> tuple[int, int]:

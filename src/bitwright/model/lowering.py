@@ -164,7 +164,7 @@ class Linear(Lowering):
         return functional.linear(x, weight)
 
     def empty(self, like: Tensor, w: Stationary) -> Tensor:
-        return torch.empty(*like.shape[:-1], w.operand.rows)
+        return torch.empty(*like.shape[:-1], w.operand.rows, device=like.device)
 
     def fill(self, datapath: Datapath, x: Operand, like: Tensor, w: Stationary, output: Output) -> tuple[int, int]:
         return kernels.outputs(datapath, x, w, output.values.view(-1, w.operand.rows), output.bias)
