@@ -11,6 +11,7 @@ from bitwright.datapath import Accumulator, Datapath
 from bitwright.formats import FLOAT32, Int
 from bitwright.kernels import Operand, Stationary, library
 from bitwright.kernels.native import outputs as native_outputs
+from bitwright.kernels.outputs import digits
 
 needs_library = pytest.mark.skipif(library.library() is None, reason="the native library is not installed")
 every_level = pytest.mark.parametrize("level", library.LEVELS)
@@ -140,6 +141,28 @@ def test_one_float_sum_is_as_wide_as_its_bound_asks_for_and_is_the_reference(sch
         expected = torch.empty(7, 5)
         assert kernels.outputs(datapath, x, w, expected, bias) == counts
     assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "count"),
+    [
+        ("integer(8, 8, input_range=None)", 1),
+        ("integer(12, 12, input_range=None)", 2),
+        ("vs_quant(6, 6, 6, 6, input_range=None)", 2),
+        ("integer(8, 20, input_range=None)", 2),
+        ("integer(14, 16, input_range=None)", 3),
+        ("vs_quant(8, 8, 8, 8, input_range=None)", 0),
+    ],
+)
+def test_digits_add_up_to_the_elements_and_have_sums_that_float32_holds(scheme, count):
+    generator = torch.Generator().manual_seed(2)
+    datapath, x, w = operands(scheme, torch.randn(7, 64, generator=generator), torch.randn(5, 64, generator=generator))
+    one = kernels.one_sum(datapath, x, w)
+    found = digits(one, x, w)
+    assert len(found) == count
+    assert all(float(digit.abs().max()) * 2.0**-x.unit * w.scaled_norm < 2**24 for _, digit in found)
+    if found:
+        assert torch.equal(sum(factor * digit.double() for factor, digit in found), x.scaled.double())
 
 
 @pytest.mark.parametrize(("bits", "overflow"), [(15, "FORBID"), (11, "WRAP"), (11, "SATURATE")])

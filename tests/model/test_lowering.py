@@ -38,7 +38,7 @@ SCHEMES = (
     "vs_quant(4, 4, None, None)",
     "vs_quant(4, 4, 4, 4, vector=4)",
     "vs_quant(4, 4, scale_product=Int(6, signed=False, exponent=2))",
-    "vs_quant(8, 8, 8, 8)",  # sums of more than 24 bits
+    "vs_quant(6, 6, 6, 6)",  # sums of more than 24 bits
     "vs_quant_chip()",
     "ant(4, 4)",
     "minifloat(4, 3)",

@@ -4,6 +4,7 @@ Block scales are multiplied in beforehand where that leaves integers, so that an
 a GEMM or a convolution of floats does the work. Everything else is `bitwright.kernels.matmul`'s.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -126,6 +127,26 @@ def product(one: OneSum, x: Operand, w: Stationary, out: Tensor) -> Iterator[tup
     for start in range(0, len(rows), step):
         part = rows[start : start + step].double()
         yield slice(start, start + step), torch.mm(part, weight.T, out=sums[: len(part)])
+
+
+def digits(one: OneSum, x: Operand, w: Stationary) -> list[tuple[float, Tensor]]:
+    """x's scaled elements as a sum of factors times tensors, whose sums with w float32 holds; one of 1 where x's do.
+
+    Empty where more than three were needed.
+    """
+    if one.carrier == torch.float32:
+        return [(1.0, x.scaled)]
+    largest = (2**24 - 1) / max(w.scaled_norm, 1.0)  # of a digit, in units
+    if largest < 4:
+        return []
+    base = 2.0 ** math.floor(math.log2(largest))
+    found, rest, factor = [], x.scaled, 1.0
+    while rest is not None and len(found) < 3:
+        is_last = x.largest_scaled <= factor * largest
+        high = None if is_last else (rest / (base * 2.0**x.unit)).trunc_().mul_(2.0**x.unit)
+        found.append((factor, rest if high is None else rest.addcmul(high, torch.tensor(-base))))
+        rest, factor = high, factor * base
+    return found if rest is None else []
 
 
 def settled(datapath: Datapath, one: OneSum, sums: Tensor) -> tuple[Tensor, int]:

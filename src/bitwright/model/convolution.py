@@ -11,7 +11,7 @@ from bitwright import kernels
 from bitwright.datapath import Datapath
 from bitwright.kernels import OneSum, Operand, Stationary, Unsupported
 from bitwright.kernels.matmul import accumulate, block_sum
-from bitwright.kernels.outputs import product
+from bitwright.kernels.outputs import digits, product
 from bitwright.model.lowering import Gemm, Lowering, Output, shorten
 from bitwright.quantization import Quantizer
 
@@ -209,22 +209,32 @@ class Conv(Lowering):
         return kernels.depthwise(image, weight, sums, self.stride, self.dilation, corner)
 
     def _any_order(self, one: OneSum, x: Operand, shape: torch.Size, w: Stationary) -> Tensor:
-        """Sums [batch, down, across, n] by torch's convolution."""
+        """Sums [batch, down, across, n] by torch's convolution, of float64 only where few of float32 do not do."""
         batch, channels, height, width = shape
         n, kernel = w.operand.rows, w.kernel
         span = channels if self._is_depthwise(channels) else channels // self.groups
-        image = x.scaled.flatten(1)[:, :span].reshape(batch, height, width, channels).movedim(-1, 1)
         if self._is_depthwise(channels):
             weight = w.scaled[:, : kernel[0] * kernel[1]].view(n, 1, *kernel)
         else:
             weight = w.scaled.view(n, *kernel, -1)[..., :span].movedim(-1, 1)
-        left, right, top, bottom = self.padding
-        around = (top, left)
-        if left != right or top != bottom:
-            image, around = functional.pad(image, self.padding), (0, 0)
-        image, weight = image.to(one.carrier), weight.to(one.carrier)
-        sums = functional.conv2d(image, weight, None, self.stride, around, self.dilation, self.groups)
-        return sums.movedim(1, -1).contiguous()
+
+        def convolved(elements: Tensor, dtype: torch.dtype) -> Tensor:
+            rows = elements.flatten(1)[:, :span]
+            image = rows.reshape(batch, height, width, channels).movedim(-1, 1).to(dtype)
+            left, right, top, bottom = self.padding
+            around = (top, left)
+            if left != right or top != bottom:
+                image, around = functional.pad(image, self.padding), (0, 0)
+            sums = functional.conv2d(image, weight.to(dtype), None, self.stride, around, self.dilation, self.groups)
+            return sums.movedim(1, -1).contiguous()
+
+        (factor, lowest), *others = digits(one, x, w) or [(0.0, x.scaled)]
+        if not others:
+            return convolved(lowest, torch.float32 if factor else torch.float64)
+        sums = convolved(lowest, torch.float32).double()
+        for factor, digit in others:
+            sums.add_(convolved(digit, torch.float32), alpha=factor)
+        return sums
 
     def _patches(
         self, datapath: Datapath, x: Operand, shape: torch.Size, w: Stationary, output: Output
