@@ -62,7 +62,7 @@ class Minifloat(Format):
         return magnitudes - {Specials.NONE: 1, Specials.NAN: 2, Specials.IEEE: 2**self.mantissa_bits + 1}[self.specials]
 
     @cached_property
-    def full_scale(self) -> float:  # type: ignore[override]  # derived, so read-only
+    def full_scale(self) -> float:
         significand, exponent, _ = self.terms(np.asarray([self._largest_code]))
         return float(np.ldexp(float(significand[0]), int(exponent[0])))
 

@@ -140,13 +140,15 @@ def digits(one: OneSum, x: Operand, w: Stationary) -> list[tuple[float, Tensor]]
     if largest < 4:
         return []
     base = 2.0 ** math.floor(math.log2(largest))
-    found, rest, factor = [], x.scaled, 1.0
-    while rest is not None and len(found) < 3:
-        is_last = x.largest_scaled <= factor * largest
-        high = None if is_last else (rest / (base * 2.0**x.unit)).trunc_().mul_(2.0**x.unit)
-        found.append((factor, rest if high is None else rest.addcmul(high, torch.tensor(-base))))
+    found: list[tuple[float, Tensor]] = []
+    rest, factor = x.scaled, 1.0
+    while x.largest_scaled > factor * largest:
+        if len(found) == 2:
+            return []
+        high = (rest / (base * 2.0**x.unit)).trunc_().mul_(2.0**x.unit)
+        found.append((factor, rest - base * high))
         rest, factor = high, factor * base
-    return found if rest is None else []
+    return [*found, (factor, rest)]
 
 
 def settled(datapath: Datapath, one: OneSum, sums: Tensor) -> tuple[Tensor, int]:
