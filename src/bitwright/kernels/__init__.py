@@ -1,42 +1,14 @@
 """Fast functions equal to the reference."""
 
 import bitwright.kernels.groups  # noqa: F401  # registers its formats with `round_to`
-from bitwright.kernels.dispatch import (
-    SlowKernel,
-    allows,
-    depthwise,
-    fake_quantize,
-    matmul,
-    only,
-    outputs,
-    quantize,
-    read_out,
-    represent,
-    rescale,
-)  # fmt: skip
+from bitwright.kernels.dispatch import SlowKernel, allows, fake_quantize, matmul, only, quantize, represent
 from bitwright.kernels.matmul import Stationary, matmul_bound
 from bitwright.kernels.operand import Operand
-from bitwright.kernels.outputs import OneSum, one_sum, sum_in_order, sums_each
+from bitwright.kernels.outputs import OneSum, depthwise, one_sum, outputs, read_out, rescale, sum_in_order, sums_each
 from bitwright.kernels.rounding import Unsupported
 
 __all__ = [
-    "OneSum",
-    "Operand",
-    "SlowKernel",
-    "Stationary",
-    "Unsupported",
-    "allows",
-    "depthwise",
-    "fake_quantize",
-    "matmul",
-    "matmul_bound",
-    "one_sum",
-    "only",
-    "outputs",
-    "quantize",
-    "read_out",
-    "represent",
-    "rescale",
-    "sum_in_order",
+    "OneSum", "Operand", "SlowKernel", "Stationary", "Unsupported", "allows", "depthwise", "fake_quantize", "matmul",
+    "matmul_bound", "one_sum", "only", "outputs", "quantize", "read_out", "represent", "rescale", "sum_in_order",
     "sums_each",
 ]  # fmt: skip

@@ -18,7 +18,6 @@ from bitwright.kernels import native
 from bitwright.kernels import quantize as torch_quantize
 from bitwright.kernels.matmul import Stationary
 from bitwright.kernels.operand import Operand
-from bitwright.kernels.outputs import OneSum, one_sum, product, settled, sums_each
 from bitwright.kernels.rounding import Unsupported
 from bitwright.quantization import Quantizer, Range
 
@@ -42,6 +41,11 @@ def only(*names: str) -> Iterator[None]:
         yield
     finally:
         _allowed.reset(token)
+
+
+def allows(name: str) -> bool:
+    """Whether this implementation may be used here."""
+    return name in _allowed.get()
 
 
 def quantize(quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...] = ()) -> Operand:
@@ -98,59 +102,6 @@ def matmul(datapath: Datapath, x: Operand, w: Stationary) -> tuple[Tensor, int, 
     tile = min(x.elements.shape[2], w.operand.elements.shape[2], datapath.tile or x.k)
     product = datapath.multiply(x.lanes(tile), w.operand.lanes(tile))
     return torch.from_numpy(product.values), product.overflows, product.accumulations
-
-
-def allows(name: str) -> bool:
-    """Whether this implementation may be used here."""
-    return name in _allowed.get()
-
-
-def outputs(datapath: Datapath, x: Operand, w: Stationary, out: Tensor, bias: Tensor | None = None) -> tuple[int, int]:
-    """`matmul` in float32, plus a bias [n], into the contiguous matrix `out`; overflowed sums, and sums in all."""
-    one = one_sum(datapath, x, w) if allows("torch") else None
-    if one is None:
-        values, overflows, accumulations = matmul(datapath, x, w)
-        rescale(values, torch.ones(1, 1).double(), torch.ones(values.shape[1], 1).double(), bias, out=out)
-        return overflows, accumulations
-    overflows = 0
-    for part, sums in product(one, x, w, out):
-        overflows += read_out(datapath, one, sums, (x.outside[part], w.operand.outside), out[part], bias)
-    return overflows, out.numel() * sums_each(one, x, w.operand, w.operand.k)
-
-
-def read_out(
-    datapath: Datapath, one: OneSum, sums: Tensor, scales: tuple[Tensor, Tensor], out: Tensor, bias: Tensor | None
-) -> int:
-    """Sums [m, n] as the inner register is read, under scales of rows and columns, into `out`; and how many left it."""
-    read, overflows = settled(datapath, one, sums)
-    rescale(read, *scales, bias, out=out)
-    return overflows
-
-
-def rescale(
-    sums: Tensor, of_rows: Tensor, of_columns: Tensor, bias: Tensor | None = None, *, out: Tensor | None = None
-) -> Tensor:
-    """Sums [m, n] · of_rows [m or 1, 1] · of_columns [n, 1] in float64, rounded to float32, plus a bias [n] in float32.
-
-    Goes into `out` where given, a contiguous float32 matrix, or `sums` itself.
-    """
-    out = torch.empty(sums.shape, dtype=torch.float32) if out is None else out
-    if allows("native"):
-        try:
-            return native.rescale(sums, of_rows, of_columns, bias, out)
-        except Unsupported:
-            pass  # torch is next, and not slow
-    out.copy_(sums.double() * of_rows * of_columns.T)
-    return out if bias is None else out.add_(bias)
-
-
-def depthwise(
-    x: Tensor, weight: Tensor, out: Tensor, stride: tuple[int, int], dilation: tuple[int, int], corner: tuple[int, int]
-) -> Tensor:
-    """Sums over the taps of each channel, in their order: `native.depthwise`. Otherwise raises `Unsupported`."""
-    if not allows("native"):
-        raise Unsupported("channels alone without the native library")
-    return native.depthwise(x, weight, out, stride, dilation, corner)
 
 
 def represent(quantizer: Quantizer, x: np.ndarray, ranges: tuple[Range | None, ...]) -> np.ndarray:
