@@ -10,7 +10,7 @@ from torch import Tensor
 from bitwright.kernels.library import library
 from bitwright.kernels.rounding import Unsupported
 
-LARGE = 1 << 18
+LARGE = 1 << 20
 """Outputs from which on a second thread is worth its start."""
 
 
