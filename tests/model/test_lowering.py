@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bitwright import kernels
 from bitwright.comparison import DEFAULT_SCHEMES
 from bitwright.config import from_text
-from bitwright.datapath import Accumulator, Product
+from bitwright.datapath import Accumulator, Datapath, Product
 from bitwright.formats import Int
 from bitwright.model import layers
 from bitwright.model.layers import FakeQuantizedLayer, QuantizedLayer
@@ -37,11 +38,13 @@ SCHEMES = (
     "vs_quant(4, 4, None, None)",
     "vs_quant(4, 4, 4, 4, vector=4)",
     "vs_quant(4, 4, scale_product=Int(6, signed=False, exponent=2))",
+    "vs_quant(6, 6, 6, 6)",  # sums of more than 24 bits
     "vs_quant_chip()",
     "ant(4, 4)",
     "minifloat(4, 3)",
     "mxfp4()",
     "mxint8(block=8)",
+    "mxfp8()",
     "nvfp4()",
     "nvfp4(four_over_six=True)",
     "overq(4, tile=8)",
@@ -172,6 +175,30 @@ def test_outputs_do_not_depend_on_how_many_samples_are_worked_on_at_a_time(kind,
     together = case.frozen(case.x)
     monkeypatch.setattr(layers, "AT_A_TIME", 1)
     assert torch.equal(case.frozen(case.x), together)
+
+
+@every_layer
+@pytest.mark.parametrize("names", [("torch", "reference"), ("reference",)])
+@pytest.mark.parametrize("scheme", ["integer(8, 8)", "minifloat(4, 3)", "vs_quant(4, 4, 4, 4)", "nvfp4()"])
+def test_every_implementation_gives_the_same_outputs_and_counts(scheme, names, kind):
+    case = Case(kind, scheme)
+    y = case.frozen(case.x)
+    layer = case.frozen_layer
+    counts, layer.overflows, layer.accumulations = (layer.overflows, layer.accumulations), 0, 0
+    with kernels.only(*names):
+        assert torch.equal(case.frozen(case.x), y)
+    assert (layer.overflows, layer.accumulations) == counts
+
+
+def test_the_reference_reaches_convolutions(monkeypatch):
+    case, calls = Case("conv2d, depthwise", "integer(8, 8)"), []
+    multiply = Datapath.multiply
+    monkeypatch.setattr(Datapath, "multiply", lambda *a: calls.append(1) or multiply(*a))
+    case.frozen(case.x)
+    assert not calls
+    with kernels.only("reference"):
+        case.frozen(case.x)
+    assert len(calls) == 18
 
 
 @pytest.mark.parametrize("make", [lambda: nn.Conv2d(2, 2, 3, padding=1, padding_mode="reflect")])

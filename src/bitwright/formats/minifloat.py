@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -60,7 +61,7 @@ class Minifloat(Format):
         magnitudes = 2 ** (self.exponent_bits + self.mantissa_bits)
         return magnitudes - {Specials.NONE: 1, Specials.NAN: 2, Specials.IEEE: 2**self.mantissa_bits + 1}[self.specials]
 
-    @property
+    @cached_property
     def full_scale(self) -> float:
         significand, exponent, _ = self.terms(np.asarray([self._largest_code]))
         return float(np.ldexp(float(significand[0]), int(exponent[0])))

@@ -34,6 +34,11 @@ class Stationary:
         return self.operand.scaled.flatten(1)
 
     @cached_property
+    def wide(self) -> Tensor:
+        """`scaled` in float64."""
+        return self.scaled.double()
+
+    @cached_property
     def norm(self) -> float:
         """Largest Σ|element| of a row, in units."""
         return _units(self.operand.flat().double().abs().sum(1).max(), self.operand.unit)

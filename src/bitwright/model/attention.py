@@ -128,15 +128,14 @@ class Attention(Site):
             for name, t in ((left, x), (right, w))
         ]
         m, n = x.shape[-2], w.shape[-2]
-        outputs = []
-        for i in range(math.prod(x.shape[:-2])):  # one product a head
+        outputs = torch.empty(math.prod(x.shape[:-2]), m, n, device=x.device)
+        for i, output in enumerate(outputs):  # one product a head
             part = operands[0].take(slice(i * m, (i + 1) * m))
             stationary = Stationary(operands[1].take(slice(i * n, (i + 1) * n)))
-            values, overflows, accumulations = kernels.matmul(self.scheme.datapath, part, stationary)
-            outputs.append(values.float())
+            overflows, accumulations = kernels.outputs(self.scheme.datapath, part, stationary, output)
             self.overflows += overflows
             self.accumulations += accumulations
-        return torch.stack(outputs).view(*x.shape[:-2], m, n).to(x.dtype)
+        return outputs.view(*x.shape[:-2], m, n).to(x.dtype)
 
 
 class _Redirect(TorchFunctionMode):

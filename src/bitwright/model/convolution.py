@@ -1,5 +1,6 @@
 """Convolutions to matrix products: one integer convolution where it is exact, unfolded patches otherwise."""
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import torch
@@ -7,10 +8,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bitwright import kernels
-from bitwright.datapath import Datapath, Overflow
-from bitwright.kernels import Operand, Stationary, Unsupported
-from bitwright.kernels.matmul import accumulate, block_sum, is_one_integer_sum, settle
-from bitwright.model.lowering import Gemm, Lowering, Sums, shorten
+from bitwright.datapath import Datapath
+from bitwright.kernels import OneSum, Operand, Stationary, Unsupported
+from bitwright.kernels.matmul import accumulate, block_sum
+from bitwright.kernels.outputs import digits, product
+from bitwright.model.lowering import Gemm, Lowering, Output, shorten
 from bitwright.quantization import Quantizer
 
 PATCHES = 1 << 21
@@ -108,27 +110,42 @@ class Conv(Lowering):
         pixels = torch.arange(1, batch * height * width + 1).view(batch, height, width)
         return self._windows(pixels, self.kernel(weight)).flatten(0, 2) - 1
 
-    def exact(self, datapath: Datapath, x: Operand, like: Tensor, w: Stationary) -> Sums:
-        image = _as_image(like)
-        batch, channels, height, width = image.shape
+    def empty(self, like: Tensor, w: Stationary) -> Tensor:
+        down, across = self._size(_as_image(like).shape[2:], w.kernel)
+        image = torch.empty(len(like), down, across, w.operand.rows, device=like.device).movedim(-1, 1)
+        return image if like.dim() == 4 else image.squeeze(2)
+
+    def fill(self, datapath: Datapath, x: Operand, like: Tensor, w: Stationary, output: Output) -> tuple[int, int]:
+        shape = _as_image(like).shape
         x = _per_pixel(x)
-        kernel = w.kernel
-        if self._fits_one_convolution(datapath, x, w):
-            sums = self._one_convolution(datapath, x, image.shape, w, kernel)
-        else:
-            rows = height * width * (x.rows // max(batch * height * width, 1))
-            step = max(PATCHES // max(channels * height * width * kernel[0] * kernel[1], 1), 1)
-            parts = []
-            for start in range(0, batch, step):
-                part = x.take(slice(start * rows, (start + step) * rows))
-                count = min(step, batch - start)
-                parts.append(self._patches(datapath, part, (count, channels, height, width), w, kernel))
-            sums = Sums(
-                torch.cat([p.values for p in parts]),
-                sum(p.overflows for p in parts),
-                sum(p.accumulations for p in parts),
-            )
-        return sums if like.dim() == 4 else replace(sums, values=sums.values.squeeze(2))
+        out = _as_image(output.values).movedim(1, -1)
+        output = Output(out, output.bias)
+        if kernels.allows("torch"):
+            one = kernels.one_sum(datapath, x, w)
+            if one is not None and (one.tile is None or w.operand.k == self._k(shape[1], w)):
+                return self._one_product(datapath, one, x, shape, w, output)
+        if self._is_depthwise(shape[1]):
+            one = kernels.sum_in_order(datapath, x, w)
+            if one is not None:
+                with suppress(Unsupported):
+                    return self._read_out(datapath, one, self._each_channel(one, x, shape, w, out), x, w, output)
+        return self._in_parts(datapath, x, shape, w, output)
+
+    def _in_parts(
+        self, datapath: Datapath, x: Operand, shape: torch.Size, w: Stationary, output: Output
+    ) -> tuple[int, int]:
+        """Unfolded, some samples at a time."""
+        batch, channels, height, width = shape
+        rows = height * width * (x.rows // max(batch * height * width, 1))
+        step = max(PATCHES // max(channels * height * width * w.kernel[0] * w.kernel[1], 1), 1)
+        overflows = accumulations = 0
+        for start in range(0, batch, step):
+            part = x.take(slice(start * rows, (start + step) * rows))
+            samples = torch.Size((min(step, batch - start), channels, height, width))
+            values = output.values[start : start + step]
+            over, sums = self._patches(datapath, part, samples, w, Output(values, output.bias))
+            overflows, accumulations = overflows + over, accumulations + sums
+        return overflows, accumulations
 
     def _is_depthwise(self, channels: int) -> bool:
         """One channel a group; a single-channel image is the case of one group."""
@@ -137,96 +154,130 @@ class Conv(Lowering):
     def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
         return functional.conv2d(x, weight, None, self.stride, 0, self.dilation, self.groups)
 
-    def _fits_one_convolution(self, datapath: Datapath, x: Operand, w: Stationary) -> bool:
-        """Whether scales can be multiplied in beforehand, float32 holds every sum and no register is stepped."""
-        if datapath.tile is not None or (datapath.inner.range is None and datapath.inner.format is not None):
-            return False
-        if x.inside is None and w.operand.inside is None:
-            limits, bound = datapath.inner.range, kernels.matmul_bound(x, w)
-            may_saturate = limits is not None and bound > min(-limits[0], limits[1])
-            return not (may_saturate and datapath.inner.overflow is Overflow.SATURATE) and bound < 2**24
-        return is_one_integer_sum(datapath, x, w) and kernels.matmul_bound(x, w) < 2**24
-
-    def _one_convolution(
-        self, datapath: Datapath, x: Operand, shape: torch.Size, w: Stationary, kernel: tuple[int, int]
-    ) -> Sums:
-        batch, channels, height, width = shape
-        depthwise = self._is_depthwise(channels)
-        span = channels // (1 if depthwise else self.groups)
-        image = x.scaled.flatten(1)[:, :span].reshape(batch, height, width, channels).movedim(-1, 1)
-        n = w.operand.rows
-        rows = w.scaled
-        weight = rows[:, : kernel[0] * kernel[1]].view(n, 1, *kernel) if depthwise else (
-            rows.view(n, *kernel, -1)[..., :span].movedim(-1, 1)
-        )  # fmt: skip
-        bound = kernels.matmul_bound(x, w)
-        total = self._convolve(functional.pad(image, self.padding), weight.contiguous()).double()
-        overflows = blocks = 0
-        if x.inside is None and w.operand.inside is None:
-            total, overflows = settle(datapath.inner, total, bound, x.unit + w.operand.unit)
-        else:  # scales are multiplied in, and no register of a block can overflow
-            blocks = self._blocks(x, w, kernel, depthwise)
-        outside_x = x.outside[0, 0]  # one for the tensor, or it would vary along K
-        values = total * outside_x * w.operand.outside.view(1, -1, 1, 1)
-        return Sums(values.float(), overflows, total.numel() * (blocks + 1))
-
-    def _blocks(self, x: Operand, w: Stationary, kernel: tuple[int, int], depthwise: bool) -> int:
-        taps = kernel[0] * kernel[1]
-        return (
-            taps
-            if depthwise
-            else w.operand.elements.shape[1]
-            if w.operand.inside is not None
-            else taps * x.elements.shape[1]
+    def _size(self, size: torch.Size, kernel: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of the output of an image of this size."""
+        left, right, top, bottom = self.padding
+        down, across = (
+            (length + more - d * (k - 1) - 1) // s + 1
+            for length, more, d, k, s in zip(
+                size, (top + bottom, left + right), self.dilation, kernel, self.stride, strict=True
+            )
         )
+        return down, across
+
+    def _k(self, channels: int, w: Stationary) -> int:
+        """Products of one output."""
+        return w.kernel[0] * w.kernel[1] * (channels // self.groups)
+
+    def _one_product(
+        self, datapath: Datapath, one: OneSum, x: Operand, shape: torch.Size, w: Stationary, output: Output
+    ) -> tuple[int, int]:
+        """Where additions may be in any order: a GEMM, a loop over the taps of each channel, or torch's convolution."""
+        if self.groups == 1 and w.kernel == (1, 1) and not any(self.padding):
+            image = x.scaled.view(*shape[:1], *shape[2:], -1)[:, :: self.stride[0], :: self.stride[1]]
+            pixels = replace(x, elements=image.reshape(-1, 1, image.shape[-1]), inside=None)
+            overflows, out = 0, output.values.view(-1, w.operand.rows)
+            for part, sums in product(one, pixels, w, out):
+                scales = x.outside[:1], w.operand.outside
+                overflows += kernels.read_out(datapath, one, sums, scales, out[part], output.bias)
+            return overflows, out.numel() * kernels.sums_each(one, x, w.operand, shape[1])
+        try:
+            sums = self._each_channel(one, x, shape, w, output.values)
+        except Unsupported:
+            sums = self._any_order(one, x, shape, w)
+        return self._read_out(datapath, one, sums, x, w, output)
+
+    def _read_out(
+        self, datapath: Datapath, one: OneSum, sums: Tensor, x: Operand, w: Stationary, output: Output
+    ) -> tuple[int, int]:
+        """Sums [batch, down, across, n] to the output."""
+        n, taps = w.operand.rows, w.kernel[0] * w.kernel[1]
+        scales = x.outside[:1], w.operand.outside
+        out = output.values.view(-1, n)
+        overflows = kernels.read_out(datapath, one, sums.view(-1, n), scales, out, output.bias)
+        return overflows, sums.numel() * kernels.sums_each(one, x, w.operand, w.operand.k, taps)
+
+    def _each_channel(self, one: OneSum, x: Operand, shape: torch.Size, w: Stationary, out: Tensor) -> Tensor:
+        """Sums [batch, down, across, n] where each channel has one filter, in `out` if it can hold them."""
+        batch, channels, height, width = shape
+        if not self._is_depthwise(channels) or w.operand.rows != channels:
+            raise Unsupported("several channels or filters together")
+        weight = w.scaled[:, : w.kernel[0] * w.kernel[1]].T.reshape(*w.kernel, channels).contiguous()
+        sums = out if one.carrier == torch.float32 else torch.empty(out.shape, dtype=one.carrier)
+        corner = self.padding[2], self.padding[0]
+        image = x.scaled.view(batch, height, width, -1)
+        return kernels.depthwise(image, weight, sums, self.stride, self.dilation, corner)
+
+    def _any_order(self, one: OneSum, x: Operand, shape: torch.Size, w: Stationary) -> Tensor:
+        """Sums [batch, down, across, n] by torch's convolution, of float64 only where few of float32 do not do."""
+        batch, channels, height, width = shape
+        n, kernel = w.operand.rows, w.kernel
+        span = channels if self._is_depthwise(channels) else channels // self.groups
+        if self._is_depthwise(channels):
+            weight = w.scaled[:, : kernel[0] * kernel[1]].view(n, 1, *kernel)
+        else:
+            weight = w.scaled.view(n, *kernel, -1)[..., :span].movedim(-1, 1)
+
+        def convolved(elements: Tensor, dtype: torch.dtype) -> Tensor:
+            rows = elements.flatten(1)[:, :span]
+            image = rows.reshape(batch, height, width, channels).movedim(-1, 1).to(dtype)
+            left, right, top, bottom = self.padding
+            around = (top, left)
+            if left != right or top != bottom:
+                image, around = functional.pad(image, self.padding), (0, 0)
+            sums = functional.conv2d(image, weight.to(dtype), None, self.stride, around, self.dilation, self.groups)
+            return sums.movedim(1, -1).contiguous()
+
+        (factor, lowest), *others = digits(one, x, w) or [(0.0, x.scaled)]
+        if not others:
+            return convolved(lowest, torch.float32 if factor else torch.float64)
+        sums = convolved(lowest, torch.float32).double()
+        for factor, digit in others:
+            sums.add_(convolved(digit, torch.float32), alpha=factor)
+        return sums
 
     def _patches(
-        self, datapath: Datapath, x: Operand, shape: tuple[int, int, int, int], w: Stationary, kernel: tuple[int, int]
-    ) -> Sums:
+        self, datapath: Datapath, x: Operand, shape: torch.Size, w: Stationary, output: Output
+    ) -> tuple[int, int]:
         """Unfold, then one product a group."""
         batch, channels, height, width = shape
-        taps = kernel[0] * kernel[1]
+        taps, n = w.kernel[0] * w.kernel[1], w.operand.rows // self.groups
         if self._is_depthwise(channels):
-            try:
-                return self._depthwise(datapath, x, shape, w, kernel)
-            except Unsupported:  # one product a channel then, each by the implementation that takes it
-                x, w = _per_channel(x, channels), w if x.inside is None else _in_runs(w, 1, 1, taps)
+            with suppress(Unsupported):
+                return self._depthwise(datapath, x, shape, w, output)
+            # one product a channel then, each by the implementation that takes it
+            x, w = _per_channel(x, channels), w if x.inside is None else _in_runs(w, 1, 1, taps)
         else:
             x, w = _aligned(x, w, channels // self.groups, taps)
-        image = x.elements.view(batch, height, width, self.groups, -1)
-        patches = self._windows(image, kernel)  # [batch, down, across, taps, groups, padded channels]
-        down, across = patches.shape[1:3]
+        # [batch, down, across, taps, groups, padded channels]
+        patches = self._windows(x.elements.view(batch, height, width, self.groups, -1), w.kernel)
         inside = None
         if x.inside is not None:
-            inside = self._windows(x.inside.view(batch, height, width, self.groups, -1), kernel)
-        rows = batch * down * across
-        n = w.operand.rows // self.groups
-        outputs, overflows, accumulations = [], 0, 0
+            inside = self._windows(x.inside.view(batch, height, width, self.groups, -1), w.kernel)
+        out = output.values.view(-1, w.operand.rows)
+        rows = len(out)
+        overflows = accumulations = 0
         for g in range(self.groups):
+            own = slice(g * n, (g + 1) * n)
             scale = None if inside is None else inside[..., g, :].reshape(rows, -1)
             elements = patches[..., g, :].reshape(rows, 1 if scale is None else scale.shape[1], -1)
-            part = replace(
-                x,
-                elements=elements,
-                inside=scale,
-                outside=x.outside[:1].expand(rows, 1),
-                k=elements.shape[1] * elements.shape[2],
-            )
-            stationary = w if self.groups == 1 else Stationary(w.operand.take(slice(g * n, (g + 1) * n)), kernel)
+            k = elements.shape[1] * elements.shape[2]
+            part = replace(x, elements=elements, inside=scale, outside=x.outside[:1].expand(rows, 1), k=k)
+            if self.groups == 1:
+                return kernels.outputs(datapath, part, w, out, output.bias)
+            stationary = Stationary(w.operand.take(own), w.kernel)
             values, over, sums = kernels.matmul(datapath, part, stationary)
-            outputs.append(values.float())
+            out[:, own] = values
             overflows, accumulations = overflows + over, accumulations + sums
-        values = torch.cat(outputs, 1).view(batch, down, across, -1).movedim(-1, 1)
-        return Sums(values, overflows, accumulations)
+        if output.bias is not None:
+            out.add_(output.bias)
+        return overflows, accumulations
 
     def _windows(self, image: Tensor, kernel: tuple[int, int]) -> Tensor:
         """[batch, height, width, ...] zero-padded, as windows [batch, down, across, taps, ...]: a view."""
-        left, right, top, bottom = self.padding
-        image = functional.pad(image, (0, 0) * (image.dim() - 3) + (left, right, top, bottom))
-        down, across = (
-            (size - d * (k - 1) - 1) // s + 1
-            for size, d, k, s in zip(image.shape[1:3], self.dilation, kernel, self.stride, strict=True)
-        )
+        down, across = self._size(image.shape[1:3], kernel)
+        if any(self.padding):
+            image = functional.pad(image, (0, 0) * (image.dim() - 3) + self.padding)
         b, y, x, *rest = image.stride()
         (dy, dx), (sy, sx) = self.dilation, self.stride
         view = image.as_strided(
@@ -235,13 +286,13 @@ class Conv(Lowering):
         return view.flatten(3, 4)
 
     def _depthwise(
-        self, datapath: Datapath, x: Operand, shape: tuple[int, int, int, int], w: Stationary, kernel: tuple[int, int]
-    ) -> Sums:
+        self, datapath: Datapath, x: Operand, shape: torch.Size, w: Stationary, output: Output
+    ) -> tuple[int, int]:
         """One channel a group where the input's scales vary between pixels: K is the taps, each its own block."""
-        if x.inside is None or datapath.tile is not None:
+        if x.inside is None or datapath.tile is not None or not kernels.allows("torch"):
             raise Unsupported("sums over several taps of one channel")
         batch, channels, height, width = shape
-        taps = kernel[0] * kernel[1]
+        kernel, taps = w.kernel, w.kernel[0] * w.kernel[1]
         multiplier = w.operand.rows // channels
         flat = x.elements.flatten(1)[:, :channels].view(batch, height, width, channels)
         elements = self._windows(flat, kernel).repeat_interleave(multiplier, -1)
@@ -260,8 +311,9 @@ class Conv(Lowering):
             for t in range(taps)
         )
         total, overflows = accumulate(datapath, steps, x.unit + w.operand.unit)
-        values = total * x.outside[0, 0] * w.operand.outside.view(-1)
-        return Sums(values.float().movedim(-1, 1), overflows, values.numel() * (taps + 1))
+        out = output.values.view(-1, w.operand.rows)
+        kernels.rescale(total.view(out.shape), x.outside[:1], w.operand.outside, output.bias, out=out)
+        return overflows, total.numel() * (taps + 1)
 
 
 def _height_and_width(values: tuple[int, ...], missing: int) -> tuple[int, int]:
@@ -313,7 +365,7 @@ def _in_runs(w: Stationary, block: int, channels: int, runs: int) -> Stationary:
 
 def _per_pixel(x: Operand) -> Operand:
     """A scale that varies between pixels lies inside the sum of a convolution."""
-    if bool((x.outside == x.outside[:1]).all()):
+    if len(x.outside) < 2 or x.outside.stride(0) == 0 or bool((x.outside == x.outside[:1]).all()):
         return x
     if x.inside is not None:
         raise ValueError(

@@ -10,7 +10,7 @@ from bitwright import kernels
 from bitwright.datapath import Certificate
 from bitwright.formats import Rounding
 from bitwright.kernels import Operand, Stationary
-from bitwright.model.lowering import Lowering, Sums
+from bitwright.model.lowering import Lowering, Output, Sums
 from bitwright.model.register import Readout, static_scale
 from bitwright.model.site import Probe, Site, naming
 from bitwright.model.surrogate import Ranges, can_learn, fake_quantize, learned_ranges
@@ -291,22 +291,23 @@ class QuantizedLayer(nn.Module):
             rows = self.stationary().operand.decode()
             real = self.lowering.weight_from_rows(rows, self.weight_shape, self.weight_quantizer.alignment)
             return self.lowering.add_bias(self.lowering.forward(x, real.to(x)), self.bias)
-        parts = []
+        x = x.detach()
         images = len(x) if self._shares_dynamic_ranges() else AT_A_TIME * len(x) // max(x.numel(), 1)
-        for part in x.float().split(max(images, 1)):
-            sums = self.sums(part)
+        values = self.lowering.empty(x, self.stationary())
+        for start in range(0, len(x), max(images, 1)):
+            part = slice(start, start + max(images, 1))
+            sums = self.sums(x[part].float(), Output(values[part], self.bias))
             self.overflows += sums.overflows
             self.accumulations += sums.accumulations
-            parts.append(self.lowering.add_bias(sums.values, self.bias))
-        return torch.cat(parts).to(x.dtype)
+        return values.to(x.dtype)
 
-    def sums(self, x: Tensor) -> Sums:
-        """The output without its bias."""
+    def sums(self, x: Tensor, output: Output | None = None) -> Sums:
+        """The output; without its bias where there is no `output` to say it."""
         assert self.input_quantizer is not None, "quantized input"
         with naming(self.name):
             rows = self.lowering.input_rows(x).contiguous()
             operand = kernels.quantize(self.input_quantizer, rows, self.input_ranges)
-            return self.lowering.exact(self.scheme.datapath, operand, x, self.stationary())
+            return self.lowering.exact(self.scheme.datapath, operand, x, self.stationary(), output)
 
     def _shares_dynamic_ranges(self) -> bool:
         """Whether a scale set from the input at hand serves several samples, so that all must be seen at once."""

@@ -28,6 +28,14 @@ class Sums:
     accumulations: int
 
 
+@dataclass(frozen=True)
+class Output:
+    """Where a layer's output goes, and the bias that is added to it."""
+
+    values: Tensor  # float32
+    bias: Tensor | None = None
+
+
 class Lowering(ABC):
     """How one kind of layer becomes matrix products."""
 
@@ -54,8 +62,18 @@ class Lowering(ABC):
         """The layer in float, without bias."""
 
     @abstractmethod
-    def exact(self, datapath: Datapath, x: Operand, like: Tensor, w: Stationary) -> Sums:
-        """The layer through the datapath, without bias. `like` has the float input's shape."""
+    def empty(self, like: Tensor, w: Stationary) -> Tensor:
+        """Memory for the output of an input of this shape, its channels next to each other."""
+
+    def exact(self, datapath: Datapath, x: Operand, like: Tensor, w: Stationary, output: Output | None = None) -> Sums:
+        """The layer through the datapath. `like` has the float input's shape. Without `output`, there is no bias."""
+        output = Output(self.empty(like, w)) if output is None else output
+        overflows, accumulations = self.fill(datapath, x, like, w, output)
+        return Sums(output.values, overflows, accumulations)
+
+    @abstractmethod
+    def fill(self, datapath: Datapath, x: Operand, like: Tensor, w: Stationary, output: Output) -> tuple[int, int]:
+        """Write the output, of the strides that `empty` gives; sums that overflowed, and sums in all."""
 
     def input_channels(self, weight: Tensor) -> int:
         """Channels of one group of the input."""
@@ -145,9 +163,11 @@ class Linear(Lowering):
     def forward(self, x: Tensor, weight: Tensor) -> Tensor:
         return functional.linear(x, weight)
 
-    def exact(self, datapath: Datapath, x: Operand, like: Tensor, w: Stationary) -> Sums:
-        values, overflows, accumulations = kernels.matmul(datapath, x, w)
-        return Sums(values.float().view(*like.shape[:-1], -1), overflows, accumulations)
+    def empty(self, like: Tensor, w: Stationary) -> Tensor:
+        return torch.empty(*like.shape[:-1], w.operand.rows, device=like.device)
+
+    def fill(self, datapath: Datapath, x: Operand, like: Tensor, w: Stationary, output: Output) -> tuple[int, int]:
+        return kernels.outputs(datapath, x, w, output.values.view(-1, w.operand.rows), output.bias)
 
     def gemm(self, x: Tensor, weight: Tensor) -> Gemm:
         return Gemm(x[0].numel() // x.shape[-1] if x.dim() > 1 else 1, weight.shape[1], weight.shape[0])

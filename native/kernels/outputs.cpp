@@ -1,0 +1,93 @@
+// Sums of one channel, and sums to outputs. Compiled once for each instruction set, as LEVEL.
+#include <algorithm>
+
+#include "../outputs.hpp"
+
+namespace LEVEL {
+namespace {
+
+#define INLINE inline __attribute__((always_inline))
+
+template <class Sum, bool kHasBias>
+INLINE void rescale_row(const Sum* sums, float* out, int64_t n, double of_row, const double* of_columns, const float* bias) {
+    for (int64_t i = 0; i < n; ++i) {
+        const float value = static_cast<float>(static_cast<double>(sums[i]) * of_row * of_columns[i]);
+        out[i] = kHasBias ? value + bias[i] : value;
+    }
+}
+
+template <class Sum>
+void rescale_rows(const Rescaling& job, int64_t first, int64_t last) {
+    const Sum* sums = static_cast<const Sum*>(job.sums);
+    for (int64_t row = first; row < last; ++row) {
+        const double of_row = job.of_rows[job.row_scales == 1 ? 0 : row];
+        const int64_t start = row * job.n;
+        if (job.bias) rescale_row<Sum, true>(sums + start, job.out + start, job.n, of_row, job.of_columns, job.bias);
+        else rescale_row<Sum, false>(sums + start, job.out + start, job.n, of_row, job.of_columns, nullptr);
+    }
+}
+
+void rescale_any(const Rescaling& job, int64_t first, int64_t last) {
+    if (job.is_wide) rescale_rows<double>(job, first, last);
+    else rescale_rows<float>(job, first, last);
+}
+
+// First tap that lies inside the image, and the one after the last.
+struct Inside {
+    int64_t first, last;
+    Inside(int64_t start, int64_t dilation, int64_t taps, int64_t size)
+        : first(std::min(start < 0 ? (-start + dilation - 1) / dilation : 0, taps)),
+          last(std::min(start < size ? (size - start + dilation - 1) / dilation : 0, taps)) {}
+};
+
+// kChannels of one output; where kChannels is 0, `channels`, at most 16.
+template <int kChannels, class Sum>
+INLINE void one_output(const Taps& t, const float* x, int64_t y_start, int64_t x_start, Inside rows, Inside columns, int64_t channel, int64_t channels, Sum* out) {
+    constexpr int kSize = kChannels ? kChannels : 16;
+    const int64_t count = kChannels ? kChannels : channels;
+    Sum total[kSize];
+    for (int64_t i = 0; i < kSize; ++i) total[i] = 0;
+    for (int64_t i = rows.first; i < rows.last; ++i) {
+        for (int64_t j = columns.first; j < columns.last; ++j) {
+            const int64_t pixel = (y_start + i * t.dilation_y) * t.width + x_start + j * t.dilation_x;
+            const float* __restrict from = x + pixel * t.pitch + channel;
+            const float* __restrict weight = t.weight + (i * t.kernel_width + j) * t.channels + channel;
+            for (int64_t c = 0; c < count; ++c) total[c] += static_cast<Sum>(from[c]) * static_cast<Sum>(weight[c]);
+        }
+    }
+    for (int64_t c = 0; c < count; ++c) out[channel + c] = total[c];
+}
+
+template <class Sum>
+void depthwise_lines(const Taps& t, int64_t first, int64_t last) {
+    constexpr int64_t kMany = 256 / sizeof(Sum);
+    for (int64_t line = first; line < last; ++line) {
+        const float* x = t.x + line / t.down * t.height * t.width * t.pitch;
+        const int64_t y_start = line % t.down * t.stride_y - t.top;
+        const Inside rows(y_start, t.dilation_y, t.kernel_height, t.height);
+        for (int64_t across = 0; across < t.across; ++across) {
+            const int64_t x_start = across * t.stride_x - t.left;
+            const Inside columns(x_start, t.dilation_x, t.kernel_width, t.width);
+            Sum* out = static_cast<Sum*>(t.out) + (line * t.across + across) * t.channels;
+            int64_t channel = 0;
+            for (; channel + kMany <= t.channels; channel += kMany)
+                one_output<kMany>(t, x, y_start, x_start, rows, columns, channel, kMany, out);
+            for (; channel + 16 <= t.channels; channel += 16)
+                one_output<16>(t, x, y_start, x_start, rows, columns, channel, 16, out);
+            if (channel < t.channels)
+                one_output<0>(t, x, y_start, x_start, rows, columns, channel, t.channels - channel, out);
+        }
+    }
+}
+
+void depthwise_any(const Taps& t, int64_t first, int64_t last) {
+    if (t.is_wide) depthwise_lines<double>(t, first, last);
+    else depthwise_lines<float>(t, first, last);
+}
+
+}  // namespace
+
+extern const Rescale rescale = rescale_any;
+extern const Depthwise depthwise = depthwise_any;
+
+}  // namespace LEVEL

@@ -1,0 +1,14 @@
+#include "outputs.hpp"
+
+EXPORT int64_t bitwright_rescaling_size() { return sizeof(Rescaling); }
+EXPORT int64_t bitwright_taps_size() { return sizeof(Taps); }
+
+EXPORT void bitwright_rescale(const Rescaling* job, int32_t threads) {
+    const Rescale run = BEST(rescale);
+    in_parts(job->rows, threads, [&](int64_t first, int64_t last) { run(*job, first, last); });
+}
+
+EXPORT void bitwright_depthwise(const Taps* job, int32_t threads) {
+    const Depthwise run = BEST(depthwise);
+    in_parts(job->batch * job->down, threads, [&](int64_t first, int64_t last) { run(*job, first, last); });
+}

@@ -1,0 +1,31 @@
+// Exact sums on their way to outputs. kernels/native/outputs.py mirrors both structures.
+#pragma once
+#include "library.hpp"
+
+// out = float(double(sum) * of_rows * of_columns) + bias, in this order.
+struct Rescaling {
+    const void* sums;  // [rows, n] of float or double
+    float* out;        // [rows, n]; may be sums, where those are of float
+    int64_t rows, n;
+    const double* of_rows;  // [row_scales]
+    int64_t row_scales;     // rows or 1
+    const double* of_columns;  // [n]
+    const float* bias;         // [n], or null
+    int32_t is_wide;           // sums are double
+};
+
+// Sums of products over the taps of a window, of each channel alone, added in the order of the taps, in the type of out.
+struct Taps {
+    const float* x;       // [batch, height, width, pitch], of which the first `channels` are read
+    const float* weight;  // [kernel_height * kernel_width, channels]
+    void* out;            // [batch, down, across, channels] of float or double
+    int64_t batch, height, width, pitch, channels, kernel_height, kernel_width;
+    int64_t stride_y, stride_x, dilation_y, dilation_x, top, left, down, across;
+    int32_t is_wide;  // out is double
+};
+
+using Rescale = void (*)(const Rescaling&, int64_t first_row, int64_t last_row);
+using Depthwise = void (*)(const Taps&, int64_t first_line, int64_t last_line);  // lines of pixels, of all images
+
+KERNEL(Rescale, rescale)
+KERNEL(Depthwise, depthwise)
