@@ -11,7 +11,7 @@ from bitwright.cost.estimate import Cost, LayerCost, estimate
 from bitwright.cost.figure import Figure, Fitted, Sum
 from bitwright.cost.gemm import read_config, read_header
 from bitwright.cost.mac import Mac
-from bitwright.cost.widths import job, widest_mac
+from bitwright.cost.widths import job, require_fit, widest_mac
 from bitwright.gemm import LayerGemm
 from bitwright.recipe import LayerInfo, Recipe
 from bitwright.scheme import Scheme
@@ -63,7 +63,9 @@ def task_source(task: "Task") -> Source:
     def work(recipe: Recipe | Scheme) -> tuple[Work, tuple[str, ...]]:
         from bitwright.model.products import products  # torch is an extra
 
-        return products(task, recipe)
+        found = products(task, recipe)
+        require_fit(pair for pair in found.layers if pair[0].is_of_activations)  # weights were looked at
+        return found
 
     return work
 
@@ -81,7 +83,9 @@ def described_source(path: Path, tokens: int, context: int | None = None) -> Sou
         assigned = recipe.assign(infos)
         schemes = [(layer, assigned.get(layer.name)) for layer in layers]
         left = tuple(f"{layer.name}: no scheme" for layer, scheme in schemes if scheme is None)
-        return tuple((layer, scheme) for layer, scheme in schemes if scheme is not None), left
+        found = tuple((layer, scheme) for layer, scheme in schemes if scheme is not None)
+        require_fit(found)
+        return found, left
 
     return work
 

@@ -38,7 +38,7 @@ def test_a_language_model_is_priced_from_its_configuration(here, tmp_path):
         (("digits", "-s", ";"), "no scheme in ';' found"),
         (
             ("digits", "-s", "integer(8, 8, accumulator_bits=12)"),
-            "one product needs a 16-bit accumulator, 12 bits found",
+            "layer stem.0 (K = 9): these weights need a 19-bit inner accumulator, the datapath has 12; widen it",
         ),
         (("digits", "--library", "tsmc5"), "there is no measured library 'tsmc5'; choose from"),
     ],
@@ -47,6 +47,16 @@ def test_what_cannot_be_priced_is_one_sentence(here, arguments, sentence):
     done = here("cost", *arguments)
     assert done.status == 2
     assert sentence in done.sentence
+
+
+def test_a_description_has_no_weights_so_its_shapes_decide_what_a_register_must_hold(here, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA))
+    arguments = ("config.json", "--tokens", "16", "-s")
+    done = here("cost", *arguments, "integer(8, 8, accumulator_bits=24)")
+    assert done.status == 2
+    assert "layer layers.0.down (K = 512): a sum of 512 products needs a 25-bit accumulator, 24 bits" in done.sentence
+    for fits in ("25)", "24, overflow=Overflow.WRAP)", "24, overflow=Overflow.SATURATE)"):
+        assert here("cost", *arguments, f"integer(8, 8, accumulator_bits={fits}").status == 0
 
 
 def test_a_recipe_gives_layers_of_a_description_their_own_schemes(here, tmp_path):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import ceil, log2
 
 from bitwright.cost.table_names import format_name, operand_name
-from bitwright.cost.widths import alternatives, factors
+from bitwright.cost.widths import alternatives, factors, stationary
 from bitwright.datapath import Overflow
 from bitwright.formats import Format, Int
 from bitwright.gemm import LayerGemm
@@ -101,13 +101,11 @@ def needs(work: Iterable[tuple[LayerGemm, Scheme]]) -> list[Need]:
 
 
 def need(layer: LayerGemm, scheme: Scheme) -> Need:
-    """Of one layer. The stationary operand of two activations has either sign."""
+    """Of one layer."""
     bits = factors(scheme, layer).accumulator  # refuses inputs in float
     assert scheme.input is not None
     inputs = alternatives(scheme.input)
-    right = alternatives(scheme.weight)
-    if layer.is_of_activations:
-        right = tuple(q for q in inputs if q.format.bounds().lowest < 0) or inputs
+    right = stationary(scheme, layer)
     inner = scheme.datapath.inner
     saturates = inner.format is not None and inner.overflow is Overflow.SATURATE
     outer = _outer(scheme, layer, inputs, right, bits)

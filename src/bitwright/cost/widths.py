@@ -6,11 +6,13 @@ from typing import NamedTuple
 from bitwright.cost.estimate import Job
 from bitwright.cost.mac import Mac, published_mac
 from bitwright.cost.schedule import Cell, Widths, term_serial
-from bitwright.datapath import Overflow
+from bitwright.datapath import bits_for
 from bitwright.datapath.widths import Span, data_type_span
 from bitwright.formats import Format
 from bitwright.gemm import LayerGemm
 from bitwright.quantization import AnyQuantizer, BestOf, BySign, Quantizer
+from bitwright.quantization.quantizer import Zero
+from bitwright.rtl.ranges import products, require_width, worst_sum_of
 from bitwright.scheme import Scheme
 from bitwright.schemes.term_revealing import TermBudget
 
@@ -58,23 +60,39 @@ def factors(scheme: Scheme, layer: LayerGemm) -> Factors:
     inner = scheme.datapath.inner
     if inner.bits is not None:
         accumulator = inner.bits
-        if inner.overflow is Overflow.FORBID:
-            _require_one_product(inputs, right, accumulator)
     else:
         pairs = [(x, w, min(x.block(gemm.m, gemm.k), w.block(gemm.n, gemm.k))) for x in inputs for w in right]
         accumulator = max(data_type_span(_span(x), _span(w), block).bits for x, w, block in pairs)
     return Factors(max(map(_significand_bits, right)), max(map(_significand_bits, inputs)), accumulator)
 
 
-def _require_one_product(inputs: Iterable[Quantizer], right: Iterable[Quantizer], bits: int) -> None:
-    """ValueError where not even one product fits; whole sums depend on the weights, which a price does not know."""
-    pairs = [(x, w) for x in inputs for w in right if w.format.bounds().norm1 is None]
-    needed = max((data_type_span(_span(x), _span(w), 1).bits for x, w in pairs), default=0)
-    if needed > bits:
-        raise ValueError(
-            f"one product needs a {needed}-bit accumulator, {bits} bits found; widen it, or choose Overflow.WRAP or "
-            "Overflow.SATURATE"
-        )
+def require_fit(work: Iterable[tuple[LayerGemm, Scheme]]) -> None:
+    """ValueError where an inner register forbids overflow and some weights of these formats would overflow it.
+
+    Names the layer that needs the widest. What a format promises of its weights' norms counts; whoever has the weights
+    may know better, and asks `Datapath.require_fit`.
+    """
+    sums = [(layer, scheme, *_worst_sum(layer, scheme)) for layer, scheme in work if scheme.datapath.inner.range]
+    for layer, scheme, length, worst in sorted(sums, key=lambda found: -bits_for(*found[3])):
+        what = f"layer {layer.name} (K = {layer.gemm.k}): a sum of {products(length)}"
+        require_width(scheme.datapath.inner, worst, what)
+
+
+def _worst_sum(layer: LayerGemm, scheme: Scheme) -> tuple[int, tuple[int, int]]:
+    """Products of an inner sum, and its extremes."""
+    inputs, right, gemm = _inputs(scheme), stationary(scheme, layer), layer.gemm
+    blocks = [q.block(rows, gemm.k) for side, rows in ((inputs, gemm.m), (right, gemm.n)) for q in side]
+    length = min(*blocks, scheme.datapath.tile or gemm.k)
+    is_shifted = any(q.zero is Zero.FITTED for q in inputs)
+    return length, worst_sum_of([q.format for q in inputs], [q.format for q in right], length, is_shifted=is_shifted)
+
+
+def stationary(scheme: Scheme, layer: LayerGemm) -> tuple[Quantizer, ...]:
+    """The weights'; of two activations the second one's, which has either sign."""
+    if not layer.is_of_activations:
+        return alternatives(scheme.weight)
+    inputs = _inputs(scheme)
+    return tuple(q for q in inputs if q.format.bounds().lowest < 0) or inputs
 
 
 def cell_for(scheme: Scheme) -> Cell:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from bitwright.gemm import LayerGemm
 from bitwright.model.attention import Attention
 from bitwright.model.layers import FakeQuantizedLayer
-from bitwright.model.prepare import calibrate, prepare
+from bitwright.model.prepare import calibrate, prepare, prove
+from bitwright.model.site import naming
 from bitwright.model.task import Task
 from bitwright.model.transform import fold_batchnorm
 from bitwright.model.watch import watch
@@ -26,7 +27,10 @@ class Products(NamedTuple):
 
 
 def products(task: Task, recipe: Recipe | Scheme) -> Products:
-    """Shapes of one sample's products. Formats are chosen on the first sample of the calibration data."""
+    """Shapes of one sample's products. Formats are chosen on the first sample of the calibration data.
+
+    A register that forbids overflow and is too narrow for a layer's weights raises ValueError naming the layer.
+    """
     batch = next(iter(task.calibration()), None)
     if batch is None:
         raise ValueError(f"{task.name}: the calibration data is empty; give at least one batch")
@@ -35,6 +39,8 @@ def products(task: Task, recipe: Recipe | Scheme) -> Products:
     calibrate(prepared, [batch], task.forward)
     calls: Counter[tuple[LayerGemm, Scheme]] = Counter()
     layers = [m for m in prepared.modules() if isinstance(m, FakeQuantizedLayer)]
+    for layer in layers:
+        _require_fit(layer)
 
     def see(layer: FakeQuantizedLayer, x: Tensor) -> None:
         assert layer.weight_quantizer is not None, "resolved before"
@@ -47,6 +53,16 @@ def products(task: Task, recipe: Recipe | Scheme) -> Products:
             for gemm, what in zip(module.gemms, ("scores", "mixed"), strict=True):
                 calls[LayerGemm(f"{module.name} {what}", gemm, is_of_activations=True), module.scheme] += 1
     return Products(tuple((replace(layer, calls=n), scheme) for (layer, scheme), n in calls.items()), _left(prepared))
+
+
+def _require_fit(layer: FakeQuantizedLayer) -> None:
+    datapath = layer.scheme.datapath
+    if datapath.inner.range is None and datapath.outer.range is None:
+        return  # as wide as needed, and no weight has to be looked at
+    with naming(f"{layer.name} (K = {layer.weight.shape[1:].numel()})"):
+        certificate = prove(layer).certificate
+        if certificate is not None:
+            datapath.require_fit(certificate)
 
 
 def _left(prepared: nn.Module) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from amaranth.hdl import Module, Mux, Shape, Value, signed
 from bitwright.datapath import Accumulator, Cyclic, Overflow, bits_for
 from bitwright.formats import Int
 from bitwright.rtl.multiply import total
+from bitwright.rtl.ranges import require_width
 from bitwright.rtl.term import named
 
 
@@ -62,17 +63,12 @@ def register_for(accumulator: Accumulator, worst: tuple[int, int], what: str) ->
 
     ValueError where it forbids overflow and is too narrow, with the width that would do.
     """
-    needed = bits_for(*worst)
     if accumulator.format is None:
-        return Register(needed)
+        return Register(bits_for(*worst))
     assert isinstance(accumulator.format, Int), "an integer register"
+    require_width(accumulator, worst, what)
     bits, (low, high) = accumulator.format.bits, accumulator.format.range
     if accumulator.overflow is Overflow.FORBID:
-        if worst[0] < low or worst[1] > high:
-            raise ValueError(
-                f"{what} needs a {needed}-bit accumulator, {bits} bits found; widen it, or choose Overflow.WRAP or "
-                "Overflow.SATURATE"
-            )
         return Register(bits, accumulator.format.signed)
     if accumulator.overflow is Overflow.SATURATE:
         return Register(bits, accumulator.format.signed, low, high)

@@ -7,13 +7,14 @@ import numpy as np
 from jaxtyping import Int as Ints
 from jaxtyping import Shaped
 
-from bitwright.datapath import Aligned, Datapath, Overflow, bits_for, worst_sum
+from bitwright.datapath import Aligned, Datapath, Overflow, bits_for
 from bitwright.formats import Int, Minifloat
 from bitwright.quantization import Quantizer
 from bitwright.rtl.accumulate import Register, register_for
 from bitwright.rtl.float_register import FLOAT64_BITS, float_register
 from bitwright.rtl.operand import Operand, Sign, choices, has_zero_point, operand
 from bitwright.rtl.outer import FloatOuter, Outer
+from bitwright.rtl.ranges import products, worst_sum_of
 from bitwright.rtl.scale import FloatScale, ScaleFormat, ScaleProduct
 from bitwright.rtl.term import significands
 from bitwright.scheme import Scheme
@@ -78,8 +79,8 @@ def plan(scheme: Scheme, *, k: int = LONGEST, sign: Sign = Sign.BOTH) -> Plan:
     length = lengths.pop()
     is_scaled = any(q.scales[-1].share.splits_k for pair in pairs for q in pair)
     has_outer = datapath.tile is not None or is_scaled
-    worst = _worst_sum(x, w, length, is_shifted=is_shifted)
-    inner = register_for(datapath.inner, worst, f"a sum of {length} products")
+    worst = worst_sum_of(x.formats, w.formats, length, is_shifted=is_shifted)
+    inner = register_for(datapath.inner, worst, f"a sum of {products(length)}")
     _require_one_unit(datapath, x, w)
     correction = "minus the inputs' zero point times the sum of its weights; "
     if not has_outer:
@@ -150,24 +151,6 @@ def _is_shifted(scheme: Scheme, sign: Sign) -> bool:
             "whole codes, so use Overflow.FORBID or Overflow.WRAP, or Zero.FIXED"
         )
     return True
-
-
-def _worst_sum(x: Operand, w: Operand, k: int, *, is_shifted: bool) -> tuple[int, int]:
-    """Extreme sums over all pairs of formats, each with the norms that it promises, in units of the operands.
-
-    A sum is linear in the zero point, so the extremes are at its ends: codes from zero on, and up to zero.
-    """
-    unit = x.bounds.exponent.start + w.bounds.exponent.start
-    lows, highs = [], []
-    for a in x.formats:
-        for b in w.formats:
-            raised = a.bounds().exponent.start + b.bounds().exponent.start - unit
-            found = a.bounds()
-            for shifted in [found, found._replace(lowest=-found.highest, highest=0.0)][: 1 + is_shifted]:
-                low, high = worst_sum(shifted, b.bounds(), k)
-                lows.append(low << raised)
-                highs.append(high << raised)
-    return min(lows), max(highs)
 
 
 def _require_integer(datapath: Datapath) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from functools import singledispatch
 from math import gcd
 
+from bitwright.datapath import Accumulator, Overflow, bits_for, worst_sum
 from bitwright.formats import Bounds, Format, Table
 from bitwright.schemes.overq import Overwrite
 
@@ -62,6 +63,41 @@ def union(several: Iterable[Bounds]) -> Bounds:
         None if None in norms else max(n for n in norms if n is not None),
         None if None in norms_of_sign else max(n for n in norms_of_sign if n is not None),
     )
+
+
+def worst_sum_of(x: Iterable[Format], w: Iterable[Format], k: int, *, is_shifted: bool = False) -> tuple[int, int]:
+    """Extreme sums of k products over all pairs of formats, each with the norms that it promises, in their first unit.
+
+    `is_shifted`: inputs have a zero point. A sum is linear in it, so the extremes are at its ends: codes from zero on,
+    and up to zero.
+    """
+    several, stationary = ([format.bounds() for format in formats] for formats in (x, w))
+    unit = sum(min(b.exponent.start for b in side) for side in (several, stationary))
+    lows, highs = [], []
+    for a in several:
+        for b in stationary:
+            raised = a.exponent.start + b.exponent.start - unit
+            for shifted in [a, a._replace(lowest=-a.highest, highest=0.0)][: 1 + is_shifted]:
+                low, high = worst_sum(shifted, b, k)
+                lows.append(low << raised)
+                highs.append(high << raised)
+    return min(lows), max(highs)
+
+
+def products(count: int) -> str:
+    """In words."""
+    return f"{count} product{'s' * (count != 1)}"
+
+
+def require_width(accumulator: Accumulator, worst: tuple[int, int], what: str) -> None:
+    """ValueError where an integer register forbids overflow and sums within `worst` need a wider one."""
+    if accumulator.range is None or accumulator.overflow is not Overflow.FORBID:
+        return
+    if worst[0] < accumulator.range[0] or worst[1] > accumulator.range[1]:
+        raise ValueError(
+            f"{what} needs a {bits_for(*worst)}-bit accumulator, {accumulator.bits} bits found; widen it, or choose "
+            "Overflow.WRAP or Overflow.SATURATE"
+        )
 
 
 def _common(ranges: Iterable[range]) -> range:
