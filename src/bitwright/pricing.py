@@ -19,6 +19,8 @@ from bitwright.scheme import Scheme
 if TYPE_CHECKING:
     from bitwright.model.task import Task
 
+PUBLISHED_LEAVES_OUT = "registers, decoders, shifters, scale hardware, requantization and encoders"
+
 Work = tuple[tuple[LayerGemm, Scheme], ...]
 
 
@@ -195,6 +197,8 @@ def cell_notes(prices: Sequence[Price]) -> list[str]:
     """What stands behind the cells, and where their figures must not be mixed with others."""
     macs = [(price, price.mac) for price in prices if price.mac is not None]
     notes = [_cell_note(price, mac) for price, mac in macs if mac.remarks]
+    if any(mac.feature_nm is None for _, mac in macs):
+        notes.append(f"published cells are a multiplier and an adder: left out {PUBLISHED_LEAVES_OUT}")
     factors = sorted({mac.calibration for _, mac in macs if mac.calibration != 1.0})
     if factors:
         said = ", ".join(f"{factor:g}" for factor in factors)

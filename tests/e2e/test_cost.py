@@ -40,6 +40,9 @@ def test_a_language_model_is_priced_from_its_configuration(here, tmp_path):
             ("digits", "-s", "integer(8, 8, accumulator_bits=12)"),
             "layer stem.0 (K = 9): these weights need a 19-bit inner accumulator, the datapath has 12; widen it",
         ),
+        (("digits", "--tokens", "4"), "--tokens belongs to a language model's description, digits is a task"),
+        (("digits", "--context", "4"), "--context belongs to a language model's description"),
+        (("digits", "--library", "published", "--vectors"), "--vectors prices measured lanes, and published constants"),
         (("digits", "--library", "tsmc5"), "there is no measured library 'tsmc5'; choose from"),
     ],
 )
@@ -97,3 +100,4 @@ def test_published_constants_are_still_to_be_had(here, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(LLAMA))
     done = here("cost", "config.json", "--tokens", "16", "--library", "published")
     assert "MAC energy: fitted (after Horowitz" in done.out
+    assert "published cells are a multiplier and an adder: left out registers, decoders" in done.out

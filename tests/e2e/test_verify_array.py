@@ -101,12 +101,39 @@ def test_a_difference_leaves_with_status_one(here, cxxrtl, write_task, monkeypat
         ),
         (("--array", "4x4", "--model", "digit"), "did you mean 'digits'?"),
         (("--array", "4x4", "--dataflow", "is"), "'is' found for --dataflow; choose from ws, os"),
+        (("--model", "digits"), "--model belongs to an array; say how large it is, as --array 16x16"),
+        (("--cycles", "9"), "--cycles belongs to an array"),
+        (("--again", "none"), "--again belongs to an array"),
     ],
 )
 def test_what_is_impossible_is_one_sentence(here, arguments, sentence):
     done = here("verify", "integer(2, 2)", "--k", "4", "--proof-s", "0", *arguments)
     assert done.status == 2
-    assert sentence in done.err
+    assert sentence in done.sentence
+
+
+@pytest.mark.parametrize(
+    ("scheme", "sentence"),
+    [
+        ("vs_quant(4, 4)", "tiles of 16 products do not split over 12 rows; choose a divisor of 16"),
+        ("overq(4, 8)", "encodes 128 neighbours together, 12 rows found; use overq(4, 8, tile=12)"),
+        ("ant4_8()", "is a recipe of several schemes"),
+    ],
+)
+def test_rows_that_do_not_fit_are_refused_before_anything_is_proved(here, scheme, sentence):
+    done = here("verify", scheme, "--array", "12x4")
+    assert done.status == 2
+    assert done.out == ""
+    assert sentence in done.sentence
+
+
+def test_a_fault_of_the_comparison_is_no_layer_left_out(cxxrtl, cache, monkeypatch):
+    def broken(*given):
+        raise ValueError("cannot reshape")
+
+    monkeypatch.setattr("bitwright.proving.compare", broken)
+    with pytest.raises(ValueError, match="cannot reshape"):
+        verify_array("integer(4, 4)", TASKS["digits"], 4, 4, cxxrtl, cache, cycles=200)
 
 
 def test_a_second_opinion_that_differs_is_shown():

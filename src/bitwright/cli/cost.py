@@ -29,7 +29,9 @@ def cost(
     dram_bits: Annotated[int, hardware.DRAM_BITS] = 256,
     clock: Annotated[float, hardware.CLOCK] = 500.0,
     batch: Annotated[int, typer.Option(min=1, help="Samples at once.")] = 1,
-    tokens: Annotated[int, typer.Option(min=1, help="Tokens at once, of a language model.")] = 512,
+    tokens: Annotated[
+        int | None, typer.Option(min=1, help="Tokens at once, of a language model's description. Default: 512.")
+    ] = None,
     context: Annotated[int | None, typer.Option(min=1, help="Keys that each token looks at. Default: tokens.")] = None,
     library: Annotated[str, hardware.LIBRARY] = "generic45",
     has_cacti: Annotated[bool, hardware.CACTI] = False,
@@ -54,15 +56,25 @@ def cost(
         from bitwright.cost.cacti import CactiSram
         from bitwright.cost.hardware import accelerator
         from bitwright.cost.memory import Sram
-        from bitwright.cost.table_cells import cells_of
+        from bitwright.cost.table_cells import PUBLISHED, cells_of
 
+        if vectors and library == PUBLISHED:
+            raise ValueError(
+                "--vectors prices measured lanes, and published constants have none; leave one of them out"
+            )
         memory = CactiSram if has_cacti else Sram
         machine = accelerator(array, dataflow, buffers, dram, dram_bits=dram_bits, clock_mhz=clock, memory=memory)
         cells = cells_of(library, has_vectors=vectors)
         path = Path(model)
         if path.suffix in (".json", ".safetensors"):
-            source = pricing.described_source(path, tokens, context)
+            source = pricing.described_source(path, 512 if tokens is None else tokens, context)
         else:
+            for option, value in (("tokens", tokens), ("context", context)):
+                if value is not None:
+                    raise ValueError(
+                        f"--{option} belongs to a language model's description, {model} is a task; give a config.json "
+                        "or a .safetensors file, or leave it out"
+                    )
             if ":" not in model:
                 use_data_folder(data)
             source = pricing.task_source(chosen_task(model, data))

@@ -12,8 +12,9 @@ from bitwright.cli.common import chosen_task, leave, one_sentence, use_data_fold
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bitwright.model.task import Task
     from bitwright.proving import ArrayVerification
+
+PANEL = "With --array"
 
 
 def rtl(
@@ -33,7 +34,9 @@ def rtl(
     wide: Annotated[
         str | None, typer.Option(help="The second scheme of a fused unit, of twice the bits: 'ant(8, 8)'.")
     ] = None,
-    vectors: Annotated[int, typer.Option(help="Vectors that an engine keeps sums of.")] = 256,
+    vectors: Annotated[
+        int | None, typer.Option(help="Vectors that an engine that keeps weights keeps sums of. Default: 256.")
+    ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the file.")] = Path("build"),
     as_rtlil: Annotated[bool, typer.Option("--rtlil", help="Write RTLIL, which needs no yosys.")] = False,
 ) -> None:
@@ -60,16 +63,33 @@ def verify(
     array: Annotated[
         str | None, typer.Option(help="Such as 16x16: run the layers of a network through a whole array as well.")
     ] = None,
-    model: Annotated[str, typer.Option(help="The network: a built-in task or module:function.")] = "digits",
-    samples: Annotated[int, typer.Option(min=1, help="Samples of its test data.")] = 1,
+    model: Annotated[
+        str | None,
+        typer.Option(help="The network: a built-in task or module:function. Default: digits.", rich_help_panel=PANEL),
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="Samples of its test data. Default: 1.", rich_help_panel=PANEL)
+    ] = None,
     cycles: Annotated[
-        int, typer.Option(min=1, help="Array cycles to spend, about; what takes more is compared in part.")
-    ] = 60_000,
-    dataflow: Annotated[str, typer.Option(help="What stays in the array: ws weights, os sums.")] = "ws",
+        int | None,
+        typer.Option(
+            min=1,
+            help="Array cycles to spend, about; what takes more is compared in part. Default: 60000.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None,
+    dataflow: Annotated[
+        str | None,
+        typer.Option(help="What stays in the array: ws weights, os sums. Default: ws.", rich_help_panel=PANEL),
+    ] = None,
     again: Annotated[
-        str, typer.Option(help="Who repeats a slice of that from Verilog: 'icarus', 'verilator', 'both', 'none'.")
-    ] = "icarus",
-    data: Annotated[Path | None, typer.Option(help="Data, as in compare.")] = None,
+        str | None,
+        typer.Option(
+            help="Who repeats a slice of that from Verilog: 'icarus', 'verilator', 'both', 'none'. Default: icarus.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Data, as in compare.", rich_help_panel=PANEL)] = None,
 ) -> None:
     """Compare a scheme's circuits with its arithmetic: decoders and processing element, as gates, and by proof.
 
@@ -83,10 +103,20 @@ def verify(
         from bitwright.cost.verify import verify as run
         from bitwright.store import write_atomically
 
-        use_data_folder(data)
         layers_of = None
-        if array is not None:  # before proofs that take minutes: what is misspelt is said at once
-            layers_of = _array_run(scheme, array, chosen_task(model, data), dataflow, again, samples, cycles, seed)
+        given = {
+            "model": model,
+            "samples": samples,
+            "cycles": cycles,
+            "dataflow": dataflow,
+            "again": again,
+            "data": data,
+        }
+        given = {name: value for name, value in given.items() if value is not None}
+        if array is not None:  # before proofs that take minutes: what is impossible is said at once
+            layers_of = _array_run(scheme, array, seed, **given)
+        elif given:
+            raise ValueError(f"--{next(iter(given))} belongs to an array; say how large it is, as --array 16x16")
         found = run(scheme, k=longest, proof_s=proof_s, seed=seed, cache=user_cache())
         print("\n".join(found.lines()), flush=True)
         certificate, holds = asdict(found), found.holds
@@ -103,12 +133,16 @@ def verify(
 
 
 def _array_run(
-    scheme: str, array: str, task: "Task", dataflow: str, again: str, samples: int, cycles: int, seed: int
-) -> "Callable[[], ArrayVerification]":
-    """What runs the layers of the network in CXXRTL, and a slice of them in others. ValueError where one is missing."""
+    scheme: str, array: str, seed: int, *, model: str = "digits", samples: int = 1, cycles: int = 60_000,
+    dataflow: str = "ws", again: str = "icarus", data: Path | None = None,
+) -> "Callable[[], ArrayVerification]":  # fmt: skip
+    """What runs the layers of the network in CXXRTL, and a slice of them in others.
+
+    ValueError where one is missing, and where the array does not compute the scheme.
+    """
     from bitwright.cost.hardware import accelerator
     from bitwright.cost.synthesis import user_cache
-    from bitwright.proving import verify_array
+    from bitwright.proving import require_array, verify_array
     from bitwright.simulators import Cxxrtl, Icarus, Simulator, SimulatorError, Verilator
     from bitwright.simulators.product import engine_for, output_engine_for
 
@@ -121,6 +155,9 @@ def _array_run(
     if dataflow not in engines:
         raise ValueError(f"{dataflow!r} found for --dataflow; choose from {', '.join(engines)}")
     size = accelerator(array)
+    require_array(scheme, size.rows, size.columns, engines[dataflow])
+    use_data_folder(data)
+    task = chosen_task(model, data)
     others = []
     for simulator in named[again]:
         try:

@@ -64,7 +64,10 @@ def prove_check(
     The registers begin in any state, whatever their start. YosysError where all goals together take longer; the
     process is stopped then, as the solver's own limit has no effect in WebAssembly.
     """
-    yosys, wanted = yosys or find_yosys(), list(goals)
+    wanted = list(goals)
+    if not wanted:
+        raise ValueError("no goal found, and nothing proved of a circuit is no proof; give at least one")
+    yosys = yosys or find_yosys()
     sat = "\n".join(f"sat {goal.settings} -prove {goal.output} 0 -show-inputs -show-outputs check" for goal in wanted)
     log = yosys.run(
         f"""{dut.script}setattr -mod -unset top A:top

@@ -44,8 +44,8 @@ class Cyclic:
 class Accumulator:
     """A register of `format`; None is an integer one as wide as the worst case needs. Sums run along K in order.
 
-    A float register rounds the exact sum once by `rounding`, keeps subnormals, and stops at its largest finite value
-    instead of infinity; `overflow` is for integers.
+    A float register rounds the exact sum once by `rounding` and keeps subnormals. It stops at its largest finite value,
+    but for float32 to nearest even, which goes to infinity as IEEE 754 does. `overflow` is for integers.
     """
 
     format: Format | None = None

@@ -119,7 +119,7 @@ class Engine(Unit):
         """What a user must know of this engine, a line each."""
         return (
             f"array     {self.rows} rows, {self.columns} columns",
-            f"room      for the sums of {self.vectors} vectors",
+            f"room      for the sums of {self.vectors} vector{'s' * (self.vectors != 1)}",
             *self.streams.described(),
         )
 

@@ -77,6 +77,9 @@ class Circuit:
         return [self.name, "", *self.facts(), *hashes, "", *ports.splitlines()]
 
 
+VECTORS = 256
+"""That an engine keeps sums of, where nobody says."""
+
 FUSED = ("fused-array", "type-fusion")
 UNITS = ("array", "output-stationary", "engine", "engine-output-stationary", "vector", "element", "term-mac", *FUSED)
 
@@ -89,7 +92,7 @@ def circuit(
     *,
     k: int = LONGEST,
     inputs: str = "both",
-    vectors: int = 256,
+    vectors: int | None = None,
     wide: str | None = None,
 ) -> Circuit:
     """The circuit that a text names.
@@ -100,11 +103,15 @@ def circuit(
     compute this scheme and, with several multipliers as one, the `wide` one.
 
     `inputs` is both, unsigned or signed: which of the formats that a scheme has for inputs are built. `vectors` is how
-    many an engine keeps sums of.
+    many an `engine` keeps sums of, None 256.
     """
     signs = {sign.name.lower(): sign for sign in Sign}
     if inputs not in signs:
         raise ValueError(f"{inputs!r} inputs found; choose from {', '.join(signs)}")
+    if vectors is not None and unit != "engine":
+        raise ValueError(
+            f"{unit!r} keeps no sums of several vectors, {vectors} found; choose 'engine', or leave them out"
+        )
     found = _scheme(scheme)
     if unit in FUSED:
         return _fused(scheme, wide, unit, rows, columns, k, signs[inputs])
@@ -121,7 +128,7 @@ def circuit(
             array = OutputStationary(made, rows, columns)
             return Circuit(array, array.plan, f"{_slug(scheme)}_outputs_{rows}x{columns}", scheme, found.source)
         case "engine":
-            engine = Engine(made, rows, columns, vectors)
+            engine = Engine(made, rows, columns, VECTORS if vectors is None else vectors)
             name = f"{_slug(scheme)}_engine_{rows}x{columns}"
             return Circuit(engine, engine.plan, name, scheme, found.source, engine.parameters())
         case "engine-output-stationary":

@@ -62,5 +62,20 @@ def verilog(component: Component, name: str) -> str:
 def to_verilog(text: str) -> str:
     """The same modules in Verilog-2001: unreachable logic and unused bits left out, equal logic once."""
     script = "read_rtlil in.il; proc -noopt; opt_merge; wreduce; opt_clean -purge; write_verilog -noattr out.v"
-    made = find_yosys().run(script, files={"in.il": text}, outputs=["out.v"])["out.v"]
+    made = find_yosys().run(script, files={"in.il": _readable(text)}, outputs=["out.v"])["out.v"]
     return made.partition("*/")[2].lstrip("\n") if made.startswith("/*") else made
+
+
+def _readable(text: str) -> str:
+    """Names without dots, and wires called after a port or another wire, Amaranth's `\\name$7`, as `\\name_inner`."""
+    text = re.sub(r"\\[A-Za-z_][\w.$]*", lambda found: found[0].replace(".", "_"), text)
+    taken, names = set(re.findall(r"\\\S+", text)), dict[str, str]()
+
+    def name(found: re.Match[str]) -> str:
+        if found[0] not in names:
+            tries = (f"{found[1]}_inner{i}" for i in ["", *map(str, range(2, len(taken) + 2))])
+            names[found[0]] = next(free for free in tries if free not in taken)
+            taken.add(names[found[0]])
+        return names[found[0]]
+
+    return re.sub(r"(\\[A-Za-z_]\w*)\$\d+(?!\S)", name, text)
