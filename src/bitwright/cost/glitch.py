@@ -12,7 +12,7 @@ from itertools import chain, islice, pairwise
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int as Ints
+from jaxtyping import Shaped
 
 from bitwright.cost.library import Arc, Cell, Library
 from bitwright.cost.netlist import ONE, ZERO, Netlist
@@ -61,7 +61,7 @@ class Activity:
 def library_activity(
     netlist: Netlist,
     library: Library,
-    stimulus: Mapping[str, Ints[np.ndarray, "cycles lanes"]],
+    stimulus: Mapping[str, Shaped[np.ndarray, "cycles lanes"]],
     *,
     transitions: int = TRANSITIONS,
     surroundings: Surroundings = Surroundings(),
@@ -99,7 +99,7 @@ def library_delays(netlist: Netlist, library: Library, timing: Timing, tick_ps: 
 def delayed_activity(
     simulator: Simulator,
     cells: Mapping[str, Cell],
-    stimulus: Mapping[str, Ints[np.ndarray, "cycles lanes"]],
+    stimulus: Mapping[str, Shaped[np.ndarray, "cycles lanes"]],
     delays: Delays,
     transitions: int = TRANSITIONS,
 ) -> Activity:

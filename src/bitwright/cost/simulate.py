@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Int as Ints
+from jaxtyping import Shaped
 
 from bitwright.cost.library import Cell
 from bitwright.cost.netlist import ONE, ZERO, Instance, Netlist
@@ -23,7 +23,7 @@ Step = Callable[[list[int], list[int], int], list[int]]
 class Trace:
     """Outputs of every cycle, before its clock edge, and how often each net changed over all lanes."""
 
-    outputs: Mapping[str, Ints[np.ndarray, "cycles lanes"]] = field(repr=False)
+    outputs: Mapping[str, Shaped[np.ndarray, "cycles lanes"]] = field(repr=False)
     toggles: Mapping[int, int] = field(repr=False)
     cycles: int
     lanes: int
@@ -61,14 +61,14 @@ class Simulator:
             yield self._ports(self._outputs(given, state, mask))
             state = self._next_states(given, state, mask)
 
-    def run(self, stimulus: Mapping[str, Ints[np.ndarray, "cycles lanes"]]) -> Trace:
+    def run(self, stimulus: Mapping[str, Shaped[np.ndarray, "cycles lanes"]]) -> Trace:
         """All lanes through all cycles, from the state at power-up; toggles are counted between cycles."""
         self._check_ports(stimulus)
         cycles, lanes = next(iter(stimulus.values())).shape
         mask = (1 << lanes) - 1
         state, before, nets = self._start(mask), None, self._nets
         toggles = [0] * len(nets)
-        outputs: dict[str, list[Ints[np.ndarray, "lanes"]]] = {port: [] for port in self.netlist.outputs}
+        outputs: dict[str, list[Shaped[np.ndarray, "lanes"]]] = {port: [] for port in self.netlist.outputs}
         for cycle in range(cycles):
             planes = {p: pack(stimulus[p][cycle], len(wires)) for p, wires in self.inputs.items()}
             given = self._planes(planes)
@@ -82,7 +82,7 @@ class Simulator:
         stacked = {port: np.stack(values) for port, values in outputs.items()}
         return Trace(stacked, dict(zip(nets, toggles, strict=True)), cycles, lanes)
 
-    def settled(self, stimulus: Mapping[str, Ints[np.ndarray, "cycles lanes"]]) -> Iterator[dict[int, int]]:
+    def settled(self, stimulus: Mapping[str, Shaped[np.ndarray, "cycles lanes"]]) -> Iterator[dict[int, int]]:
         """Of every cycle of a run the bit planes of all nets, inputs first."""
         self._check_ports(stimulus)
         cycles, lanes = next(iter(stimulus.values())).shape
@@ -191,18 +191,20 @@ class Simulator:
         return lambda name: known.get(name) or _net_name(register.pins.get(name, ZERO))
 
 
-def pack(values: Ints[np.ndarray, "lanes"], width: int) -> list[int]:
+def pack(values: Shaped[np.ndarray, "lanes"], width: int) -> list[int]:
     """Bit planes of integers modulo 2**width, least significant first."""
+    last = width if values.dtype == object else 63
     return [
-        int.from_bytes(np.packbits((values >> min(i, 63)) & 1, bitorder="little").tobytes(), "little")
+        int.from_bytes(np.packbits((values >> min(i, last) & 1).astype(bool), bitorder="little").tobytes(), "little")
         for i in range(width)
     ]
 
 
-def unpack(planes: list[int], lanes: int, is_signed: bool) -> Ints[np.ndarray, "lanes"]:
-    """Integers of bit planes; signed ones extend the highest bit. Up to 63 bits, or 64 signed."""
+def unpack(planes: list[int], lanes: int, is_signed: bool) -> Shaped[np.ndarray, "lanes"]:
+    """Integers of bit planes; signed ones extend the highest bit. Python integers where int64 does not hold them."""
     if len(planes) > 63 + is_signed:
-        raise ValueError(f"a port of {len(planes)} bits does not fit an int64; split it")
+        high = unpack(planes[63:], lanes, is_signed).astype(object)
+        return (high << 63) + unpack(planes[:63], lanes, False).astype(object)
     total = np.zeros(lanes, dtype=np.int64)
     for i, plane in enumerate(planes):
         raw = np.frombuffer(plane.to_bytes((lanes + 7) // 8, "little"), dtype=np.uint8)
@@ -210,9 +212,9 @@ def unpack(planes: list[int], lanes: int, is_signed: bool) -> Ints[np.ndarray, "
     return as_port(total, len(planes), is_signed)
 
 
-def as_port(values: Ints[np.ndarray, "*shape"], width: int, is_signed: bool) -> Ints[np.ndarray, "*shape"]:
+def as_port(values: Shaped[np.ndarray, "*shape"], width: int, is_signed: bool) -> Shaped[np.ndarray, "*shape"]:
     """The low `width` bits as unsigned or signed integers."""
-    if width >= 64:
+    if width >= 64 and values.dtype != object:
         return values
     low = values & ((1 << width) - 1)
     return np.where(low >> (width - 1), low | (-1 << width), low) if is_signed and width else low

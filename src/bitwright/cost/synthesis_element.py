@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int as Ints
+from jaxtyping import Shaped
 
 from bitwright.cost.figure import Measured
 from bitwright.cost.glitch import library_activity
@@ -106,7 +107,10 @@ def check_element(
         for ports, i in ((x, pair // other), (weights, pair % other), (weights, rng.integers(0, other, lanes)))
     )
     bits = made.inner.bits
-    sum_in = as_port(rng.integers(0, 2 ** min(bits, 62), lanes), bits, made.inner.is_signed)
+    sum_in = rng.integers(0, 2 ** min(bits, 62), lanes)
+    if is_wide(made):
+        sum_in = (rng.integers(0, 2 ** (bits - 62), lanes).astype(object) << 62) + sum_in
+    sum_in = as_port(sum_in, bits, made.inner.is_signed)
     cycles = [_inputs(made, x, own, sum_in, load=1), _inputs(made, x, above, sum_in), _inputs(made, x, above, sum_in)]
     stimulus = {port: np.stack([cycle[port] for cycle in cycles]) for port in cycles[0]}
     simulator = Simulator(netlist, library.cells)
@@ -119,13 +123,13 @@ def check_element(
     return Verdict(lanes, False, f"{shown}: sum is {found[wrong[0]]}, the reference says {wanted[wrong[0]]}")
 
 
-def workload(made: Plan, rng: np.random.Generator) -> dict[str, Ints[np.ndarray, "cycles lanes"]]:
+def workload(made: Plan, rng: np.random.Generator) -> dict[str, Shaped[np.ndarray, "cycles lanes"]]:
     """Normal operands in the first format of each side, weights held; a lane is an element below the lane before."""
     x = _normal(made.x.formats[0], made.x.bounds, rng, (CYCLES, GROUPS, ROWS))
     return column_workload(made, x, _normal(made.w.formats[0], made.w.bounds, rng, (GROUPS, ROWS)))
 
 
-def column_workload(made: Plan, x: Ports, w: Ports) -> dict[str, Ints[np.ndarray, "cycles lanes"]]:
+def column_workload(made: Plan, x: Ports, w: Ports) -> dict[str, Shaped[np.ndarray, "cycles lanes"]]:
     """Inputs [cycles, groups, rows] through columns of elements that hold the weights [groups, rows]."""
     cycles, groups, rows = x.significand.shape
     above = Ports(*(np.roll(part, 1, axis=-1) for part in w))
@@ -147,16 +151,22 @@ def all_ports(bounds: Bounds) -> Ports:
     return Ports(*(axis.reshape(-1) for axis in np.meshgrid(*axes, indexing="ij")))
 
 
-def product(made: Plan, x: Ports, w: Ports, above: Ports) -> Ints[np.ndarray, "*shape"]:
+def product(made: Plan, x: Ports, w: Ports, above: Ports) -> Shaped[np.ndarray, "*shape"]:
     """What a term adds, in units of 2**plan.unit: a digit of the lane before meets that lane's weight."""
     met = Ports(*(np.where(x.back > 0, b, a) for a, b in zip(w, above, strict=True)))
     places = x.exponent * made.x.bounds.exponent.step + met.exponent * made.w.bounds.exponent.step
-    return (x.significand * met.significand) << places
+    significands = x.significand * met.significand
+    return (significands.astype(object) if is_wide(made) else significands) << places
+
+
+def is_wide(made: Plan) -> bool:
+    """Whether sums need Python integers: a register beyond int64's."""
+    return made.inner.bits > 62
 
 
 def _add(
-    made: Plan, held: Ints[np.ndarray, "*shape"], addend: Ints[np.ndarray, "*shape"]
-) -> Ints[np.ndarray, "*shape"]:
+    made: Plan, held: Shaped[np.ndarray, "*shape"], addend: Shaped[np.ndarray, "*shape"]
+) -> Shaped[np.ndarray, "*shape"]:
     register = made.inner
     if register.low is None or register.high is None:
         return as_port(held + addend, register.bits, register.is_signed)
@@ -164,8 +174,8 @@ def _add(
 
 
 def _inputs(
-    made: Plan, x: Ports, w: Ports, sum_in: Ints[np.ndarray, "*shape"], load: int = 0
-) -> dict[str, Ints[np.ndarray, "*shape"]]:
+    made: Plan, x: Ports, w: Ports, sum_in: Shaped[np.ndarray, "*shape"], load: int = 0
+) -> dict[str, Shaped[np.ndarray, "*shape"]]:
     ports = {"load": np.full(sum_in.shape, load), "sum_in": sum_in}
     for operand, given, bounds in (("x", x, made.x.bounds), ("w", w, made.w.bounds)):
         for part in term_shapes(bounds):
