@@ -54,7 +54,7 @@ def page(table: CellTable) -> str:
     return "\n".join([*lines, *_listing(table.of(libraries[0]))]) + "\n"
 
 
-UNITS = ("element", "collector", "decoder", "encoder", "requantizer", "vector", "pairs")
+UNITS = ("element", "collector", "decoder", "encoder", "requantizer", "fold", "vector", "pairs")
 FITS = (
     "Largest ratio of a point to its estimate from the others: between registers of one circuit on straight lines; "
     "beyond them from one point by the library's median slope, up to eight bits away; of an integer element, by a "

@@ -26,13 +26,15 @@ class Point:
 
 def points(library: str) -> list[Point]:
     """All of them in the embedded library; in others what tells how they differ, most of it in sky130hd."""
-    schemes = [*scheme_elements(), *edges(), *vectors(), *pairs(), *largest()]
+    schemes = [*scheme_elements(), *edges(), *folds(), *vectors(), *pairs(), *largest()]
     if library == "generic45":
         return list(dict.fromkeys([*square_integers(), *schemes, *other_integers()]))
     if library == "sky130hd":
         chosen = [p for p in schemes if p.k in (512, LONG) and (p.unit not in ("vector", "pairs") or _is_core(p))]
         return list(dict.fromkeys([*some_integers(), *chosen]))
-    return list(dict.fromkeys([*few_integers(), *(p for p in schemes if p.k == LONG and _is_core(p))]))
+    elements = [p for p in scheme_elements() if p.k == LONG]
+    core = [p for p in elements if _is_core(p)]
+    return list(dict.fromkeys([*few_integers(), *core, *small_edges(), *some_integers(), *elements]))
 
 
 def _is_core(point: Point) -> bool:
@@ -122,7 +124,15 @@ def edges() -> Iterator[Point]:
     ):  # fmt: skip
         yield from (Point("collector", scheme, k=k) for k in (512, LONG))
     yield from (Point("collector", "a2q(4, 8, 16, tile=128)", k=k) for k in (512, LONG))
-    for scheme in ("mxfp4()", "nvfp4()", "mxfp6()", "mxfp6(element=E3M2)", "mxfp8()", "mxint8()"):
+    for scheme in (
+        "mxfp4()",
+        "nvfp4()",
+        "mxfp6()",
+        "mxfp6(element=E3M2)",
+        "mxfp8()",
+        "mxint8()",
+        "mxfp8(element=E5M2)",
+    ):
         yield Point("collector", scheme)
     for text in ("mxfp4()", "mxfp6()", "mxfp6(element=E3M2)", "mxfp8()", "mxfp8(element=E5M2)"):
         yield Point("decoder", text)
@@ -137,8 +147,25 @@ def edges() -> Iterator[Point]:
             yield Point("encoder", f"overq({bits}, 8, tile=16{both})", Sign.UNSIGNED, lanes=16)
     for text in ("ant_type('flint')", "ant_type('pot')"):
         yield from (Point("encoder", text, sign) for sign in (Sign.SIGNED, Sign.UNSIGNED))
-    for text in ("mxfp4()", "mxfp6()", "mxfp8()"):
+    for text in ("mxfp4()", "mxfp6()", "mxfp8()", "mxfp6(element=E3M2)", "mxfp8(element=E5M2)"):
         yield Point("encoder", text)
+
+
+def small_edges() -> Iterator[Point]:
+    """Of the edge what takes seconds to map, with long sums."""
+    small = ("collector", "decoder", "requantizer")
+    yield from (p for p in edges() if p.unit in small and p.k == LONG and p.lanes == 1)
+    yield from (p for p in edges() if p.unit == "encoder" and p.lanes == 1)
+    yield from (p for p in folds() if p.scheme == "wrapnet()")
+
+
+def folds() -> Iterator[Point]:
+    """What WrapNet reads its registers through."""
+    yield Point("fold", "wrapnet()")
+    for bits in (10, 12, 16):
+        yield Point("fold", f"wrapnet(accumulator_bits={bits})")
+    for bits in (8, 12):
+        yield Point("fold", f"wrapnet(accumulator_bits={bits}, slope=2)")
 
 
 def vectors() -> Iterator[Point]:
@@ -151,11 +178,17 @@ def vectors() -> Iterator[Point]:
         yield Point("vector", text, k=512, lanes=lanes)
     for text in ("vs_quant(4, 4)", "integer(4, 4)", "integer(8, 8)"):
         yield Point("vector", text, Sign.BOTH, k=512, lanes=16)
+    for text in ("vs_quant(4, 4)", "vs_quant(4, 8)", "integer(4, 4)", "integer(4, 8)", "integer(8, 8)"):
+        yield Point("vector", text, Sign.UNSIGNED, k=512, lanes=16)
+    for text in ("mxint8()", "mxfp6()", "mxfp6(element=E3M2)"):
+        yield Point("vector", text, k=512, lanes=32)
 
 
 def largest() -> Iterator[Point]:
     """What takes minutes to map."""
     yield Point("encoder", "vs_quant(4, 4)", Sign.SIGNED, lanes=16)
+    yield Point("vector", "mxfp8()", k=512, lanes=32)
+    yield Point("encoder", "vs_quant(4, 4)", Sign.UNSIGNED, lanes=16)
 
 
 def pairs() -> Iterator[Point]:

@@ -29,7 +29,7 @@ from bitwright.rtl.plan import Plan, plan
 from bitwright.rtl.requantize import Requantizer
 from bitwright.rtl.term_serial import ShiftSum, TermSerialDot
 from bitwright.rtl.unit import Unit
-from bitwright.rtl.units import Collector, ProcessingElement, VectorUnit
+from bitwright.rtl.units import Collector, ProcessingElement, Readout, VectorUnit
 from bitwright.rtl.vector_quantizer import VectorQuantizer, quantize_vectors
 from bitwright.rtl.verilog import rtlil
 from bitwright.scheme import Scheme
@@ -79,7 +79,8 @@ def collector(point: Point, scheme: Scheme, library: Library, cache: Path) -> Ro
 
     def inputs(shape: tuple[int, ...]) -> Ports:
         low, high = outer.tile_sum
-        sums = np.clip(rng.normal(0, high / SIGMAS, shape), low, high).astype(np.int64)
+        sums = np.clip(rng.normal(0, high / SIGMAS, shape), low, high)
+        sums = np.vectorize(int, otypes=[object])(sums) if high >= 2**62 else sums.astype(np.int64)
         ports = {"sum": sums, "total_in": totals(shape)}
         return ports | {name: scale_codes(format, rng, shape) for name, format in scales(made).items()}
 
@@ -213,6 +214,26 @@ def requantizer(point: Point, scheme: Scheme, library: Library, cache: Path) -> 
 
     found = one(point, made, unit, library, cache, inputs, expected, point.bits, Held(ROWS * GROUPS))
     return replace(found, x=operand_name([output]), w="")
+
+
+def fold(point: Point, scheme: Scheme, library: Library, cache: Path) -> Row:
+    """What sums are read through."""
+    made, readout, rng = (
+        plan(scheme, k=point.k, sign=point.sign),
+        scheme.datapath.inner.readout,
+        np.random.default_rng(0),
+    )
+    half = 2 ** (made.inner.bits - 1)
+
+    def inputs(shape: tuple[int, ...]) -> Ports:
+        return {"sum": np.clip(rng.normal(0, half / SIGMAS, shape), -half, half - 1).astype(np.int64)}
+
+    def expected(ports: Ports) -> Ports:
+        return {"result": readout.fold(ports["sum"], half)}
+
+    found = one(point, made, Readout(made.inner), library, cache, inputs, expected, made.inner.bits,
+                Held(ROWS * GROUPS), scales=str(readout.slope))  # fmt: skip
+    return replace(found, x="", w="")
 
 
 def vector(point: Point, scheme: Scheme, library: Library, cache: Path) -> Row:
@@ -367,5 +388,5 @@ def span(register: Register) -> tuple[int, int]:
 
 UNITS: dict[str, Callable[[Point, Scheme, Library, Path], Row]] = {
     "element": element, "collector": collector, "decoder": decoder, "encoder": encoder, "requantizer": requantizer,
-    "vector": vector, "pairs": pairs,
+    "fold": fold, "vector": vector, "pairs": pairs,
 }  # fmt: skip

@@ -6,7 +6,8 @@
 Circuits that the generator still makes as the certificate says are left as they are, so a second run takes seconds and
 a stopped one continues. What is proved: every decoder has the terms of its format for all codes, every processing
 element, as RTL and mapped to the embedded cells, adds the product of the values for all terms, weights and partial
-sums, and no sum within a certificate overflows. Decoders are tried as gates on all codes besides.
+sums, and no sum within a certificate overflows. Decoders are tried as gates on all codes besides. Of
+encoders and vector units small ones of each kind are proved, for all levels and all codes.
 """
 
 import argparse
@@ -14,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bitwright.cost.verify import Verification, changed, verify
+from bitwright.cost.verify_proofs import Finding
+from bitwright.cost.verify_units import prove_units
 from bitwright.schemes import CATALOGUE, FOLDED
 from bitwright.store import read_json, write_atomically, write_json
 
@@ -21,7 +24,8 @@ RESULT = Path(__file__).parent / "results" / "proofs.json"
 SCHEMES = sorted({
     *(f"{scheme.__name__}()" for scheme in (*CATALOGUE, *FOLDED)),
     "integer(4, 4)", "integer(4, 8)", "ant(3, 3)", "ant_type('flint')", "ant_type('pot')", "ant_type('float')",
-    "minifloat(2, 1)", "overq(4, 4, tile=16)", "overq(4, 8, precision_overwrite=True)",
+    "minifloat(2, 1)", "minifloat(5, 2)", "mxfp8(element=E5M2)",
+    "overq(4, 4, tile=16)", "overq(4, 8, precision_overwrite=True)",
     "a2q(4, 4, accumulator_bits=10)", "vs_quant(6, 6)",
     "integer(4, 4, accumulator_bits=12, overflow=Overflow.SATURATE)", "term_revealing(5, 5, group=4, budget=6)",
 })  # fmt: skip
@@ -30,14 +34,15 @@ PROOF_S = 3600.0
 
 @dataclass(frozen=True)
 class Certificate:
-    """Of a whole catalogue."""
+    """Of a whole catalogue, and of encoders and vector units."""
 
     schemes: tuple[Verification, ...]
+    units: tuple[Finding, ...] = ()
 
 
-def known(path: Path) -> dict[str, Verification]:
-    """What an earlier run proved, by scheme."""
-    return {found.scheme: found for found in read_json(path, Certificate).schemes} if path.exists() else {}
+def known(path: Path) -> Certificate:
+    """What an earlier run proved."""
+    return read_json(path, Certificate) if path.exists() else Certificate(())
 
 
 def is_current(found: Verification) -> bool:
@@ -47,15 +52,10 @@ def is_current(found: Verification) -> bool:
 
 def table(certificate: Certificate) -> str:
     """For a reader."""
-    rows = []
-    for found in certificate.schemes:
-        for f in found.findings:
-            covered = "all inputs" if f.is_proof else "open" if f.cases == 0 else f"{f.cases:,} cases"
-            seconds = f"{f.seconds:.1f}" if f.is_proof else ""
-            word, sha256 = "yes" if f.holds else "NO", f"`{f.rtlil_sha256[:12]}`"
-            cells = (f"`{found.scheme}`", f.circuit, f.method, covered, word, seconds, sha256)
-            rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    proofs = [f for found in certificate.schemes for f in found.findings if f.is_proof]
+    rows = [_line(f"`{found.scheme}`", finding) for found in certificate.schemes for finding in found.findings]
+    units = [_line("", finding) for finding in certificate.units]
+    every = [*(f for found in certificate.schemes for f in found.findings), *certificate.units]
+    proofs = [finding for finding in every if finding.is_proof]
     tools = sorted({", ".join(found.tools) for found in certificate.schemes})
     return f"""# Proofs of circuits
 
@@ -71,21 +71,47 @@ proved by SAT. "No overflow" is one step: a sum within bounds that a certificate
 | scheme | circuit | method | covers | holds | seconds | RTLIL |
 | --- | --- | --- | --- | --- | ---: | --- |
 {chr(10).join(rows)}
+
+An encoder is held against a table of what its format encodes, over all levels of all its lanes; VS-Quant's quantizer of
+vectors against the integers of `rtl.vector_quantizer.quantize_vectors`; a vector unit against its register plus the sum
+of the values' products, times the scales, from any state.
+
+| | circuit | method | covers | holds | seconds | RTLIL |
+| --- | --- | --- | --- | --- | ---: | --- |
+{chr(10).join(units)}
 """
+
+
+def _line(scheme: str, f: Finding) -> str:
+    covered = "all inputs" if f.is_proof else "open" if f.cases == 0 else f"{f.cases:,} cases"
+    seconds = f"{f.seconds:.1f}" if f.is_proof else ""
+    word, sha256 = "yes" if f.holds else "NO", f"`{f.rtlil_sha256[:12]}`"
+    cells = (scheme, f.circuit, f.method, covered, word, seconds, sha256)
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cache", type=Path, help="folder of mapped netlists")
     cache = parser.parse_args().cache
-    found = known(RESULT)
+    before = known(RESULT)
+    found = {verification.scheme: verification for verification in before.schemes}
+    units = {finding.circuit: finding for finding in before.units}
     for text in SCHEMES:
         if text not in found or not is_current(found[text]):
             found[text] = verify(text, proof_s=PROOF_S, cache=cache)
             print("\n".join([text, *found[text].lines()]), flush=True)
-        certificate = Certificate(tuple(found[text] for text in SCHEMES if text in found))
-        write_json(RESULT, certificate)
-        write_atomically(RESULT.with_suffix(".md"), table(certificate).encode())
+            write(Certificate(tuple(found[text] for text in SCHEMES if text in found), before.units))
+    proved = []
+    for finding in prove_units(PROOF_S, units):
+        proved.append(finding)
+        print(finding.circuit, "holds" if finding.holds else finding.counterexample, flush=True)
+    write(Certificate(tuple(found[text] for text in SCHEMES), tuple(proved)))
+
+
+def write(certificate: Certificate) -> None:
+    write_json(RESULT, certificate)
+    write_atomically(RESULT.with_suffix(".md"), table(certificate).encode())
 
 
 if __name__ == "__main__":

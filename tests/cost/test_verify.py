@@ -10,6 +10,7 @@ pytest.importorskip("amaranth", reason="amaranth is not installed")
 
 from bitwright.cost.verify import Verification, changed, verify
 from bitwright.cost.verify_proofs import Finding
+from bitwright.cost.verify_units import claims
 from bitwright.formats import Int
 from bitwright.schemes import CATALOGUE, FOLDED
 
@@ -55,7 +56,8 @@ def test_a_certificate_of_other_circuits_names_them():
 def test_the_committed_proofs_are_of_the_circuits_that_are_generated_today():
     """Where they are not: `python experiments/proofs.py` proves again what has changed, and nothing else."""
     folder = Path(__file__).parents[2] / "experiments" / "results"
-    stated = json.loads((folder / "proofs.json").read_text())["schemes"]
+    certificate = json.loads((folder / "proofs.json").read_text())
+    stated = certificate["schemes"]
     for scheme in (*CATALOGUE, *FOLDED):
         assert f"{scheme.__name__}()" in {row["scheme"] for row in stated}
     for row in stated:
@@ -67,3 +69,7 @@ def test_the_committed_proofs_are_of_the_circuits_that_are_generated_today():
         assert all(finding.cases != 0 for finding in found.findings)
         stale = changed(found)
         assert not stale, f"{found.scheme}: {stale} changed since; run python experiments/proofs.py"
+    units = {unit["circuit"]: Finding(**unit) for unit in certificate["units"]}
+    today = {claim.circuit: claim.sha256 for claim in claims()}
+    assert {circuit: finding.rtlil_sha256 for circuit, finding in units.items()} == today
+    assert all(finding.holds and finding.is_proof for finding in units.values())

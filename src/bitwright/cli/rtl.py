@@ -3,7 +3,7 @@
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -104,7 +104,7 @@ def verify(
         from bitwright.store import write_atomically
 
         layers_of = None
-        given = {
+        given: dict[str, Any] = {
             "model": model,
             "samples": samples,
             "cycles": cycles,

@@ -24,7 +24,7 @@ class Row:
     """One circuit in one library: what it is, what it takes, how that was found."""
 
     unit: str
-    """element, collector, decoder, encoder, requantizer, vector or pairs."""
+    """element, collector, decoder, encoder, requantizer, fold, vector or pairs."""
     scheme: str
     """One that needs it, as text; circuits of equal operands and registers serve others too."""
     x: str
@@ -33,7 +33,7 @@ class Row:
     """Of the sum that it adds to; of what a requantizer or encoder takes."""
     saturates: bool
     scales: str
-    """Formats of both block scales and of their product, where the circuit multiplies them."""
+    """Formats of both block scales and of their product, where the circuit multiplies them; the slope of a fold."""
     lanes: int
     library: str
     area_um2: float

@@ -128,8 +128,12 @@ class _Array:
 
     def _output(self, need: Need, left_out: list[str]) -> Found:
         """From a sum to codes of the next layer's inputs: a fixed-point factor, then an encoder of each format."""
-        if need.is_folded:
-            left_out.append("the fold that sums are read through")
+        fold = NOTHING
+        if need.fold is not None:
+            found = self.finder.fold(need.register_bits, need.fold)
+            fold = found or NOTHING
+            if found is None:
+                left_out.append("the fold that sums are read through")
         outer = need.outer
         if outer and outer.bits is None:
             left_out.append("what makes float sums codes again")
@@ -144,7 +148,7 @@ class _Array:
         for name in sorted({operand_name([format]) for format in need.x}):
             if need.is_blocked or not integer_of(name):
                 output = output.plus(self._part("encoder", name, left_out))
-        return output
+        return output.plus(fold)
 
     def _part(self, unit: str, name: str, left_out: list[str]) -> Found:
         found = self.finder.decoder(name) if unit == "decoder" else self.finder.encoder(name)

@@ -115,6 +115,11 @@ class Finder:
         rows = [row for row in self._unit("requantizer") if row.x == name]
         return self._between(rows, self._requantizer_lines, register_bits)
 
+    def fold(self, register_bits: int, slope: int) -> Found | None:
+        """Of one column: what a register is read through."""
+        rows = [row for row in self._unit("fold") if row.scales == str(slope)]
+        return self._between(rows, self._fold_lines, register_bits) if rows else None
+
     def _elements(self, x_name: str, w_name: str, need: Need) -> list[Row]:
         rows = [
             row for row in self._unit("element")
@@ -182,6 +187,10 @@ class Finder:
     @cached_property
     def _requantizer_lines(self) -> tuple[Lines, Lines]:
         return lines_of(self._unit("requantizer"))
+
+    @cached_property
+    def _fold_lines(self) -> tuple[Lines, Lines]:
+        return lines_of(self._unit("fold"))
 
     @cached_property
     def _polynomials(self) -> tuple[Polynomial, Polynomial] | None:

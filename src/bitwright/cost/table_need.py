@@ -47,7 +47,8 @@ class Need:
     w: frozenset[Format]
     register_bits: int
     saturates: bool
-    is_folded: bool
+    fold: int | None
+    """Slope of what the register is read through."""
     """Whether sums are read through a fold."""
     outer: Outer | None
 
@@ -76,13 +77,13 @@ class Need:
 
     def with_(self, other: "Need") -> "Need | None":
         """One cell for both; None where their sums run over other tiles or scales."""
-        if (self.saturates, self.is_folded) != (other.saturates, other.is_folded):
+        if (self.saturates, self.fold) != (other.saturates, other.fold):
             return None
         outer = self.outer and other.outer and self.outer.with_(other.outer)
         if outer is None and (self.outer or other.outer):
             return None
         bits = max(self.register_bits, other.register_bits)
-        return Need(self.x | other.x, self.w | other.w, bits, self.saturates, self.is_folded, outer)
+        return Need(self.x | other.x, self.w | other.w, bits, self.saturates, self.fold, outer)
 
 
 def needs(work: Iterable[tuple[LayerGemm, Scheme]]) -> list[Need]:
@@ -110,7 +111,7 @@ def need(layer: LayerGemm, scheme: Scheme) -> Need:
     saturates = inner.format is not None and inner.overflow is Overflow.SATURATE
     outer = _outer(scheme, layer, inputs, right, bits)
     formats = frozenset(q.format for q in inputs), frozenset(q.format for q in right)
-    return Need(*formats, bits, saturates, inner.readout is not None, outer)
+    return Need(*formats, bits, saturates, None if inner.readout is None else inner.readout.slope, outer)
 
 
 def _outer(

@@ -105,11 +105,12 @@ def prove(made: Plan, synthesis: Synthesis, library: Library, proof_s: float) ->
     if proof_s <= 0:
         return
     for claim in claims(made):
-        yield _found(claim, Dut.of_rtlil(claim.rtlil), "RTL", proof_s)
-    yield _found(claim, Dut.of_netlist(synthesis, library), f"netlist in {library.name}", proof_s)
+        yield found(claim, Dut.of_rtlil(claim.rtlil), "RTL", proof_s)
+    yield found(claim, Dut.of_netlist(synthesis, library), f"netlist in {library.name}", proof_s)
 
 
-def _found(claim: Claim, dut: Dut, what: str, proof_s: float) -> Finding:
+def found(claim: Claim, dut: Dut, what: str, proof_s: float) -> Finding:
+    """What came of one claim about a circuit."""
     start = time.perf_counter()
     finding = Finding(claim.circuit, claim.sha256, f"{what} proved {claim.specification}", None)
     try:

@@ -5,6 +5,7 @@ from math import lcm
 from amaranth.hdl import Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib.wiring import Component, In, Member, Out
 
+from bitwright.rtl.accumulate import Register
 from bitwright.rtl.dot import DotUnit, code_ports, inner_sum, lane_product, start_of
 from bitwright.rtl.operand import Sign
 from bitwright.rtl.plan import LONGEST, Plan, plan
@@ -136,6 +137,23 @@ class VectorUnit(Unit):
             m.d.comb += self.total.eq(held)
         with m.If(self.enable):
             m.d.sync += held.eq(after)
+        return m
+
+
+class Readout(Unit):
+    """What a register's readout makes of a complete sum, as `Cyclic.fold`. Combinational.
+
+    sum      in: the inner register
+    result   out: what is read, in the same units
+    """
+
+    def __init__(self, register: Register) -> None:
+        self.register = register
+        super().__init__({"sum": In(register.shape), "result": Out(register.read_shape)}, register)
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.d.comb += self.result.eq(self.register.read(m, self.sum))
         return m
 
 
