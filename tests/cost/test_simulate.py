@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from bitwright.cost.netlist import Instance, Netlist, yosys_gates
-from bitwright.cost.simulate import Simulator, pack, unpack
+from bitwright.cost.simulate import Simulator, as_port, pack, unpack
 from bitwright.cost.simulate_check import check
 
 GATES = yosys_gates()
@@ -37,9 +37,15 @@ def test_a_wider_plane_extends_the_sign():
     assert [plane & 1 for plane in pack(np.asarray([-1]), 70)] == [1] * 70
 
 
-def test_more_than_63_bits_are_refused():
-    with pytest.raises(ValueError, match="64 bits does not fit"):
-        unpack([0] * 64, 1, False)
+@pytest.mark.parametrize("is_signed", [False, True])
+@pytest.mark.parametrize("width", [64, 70, 130])
+def test_ports_beyond_int64_hold_python_integers(width, is_signed):
+    low, high = (-(2 ** (width - 1)), 2 ** (width - 1)) if is_signed else (0, 2**width)
+    values = [low, low + 1, -is_signed, 0, 1, 2**62, 2**63 - 1, high // 3, high - 1]
+    planes = pack(np.asarray(values, object), width)
+    assert unpack(planes, len(values), is_signed).tolist() == values
+    wrapped = np.asarray([value + 2**width for value in values], object)
+    assert as_port(wrapped, width, is_signed).tolist() == values
 
 
 def test_all_inputs_of_a_small_circuit_are_tried():

@@ -53,7 +53,7 @@ def lint(files: list[Path], top: str) -> None:
 
 @pytest.mark.parametrize("unit", ["engine", "engine-output-stationary"])
 def test_yosys_reads_back_what_it_wrote_and_finds_nothing_loose(unit):
-    made = circuit("ant_type()", unit, 4, 2, k=64, vectors=4)
+    made = circuit("ant_type()", unit, 4, 2, k=64, vectors=4 if unit == "engine" else None)
     script = f"read_verilog in.v; hierarchy -check -top {made.name}; proc; check -assert"
     find_yosys().run(script, files={"in.v": made.verilog()})
 
