@@ -144,6 +144,26 @@ def test_every_scheme_of_the_catalogue_has_a_cell_that_says_what_it_is(scheme):
     assert found.edge is not None
 
 
+@pytest.mark.parametrize("library", sorted(shipped_table().origins))
+def test_every_library_has_the_elements_of_the_catalogue(library):
+    """Term Revealing's serial cells are in the first one alone."""
+    for scheme in (factory() for factory in CATALOGUE if factory.__name__ != "term_revealing"):
+        (remark, *_) = measured_cells(library)(((LAYER, scheme),)).remarks
+        assert remark.startswith("element "), remark
+        assert library in remark
+
+
+def test_the_fold_of_a_register_is_part_of_its_edge():
+    plain, folded = (mac(scheme).edge.column_um2.value for scheme in (
+        "integer(2, 3, accumulator_bits=8, overflow=Overflow.WRAP)", "wrapnet()"
+    ))  # fmt: skip
+    row = next(
+        row for row in shipped_table().of("generic45") if (row.unit, row.register_bits, row.scales) == ("fold", 8, "1")
+    )
+    assert folded - plain == pytest.approx(row.area_um2)
+    assert not any("fold" in remark for remark in mac("wrapnet()").remarks)
+
+
 def test_the_scale_hardware_of_a_block_is_part_of_the_cell():
     plain = "integer(4, 4, accumulator_bits=12, overflow=Overflow.WRAP)"
     vsq = mac("vs_quant(4, 4)")

@@ -34,7 +34,7 @@ def test_a_language_model_is_priced_from_its_configuration(here, tmp_path):
         (("digits", "-s", "integer(4, None)"), "leaves inputs in float"),
         (("missing.json",), "No such file or directory: missing.json"),
         (("digit",), "did you mean 'digits'?"),
-        (("digits", "-s", "integer(8, 8); minifloat(5, 2)", "--equal-area"), "leave it out where areas are made equal"),
+        (("digits", "-s", "integer(8, 8); minifloat(5, 1)", "--equal-area"), "leave it out where areas are made equal"),
         (("digits", "-s", ";"), "no scheme in ';' found"),
         (
             ("digits", "-s", "integer(8, 8, accumulator_bits=12)"),
