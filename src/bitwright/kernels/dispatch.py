@@ -4,7 +4,7 @@
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -15,9 +15,11 @@ from torch import Tensor
 from bitwright.datapath import Datapath
 from bitwright.kernels import matmul as torch_matmul
 from bitwright.kernels import native
+from bitwright.kernels import packed as torch_packed
 from bitwright.kernels import quantize as torch_quantize
 from bitwright.kernels.matmul import Stationary
 from bitwright.kernels.operand import Operand
+from bitwright.kernels.packed import PackedWeight
 from bitwright.kernels.rounding import Unsupported
 from bitwright.quantization import Quantizer, Range
 
@@ -41,6 +43,11 @@ def only(*names: str) -> Iterator[None]:
         yield
     finally:
         _allowed.reset(token)
+
+
+def allowed() -> tuple[str, ...]:
+    """The implementations that may be used here."""
+    return _allowed.get()
 
 
 def quantize(quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...] = ()) -> Operand:
@@ -97,6 +104,44 @@ def matmul(datapath: Datapath, x: Operand, w: Stationary) -> tuple[Tensor, int, 
     tile = min(x.elements.shape[2], w.operand.elements.shape[2], datapath.tile or x.k)
     product = datapath.multiply(x.lanes(tile), w.operand.lanes(tile))
     return torch.from_numpy(product.values), product.overflows, product.accumulations
+
+
+def packed_linear(w: PackedWeight, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+    """What multiplies float x [m, k] with a packed weight: x @ w.T + bias in float32, to the rounding of its sums."""
+    if "native" in _allowed.get():
+        try:
+            return native.FloatProduct(w, bias)
+        except Unsupported:
+            pass
+    return lambda x: torch_packed.linear(w, x.float(), bias)
+
+
+def packed_matmul(
+    datapath: Datapath, x: Quantizer, w: PackedWeight, bias: Tensor | None
+) -> Callable[[Operand], Tensor]:
+    """What multiplies x of this quantizer with a packed weight as the datapath defines it: float32, bias added."""
+    stationary: list[Stationary] = []
+
+    def by_elements(x: Operand) -> Tensor:
+        if not stationary:
+            stationary.append(Stationary(Operand.of(w.quantized())))
+        y = matmul(datapath, x, stationary[0])[0].float()
+        return y if bias is None else y + bias
+
+    if "native" in _allowed.get():
+        try:
+            product = native.IntegerProduct(datapath, x, w, bias)
+        except Unsupported:
+            return by_elements
+
+        def natively(x: Operand) -> Tensor:
+            try:
+                return product(x)
+            except Unsupported:
+                return by_elements(x)
+
+        return natively
+    return by_elements
 
 
 def represent(quantizer: Quantizer, x: np.ndarray, ranges: tuple[Range | None, ...]) -> np.ndarray:
