@@ -112,6 +112,19 @@ INLINE float e4m3_value(int32_t code) {
     return code < 8 ? static_cast<float>(code) * 0x1p-9f : float_of((code << 20) + (120 << 23));
 }
 
+INLINE int32_t e2m1_code(float x) {  // to nearest even; -0 is 0
+    const int32_t magnitude = bits_of(x) & 0x7fffffff;
+    int32_t code = x < 0.0f ? 8 : 0;  // then one for each midpoint that is passed: 0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5
+    code += magnitude > 0x3e800000;
+    code += magnitude >= 0x3f400000;
+    code += magnitude > 0x3fa00000;
+    code += magnitude >= 0x3fe00000;
+    code += magnitude > 0x40200000;
+    code += magnitude >= 0x40600000;
+    code += magnitude > 0x40a00000;
+    return code;
+}
+
 template <class Kind>
 void nvfp4_rows(const CheckpointRows& r, int64_t first, int64_t last) {
     constexpr int64_t kGroup = 16, kGroups = kRun / kGroup;
@@ -131,15 +144,9 @@ void nvfp4_rows(const CheckpointRows& r, int64_t first, int64_t last) {
                 scales[start / kGroup + g] = static_cast<uint8_t>(stored);
                 by[g] = e4m3_value(stored) / global;
             }
-            for (int64_t g = 0; g < groups; ++g) {
-                for (int64_t i = g * kGroup; i < (g + 1) * kGroup; ++i) {
-                    const float level = wide[i] / by[g], magnitude = std::fabs(level);
-                    const int32_t code = (magnitude > 0.25f) + (magnitude >= 0.75f) + (magnitude > 1.25f) +
-                                         (magnitude >= 1.75f) + (magnitude > 2.5f) + (magnitude >= 3.5f) +
-                                         (magnitude > 5.0f);
-                    codes[i] = static_cast<uint8_t>(code | (level < 0.0f ? 8 : 0));
-                }
-            }
+            for (int64_t g = 0; g < groups; ++g)
+                for (int64_t i = 0; i < kGroup; ++i) wide[g * kGroup + i] /= by[g];
+            for (int64_t i = 0; i < count; ++i) codes[i] = static_cast<uint8_t>(e2m1_code(wide[i]));
             pack(codes, r.packed + (row * r.k + start) / 2, count);
         }
     }

@@ -32,7 +32,10 @@ _EPSILON = {"F32": 2.0**-23, "BF16": 2.0**-7, "F16": 2.0**-10}
 class CheckpointFormat(ABC):
     """What becomes of a weight [rows, k]: the tensors that replace it, and their bytes."""
 
-    group: int
+    @property
+    @abstractmethod
+    def group(self) -> int:
+        """Elements that share a scale."""
 
     @abstractmethod
     def entries(self, weight: Entry) -> list[Entry]:
@@ -96,7 +99,9 @@ class Int4Groups(CheckpointFormat):
 class Nvfp4(CheckpointFormat):
     """E2M1 with an E4M3 scale for 16 elements and a float32 one a tensor, stored inverted: nvfp4-pack-quantized."""
 
-    group: ClassVar[int] = 16
+    @property
+    def group(self) -> int:
+        return 16
 
     def entries(self, weight: Entry) -> list[Entry]:
         (rows, k), base = weight.shape, weight.name
@@ -183,7 +188,7 @@ def narrow(x: Float[np.ndarray, "..."], dtype: str) -> Shaped[np.ndarray, "..."]
     return (x.view(np.uint32) >> 16).astype(np.uint16) if dtype == "BF16" else x.astype(_STORED[dtype])
 
 
-def stored(content: bytearray, entry: Entry, rows: int) -> Shaped[np.ndarray, "rows k"]:
+def stored(content: memoryview, entry: Entry, rows: int) -> Shaped[np.ndarray, "rows k"]:
     """Rows of a weight from their bytes; bfloat16 as uint16."""
     return np.frombuffer(content, _STORED[entry.dtype]).reshape(rows, -1)
 

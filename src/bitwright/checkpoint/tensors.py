@@ -3,6 +3,7 @@
 https://github.com/huggingface/safetensors, format description: 8 bytes of the header's length, JSON, data.
 """
 
+import io
 import json
 import os
 import struct
@@ -64,28 +65,23 @@ class TensorFile:
         if not is_whole or path.stat().st_size < max(ends, default=0):
             raise ValueError(f"{path} is cut short or damaged; fetch it again")
 
-    def read(self, name: str, start: int, size: int) -> bytearray:
-        """`size` bytes of a tensor from its byte `start` on."""
-        with self.path.open("rb", buffering=0) as file:
-            return self._read(file.fileno(), name, start, size)
-
-    def chunks(self, name: str, step: int = CHUNK) -> Iterator[bytearray]:
-        """A tensor's bytes in pieces of `step`, the last one shorter."""
+    def chunks(self, name: str, step: int = CHUNK) -> Iterator[memoryview]:
+        """A tensor's bytes in pieces of `step`, the last one shorter; a piece holds until the next one is asked for."""
         total = self.entries[name].bytes
+        buffer = memoryview(bytearray(min(step, total)))
         with self.path.open("rb", buffering=0) as file:
             for start in range(0, total, step):
-                yield self._read(file.fileno(), name, start, min(step, total - start))
+                piece = buffer[: min(step, total - start)]
+                self._read(file, name, start, piece)
+                yield piece
 
-    def _read(self, handle: int, name: str, start: int, size: int) -> bytearray:
-        buffer = bytearray(size)
-        view, done = memoryview(buffer), 0
-        os.lseek(handle, self._places[name] + start, os.SEEK_SET)
-        while done < size:
-            got = os.readv(handle, [view[done:]])
+    def _read(self, file: io.FileIO, name: str, start: int, piece: memoryview) -> None:
+        file.seek(self._places[name] + start)
+        while piece:
+            got = file.readinto(piece)
             if not got:
                 raise ValueError(f"{self.path} ends within {name}; fetch it again")
-            done += got
-        return buffer
+            piece = piece[got:]
 
 
 class TensorWriter:
@@ -102,7 +98,7 @@ class TensorWriter:
         self._file.write(self.header)
         self._file.truncate(place)
 
-    def write(self, name: str, start: int, content: bytes | bytearray | memoryview) -> None:
+    def write(self, name: str, start: int, content: bytes | memoryview) -> None:
         """Bytes of a tensor from its byte `start` on."""
         view = memoryview(content).cast("B")
         self._file.seek(self._places[name] + start)
