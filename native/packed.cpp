@@ -44,3 +44,5 @@ EXPORT void bitwright_decode_packed(
         run(*w, out - first * kTileRows * k, k, first + begin, first + end);
     });
 }
+
+EXPORT int32_t bitwright_quantize_tokens(const Tokens* tokens) { return BEST(quantize_tokens)(*tokens); }

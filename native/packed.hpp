@@ -35,6 +35,17 @@ struct PackedProduct {
 using MultiplyPacked = void (*)(const PackedProduct&, const int32_t* offsets, int64_t first, int64_t last);
 using DecodePacked = void (*)(const PackedWeight&, float* out, int64_t k, int64_t first, int64_t last);
 
+// Rows of floats to integers of 8 bits under a scale each: largest magnitude / full_scale. 1 where x is not finite.
+struct Tokens {
+    const float* x;  // [tokens, k]
+    int8_t* out;     // [tokens, pitch], zeros beyond k
+    double* scales;  // [tokens]
+    int64_t tokens, k, pitch;
+    float full_scale, lowest, highest;
+};
+using QuantizeTokens = int32_t (*)(const Tokens&);
+
+KERNEL(QuantizeTokens, quantize_tokens)
 KERNEL(MultiplyPacked, multiply_packed_floats)
 KERNEL(MultiplyPacked, multiply_packed_integers)
 KERNEL(DecodePacked, decode_packed)

@@ -435,6 +435,31 @@ void any_floats(const PackedProduct& p, const int32_t*, int64_t first, int64_t l
     else all_floats<false>(p, first, last);
 }
 
+int32_t tokens_of(const Tokens& t) {
+    for (int64_t token = 0; token < t.tokens; ++token) {
+        const float* __restrict x = t.x + token * t.k;
+        int8_t* __restrict out = t.out + token * t.pitch;
+        int32_t largest = 0;
+        for (int64_t i = 0; i < t.k; ++i) {
+            int32_t bits;
+            std::memcpy(&bits, x + i, sizeof bits);
+            largest = std::max(largest, bits & 0x7fffffff);
+        }
+        if (largest >= 0x7f800000) return 1;
+        const float scale = float_of(largest) / t.full_scale, low = t.lowest, high = t.highest;
+        const float by = scale > 0.0f ? scale : INFINITY;
+        for (int64_t i = 0; i < t.k; ++i) {
+            float level = x[i] / by;
+            level = level < low ? low : level;
+            level = level > high ? high : level;
+            out[i] = static_cast<int8_t>(static_cast<int32_t>(std::nearbyintf(level)));
+        }
+        std::fill(out + t.k, out + t.pitch, static_cast<int8_t>(0));
+        t.scales[token] = scale;
+    }
+    return 0;
+}
+
 void decode(const PackedWeight& w, float* out, int64_t k, int64_t first, int64_t last) {
     const int64_t blocks = w.scales ? w.steps / w.block_steps : 1, length = w.scales ? w.block_steps : w.steps;
     std::vector<float> scales(blocks * kTileRows);
@@ -458,6 +483,7 @@ void decode(const PackedWeight& w, float* out, int64_t k, int64_t first, int64_t
 
 extern const MultiplyPacked multiply_packed_floats = any_floats;
 extern const MultiplyPacked multiply_packed_integers = any_integers;
+extern const QuantizeTokens quantize_tokens = tokens_of;
 extern const DecodePacked decode_packed = decode;
 
 }  // namespace LEVEL

@@ -186,3 +186,18 @@ def test_no_tokens_or_none_of_the_weight_are_no_special_case(rows, implementatio
 def test_what_cannot_be_packed_is_named(quantizer, named):
     with pytest.raises(Unsupported, match=named):
         PackedWeight.of(quantizer.quantize(matrix((4, 24))))
+
+
+@pytest.mark.parametrize("format", [Int(8), Int(8, narrow=True), Int(4)], ids=repr)
+def test_inputs_quantized_on_the_way_give_the_datapaths_own_result(format, implementation):
+    quantizer = Quantizer(format, (Scale(PerRow()),))
+    weight = WEIGHTS["NVFP4"].quantize(matrix((20, 100)))
+    x = np.concatenate([matrix((6, 100), 1), np.zeros((1, 100)), np.full((1, 100), 1e-42), np.full((1, 100), -1e30)])
+    x = x.astype(np.float32)
+    x[0, :50] = np.arange(50) / 2 * np.abs(x[0]).max() / 127
+    product = kernels.packed_layer(Datapath(), quantizer, (), PackedWeight.of(weight), None)
+    expected = Datapath().matmul(quantizer.quantize(x), weight).values.astype(np.float32)
+    np.testing.assert_array_equal(product(torch.from_numpy(x)).numpy(), expected)
+    x[3, 4] = np.nan
+    with pytest.raises(ValueError, match=r"\(3, 4\)"):
+        product(torch.from_numpy(x))

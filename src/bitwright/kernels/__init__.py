@@ -7,6 +7,7 @@ from bitwright.kernels.dispatch import (
     fake_quantize,
     matmul,
     only,
+    packed_layer,
     packed_linear,
     packed_matmul,
     quantize,
@@ -19,5 +20,5 @@ from bitwright.kernels.rounding import Unsupported
 
 __all__ = [
     "Operand", "PackedWeight", "SlowKernel", "Stationary", "Unsupported", "allowed", "fake_quantize", "matmul",
-    "matmul_bound", "only", "packed_linear", "packed_matmul", "quantize", "represent",
+    "matmul_bound", "only", "packed_layer", "packed_linear", "packed_matmul", "quantize", "represent",
 ]  # fmt: skip

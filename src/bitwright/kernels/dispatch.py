@@ -144,6 +144,31 @@ def packed_matmul(
     return by_elements
 
 
+def packed_layer(
+    datapath: Datapath, x: Quantizer, ranges: tuple[Range | None, ...], w: PackedWeight, bias: Tensor | None
+) -> Callable[[Tensor], Tensor]:
+    """`quantize`, then `packed_matmul`: of float x [m, k]."""
+    product = packed_matmul(datapath, x, w, bias)
+
+    def in_two(rows: Tensor) -> Tensor:
+        return product(quantize(x, rows.float().contiguous(), ranges))
+
+    if "native" not in _allowed.get() or any(given is not None for given in ranges):
+        return in_two
+    try:
+        in_one = native.TokenProduct(x, native.IntegerProduct(datapath, x, w, bias))
+    except Unsupported:
+        return in_two
+
+    def natively(rows: Tensor) -> Tensor:
+        try:
+            return in_one(rows)
+        except native.NotFinite:
+            return in_two(rows)  # says where
+
+    return natively
+
+
 def represent(quantizer: Quantizer, x: np.ndarray, ranges: tuple[Range | None, ...]) -> np.ndarray:
     """`fake_quantize` on NumPy arrays: what range estimators search with."""
     return fake_quantize(quantizer, torch.from_numpy(np.ascontiguousarray(x, np.float32)), ranges).numpy()

@@ -71,12 +71,8 @@ class PackedLinear(nn.Module):
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
-        product, quantizer = self._product(), self.scheme.input
-        if quantizer is None:
-            y = product(rows)
-        else:
-            with naming(self.name):
-                y = product(kernels.quantize(quantizer, rows.float().contiguous(), self.scheme.ranges))
+        with naming(self.name):
+            y = self._product()(rows)
         return y.view(*x.shape[:-1], self.out_features).to(x.dtype)
 
     def extra_repr(self) -> str:
@@ -93,7 +89,7 @@ class PackedLinear(nn.Module):
             self._products = {
                 key: kernels.packed_linear(self.weight(), self.bias)
                 if quantizer is None
-                else kernels.packed_matmul(self.scheme.datapath, quantizer, self.weight(), self.bias)
+                else kernels.packed_layer(self.scheme.datapath, quantizer, self.scheme.ranges, self.weight(), self.bias)
             }
         return self._products[key]
 

@@ -12,10 +12,11 @@ from torch.nn import functional
 from bitwright.datapath import Datapath
 from bitwright.formats import FLOAT32, Format, Int, Minifloat, Rounding
 from bitwright.kernels.library import library
+from bitwright.kernels.native.scalars import NotFinite
 from bitwright.kernels.operand import Operand
 from bitwright.kernels.packed import PANEL, STEP, TILE_ROWS, PackedWeight
 from bitwright.kernels.rounding import Unsupported
-from bitwright.quantization import Quantizer
+from bitwright.quantization import PerRow, Quantizer, Scale
 
 LARGEST_LEVEL = 64
 """Of a codebook's integers: sums of two of their products with 8-bit inputs fit 16 bits."""
@@ -55,6 +56,16 @@ class NativeProduct(ctypes.Structure):
     ]  # fmt: skip
 
 
+class NativeTokens(ctypes.Structure):
+    """Mirrors native/packed.hpp."""
+
+    _fields_: ClassVar = [
+        ("x", ctypes.c_void_p), ("out", ctypes.c_void_p), ("scales", ctypes.c_void_p), ("tokens", ctypes.c_int64),
+        ("k", ctypes.c_int64), ("pitch", ctypes.c_int64), ("full_scale", ctypes.c_float), ("lowest", ctypes.c_float),
+        ("highest", ctypes.c_float),
+    ]  # fmt: skip
+
+
 @cache
 def _library() -> ctypes.CDLL:
     found = library()
@@ -65,6 +76,7 @@ def _library() -> ctypes.CDLL:
     for name in ("bitwright_multiply_packed_floats", "bitwright_multiply_packed_integers"):
         function = getattr(found, name)
         function.argtypes, function.restype = [ctypes.POINTER(NativeProduct), ctypes.c_int32], None
+    found.bitwright_quantize_tokens.argtypes = [ctypes.POINTER(NativeTokens)]
     found.bitwright_decode_packed.argtypes = [
         ctypes.POINTER(NativeWeight), ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_int32,
     ]  # fmt: skip
@@ -183,15 +195,40 @@ class IntegerProduct:
                 raise Unsupported("scales near the ends of float32's range")
         elements = x.flat()[:, : x.k]
         integers = elements if self.of_levels == 1.0 else elements * self.of_levels
-        integers = _padded(integers.to(self.dtype), self.w)
-        out = torch.empty(len(integers), self.w.rows)
-        outside = x.outside.contiguous()
         inside = None if x.inside is None else x.inside.contiguous()
-        job = self.job
+        return self._multiply(_padded(integers.to(self.dtype), self.w), x.outside.contiguous(), inside)
+
+    def _multiply(self, integers: Tensor, outside: Tensor, inside: Tensor | None) -> Tensor:
+        out, job = torch.empty(len(integers), self.w.rows), self.job
         job.x, job.x_inside, job.x_outside = integers.data_ptr(), _pointer(inside), outside.data_ptr()
         job.out, job.tokens = out.data_ptr(), len(integers)
         self.library.bitwright_multiply_packed_integers(ctypes.byref(job), _threads(out.numel() * self.w.k))
         return out
+
+
+class TokenProduct:
+    """An `IntegerProduct` of float inputs, whose integers are made in one pass: 8 bits, a scale a token from itself."""
+
+    def __init__(self, quantizer: Quantizer, product: IntegerProduct) -> None:
+        format, scale = quantizer.format, quantizer.scales[0]
+        is_plain = isinstance(format, Int) and format.signed and not format.exponent and len(quantizer.scales) == 1
+        if not is_plain or scale != Scale(PerRow()) or quantizer != Quantizer(format, quantizer.scales):
+            raise Unsupported("inputs other than integers under a float32 scale a token")
+        low, high = format.range  # type: ignore[attr-defined]  # asked before
+        self.product, w = product, product.w
+        self.job = NativeTokens(
+            k=w.k, pitch=w.steps * STEP, full_scale=quantizer.candidates()[0], lowest=low, highest=high
+        )
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x [m, k]; NaN or infinity raises `NotFinite`."""
+        x, job = x.float().contiguous(), self.job
+        integers = torch.empty(len(x), job.pitch, dtype=torch.int8)
+        scales = torch.empty(len(x), dtype=torch.float64)
+        job.x, job.out, job.scales, job.tokens = x.data_ptr(), integers.data_ptr(), scales.data_ptr(), len(x)
+        if self.product.library.bitwright_quantize_tokens(ctypes.byref(job)):
+            raise NotFinite
+        return self.product._multiply(integers, scales, None)
 
 
 def _require_outer(datapath: Datapath, x: Quantizer, w: PackedWeight, block: int | None) -> bool:
