@@ -9,11 +9,11 @@ Peers that are not installed are left out, which is said: torch's own int4 produ
 """
 
 import argparse
+import copy
 import random
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -211,9 +211,13 @@ def time_networks(networks: dict[str, nn.Module], x: Tensor, rounds: int, title:
 def packed_forms(model: nn.Module) -> dict[str, nn.Module]:
     found = {"float32": model}
     for name in ("NVFP4", "MXFP4"):
-        for kind, scheme in (("float32", WEIGHT_ONLY[name]), ("int8", with_int8_inputs(WEIGHT_ONLY[name]))):
-            packed = bw.pack_linear(model, bw.Recipe((bw.Rule("Linear", scheme),)))
-            found[f"{name}, {kind} inputs"] = packed
+        packed = bw.pack_linear(model, bw.Recipe((bw.Rule("Linear", WEIGHT_ONLY[name]),)))
+        found[f"{name}, float32 inputs"] = packed
+        found[f"{name}, int8 inputs"] = other = copy.deepcopy(packed)
+        for layer in other.modules():
+            if isinstance(layer, PackedLinear):
+                layer.scheme = PackedScheme(INT8, (), layer.scheme.datapath)
+                layer.forget()
     return found
 
 
@@ -229,16 +233,16 @@ def main() -> None:
         time_layers(arguments.batches, arguments.rounds)
     if arguments.decoder:
         torch.manual_seed(0)
-        model = nn.Sequential(Block(4096, 11008), Block(4096, 11008)).eval()
+        model = Block(4096, 11008).eval()
         x = torch.randn(1, 4096)
-        time_networks(packed_forms(model), x, arguments.rounds, "a decoder of two layers 4096 wide, a token")
+        time_networks(packed_forms(model), x, arguments.rounds, "a decoder's layer 4096 wide (inner 11008), a token")
     if arguments.stories:
         from bitwright.model.zoo import TASKS
 
         task = TASKS["stories260k"]
-        model = task.model().eval()
+        model = task.load().eval()
         tokens = torch.randint(1, 500, (1, 64), generator=torch.Generator().manual_seed(0))
-        time_networks(packed_forms(model), tokens, arguments.rounds, f"stories260k ({Path(__file__).name}), 64 tokens")
+        time_networks(packed_forms(model), tokens, arguments.rounds, "stories260k, 64 tokens")
 
 
 if __name__ == "__main__":

@@ -171,9 +171,13 @@ def _packed(layer: nn.Linear, scheme: Scheme) -> PackedLinear:
         )
     weight = layer.weight.detach().float()
     lowered = Linear().fit_weight(scheme.weight, weight)
-    seen = Statistics.of(weight.numpy())
-    fitted = lowered.fit(seen, kernels.represent)
-    ranges = fitted.estimate(seen, kernels.represent)
+    ranges: Ranges = ()
+    if isinstance(lowered, Quantizer) and all(scale.range is None for scale in lowered.scales):
+        fitted = lowered  # nothing to choose
+    else:
+        seen = Statistics.of(weight.numpy())
+        fitted = lowered.fit(seen, kernels.represent)
+        ranges = fitted.estimate(seen, kernels.represent)
     try:
         packed = PackedWeight.quantize(fitted, weight, kernels.quantize(fitted, weight, ranges))
     except Unsupported:
