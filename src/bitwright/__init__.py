@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from bitwright.config import from_text
     from bitwright.datapath import Accumulator, Datapath, Overflow
     from bitwright.formats import Format, Int, Minifloat, Rounding, Table
+    from bitwright.model.packed import PackedLinear, pack_linear
     from bitwright.model.prepare import calibrate, freeze, prepare, quantize
     from bitwright.model.reading import reading
     from bitwright.model.task import Batch, Task
@@ -26,6 +27,7 @@ _HOME = {
     "config": ("from_text",),
     "datapath": ("Accumulator", "Datapath", "Overflow"),
     "formats": ("Format", "Int", "Minifloat", "Rounding", "Table"),
+    "model.packed": ("PackedLinear", "pack_linear"),
     "model.prepare": ("calibrate", "freeze", "prepare", "quantize"),
     "model.reading": ("reading",),
     "model.task": ("Batch", "Task"),
@@ -40,9 +42,9 @@ _MODULE_OF = {name: f"bitwright.{module}" for module, names in _HOME.items() for
 
 __all__ = [
     "Accumulator", "Batch", "BestOf", "BySign", "Datapath", "Format", "Int", "Minifloat", "ModelTask", "Overflow",
-    "PerBlock", "PerRow", "PerTensor", "Quantizer", "Recipe", "Rounding", "Rule", "Scale", "Scheme", "Table", "Task",
-    "Training", "calibrate", "compare", "freeze", "from_text", "learn_norms", "learn_ranges", "prepare", "quantize",
-    "reading", "train", "write_report",
+    "PackedLinear", "PerBlock", "PerRow", "PerTensor", "Quantizer", "Recipe", "Rounding", "Rule", "Scale", "Scheme",
+    "Table", "Task", "Training", "calibrate", "compare", "freeze", "from_text", "learn_norms", "learn_ranges",
+    "pack_linear", "prepare", "quantize", "reading", "train", "write_report",
 ]  # fmt: skip
 
 

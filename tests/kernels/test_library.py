@@ -13,7 +13,7 @@ from bitwright.schemes import nvfp4
 @pytest.fixture
 def without_library(monkeypatch):
     """As installed where there is no compiler."""
-    monkeypatch.setattr(library, "_folders", list)
+    monkeypatch.setattr(library, "library_path", lambda: None)
     library.library.cache_clear()
     yield
     library.library.cache_clear()

@@ -3,11 +3,15 @@
 import bitwright.kernels.groups  # noqa: F401  # registers its formats with `round_to`
 from bitwright.kernels.dispatch import (
     SlowKernel,
+    allowed,
     allows,
     fake_quantize,
     matmul,
     only,
     pack,
+    packed_layer,
+    packed_linear,
+    packed_matmul,
     quantize,
     represent,
     unpack,
@@ -15,16 +19,19 @@ from bitwright.kernels.dispatch import (
 from bitwright.kernels.matmul import Stationary, matmul_bound
 from bitwright.kernels.operand import Operand
 from bitwright.kernels.outputs import OneSum, depthwise, one_sum, outputs, read_out, rescale, sum_in_order, sums_each
-from bitwright.kernels.packed import Packed
+from bitwright.kernels.packed import PackedWeight
+from bitwright.kernels.packed_bytes import Packed
 from bitwright.kernels.rounding import Unsupported
 
 __all__ = [
     "OneSum",
     "Operand",
     "Packed",
+    "PackedWeight",
     "SlowKernel",
     "Stationary",
     "Unsupported",
+    "allowed",
     "allows",
     "depthwise",
     "fake_quantize",
@@ -34,6 +41,9 @@ __all__ = [
     "only",
     "outputs",
     "pack",
+    "packed_layer",
+    "packed_linear",
+    "packed_matmul",
     "quantize",
     "read_out",
     "represent",

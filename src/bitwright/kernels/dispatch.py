@@ -4,7 +4,7 @@
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -15,10 +15,12 @@ from torch import Tensor
 from bitwright.datapath import Datapath
 from bitwright.kernels import matmul as torch_matmul
 from bitwright.kernels import native
+from bitwright.kernels import packed as torch_packed
 from bitwright.kernels import quantize as torch_quantize
 from bitwright.kernels.matmul import Stationary
 from bitwright.kernels.operand import Operand
-from bitwright.kernels.packed import Packed
+from bitwright.kernels.packed import PackedWeight
+from bitwright.kernels.packed_bytes import Packed
 from bitwright.kernels.rounding import Unsupported
 from bitwright.quantization import Quantizer, Range
 
@@ -47,6 +49,11 @@ def only(*names: str) -> Iterator[None]:
 def allows(name: str) -> bool:
     """Whether this implementation may be used here."""
     return name in _allowed.get()
+
+
+def allowed() -> tuple[str, ...]:
+    """The implementations that may be used here."""
+    return _allowed.get()
 
 
 def quantize(quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...] = ()) -> Operand:
@@ -135,6 +142,69 @@ def matmul(datapath: Datapath, x: Operand, w: Stationary) -> tuple[Tensor, int, 
     tile = min(x.elements.shape[2], w.operand.elements.shape[2], datapath.tile or x.k)
     product = datapath.multiply(x.lanes(tile), w.operand.lanes(tile))
     return torch.from_numpy(product.values), product.overflows, product.accumulations
+
+
+def packed_linear(w: PackedWeight, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+    """What multiplies float x [m, k] with a packed weight: x @ w.T + bias in float32, to the rounding of its sums."""
+    if "native" in _allowed.get():
+        try:
+            return native.FloatProduct(w, bias)
+        except Unsupported:
+            pass
+    return lambda x: torch_packed.linear(w, x.float(), bias)
+
+
+def packed_matmul(
+    datapath: Datapath, x: Quantizer, w: PackedWeight, bias: Tensor | None
+) -> Callable[[Operand], Tensor]:
+    """What multiplies x of this quantizer with a packed weight as the datapath defines it: float32, bias added."""
+    stationary: list[Stationary] = []
+
+    def by_elements(x: Operand) -> Tensor:
+        if not stationary:
+            stationary.append(Stationary(Operand.of(w.quantized())))
+        y = matmul(datapath, x, stationary[0])[0].float()
+        return y if bias is None else y + bias
+
+    if "native" in _allowed.get():
+        try:
+            product = native.IntegerProduct(datapath, x, w, bias)
+        except Unsupported:
+            return by_elements
+
+        def natively(x: Operand) -> Tensor:
+            try:
+                return product(x)
+            except Unsupported:
+                return by_elements(x)
+
+        return natively
+    return by_elements
+
+
+def packed_layer(
+    datapath: Datapath, x: Quantizer, ranges: tuple[Range | None, ...], w: PackedWeight, bias: Tensor | None
+) -> Callable[[Tensor], Tensor]:
+    """`quantize`, then `packed_matmul`: of float x [m, k]."""
+    product = packed_matmul(datapath, x, w, bias)
+
+    def in_two(rows: Tensor) -> Tensor:
+        return product(quantize(x, rows.float().contiguous(), ranges))
+
+    if "native" not in _allowed.get() or any(given is not None for given in ranges):
+        return in_two
+    try:
+        in_one = native.TokenProduct(x, native.IntegerProduct(datapath, x, w, bias))
+    except Unsupported:
+        return in_two
+
+    def natively(rows: Tensor) -> Tensor:
+        try:
+            return in_one(rows)
+        except native.NotFinite:
+            return in_two(rows)  # says where
+
+    return natively
 
 
 def represent(quantizer: Quantizer, x: np.ndarray, ranges: tuple[Range | None, ...]) -> np.ndarray:

@@ -4,15 +4,14 @@ Without it, as where no compiler was found, the kernels in torch do the work; th
 """
 
 import ctypes
-import sysconfig
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 from typing import ClassVar
 
-NAME = "bitwright_native"
+from bitwright.native_library import library_path
+
 LEVELS = ("baseline", "AVX2", "AVX-512")
 """Sets of vector instructions that the library has loops for; on other machines than x86 only the first."""
 
@@ -50,15 +49,7 @@ class NativeQuantization(ctypes.Structure):
 @cache
 def library() -> ctypes.CDLL | None:
     """The library, or None where the package has none."""
-    path = next(
-        (
-            path
-            for folder in _folders()
-            for path in folder.glob(f"{NAME}.*")
-            if path.suffix in (".so", ".dylib", ".dll")
-        ),
-        None,
-    )
+    path = library_path()
     if path is None:
         warnings.warn(
             "bitwright was installed without its native library and runs its slower kernels in torch; "
@@ -88,12 +79,6 @@ def library() -> ctypes.CDLL | None:
         found.bitwright_packed_size.argtypes = [ctypes.c_void_p]
         found.bitwright_multiply.restype = found.bitwright_packed_size.restype = ctypes.c_int64
     return found
-
-
-def _folders() -> list[Path]:
-    """Beside this file; and where an editable install puts it."""
-    installed = Path(sysconfig.get_path("platlib")) / "bitwright" / "kernels"
-    return [Path(__file__).parent, installed]
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from bitwright.formats import FLOAT32, Format, Minifloat, pack
 from bitwright.kernels.library import NativeQuantization, library
 from bitwright.kernels.native.memory import fresh
 from bitwright.kernels.native.scalars import Job, NotFinite, threads_for
-from bitwright.kernels.packed import Packed
+from bitwright.kernels.packed_bytes import Packed
 from bitwright.kernels.rounding import Unsupported
 from bitwright.quantization import Quantizer, Range, Zero
 

@@ -1,0 +1,190 @@
+"""Quantizing a checkpoint on one core: one weight beside the peers, then a whole folder, with its peak memory.
+
+    OMP_NUM_THREADS=1 python benchmarks/checkpoint.py [--size 4096] [--rounds 7] [--folder DIR] [--layers 16]
+
+The first table gives seconds for 10^9 parameters of a bfloat16 matrix, single calls in shuffled order, thread time,
+median. Codes are first compared with compressed-tensors'. The second generates a Llama-like checkpoint of four files in
+--folder (1.57 GB at 16 layers), quantizes it in a process of its own, and beside it copies its bytes in one stream.
+Peers that are not installed are left out, which is said.
+"""
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from bitwright.checkpoint import Entry, Int4Groups, Nvfp4, TensorWriter
+from bitwright.checkpoint.formats import largest_magnitude
+
+WIDTH, INNER, VOCABULARY, FILES = 2048, 5632, 32000, 4
+FORMATS = {"int4": Int4Groups(), "nvfp4": Nvfp4()}
+
+
+def bfloat16(shape: tuple[int, ...], seed: int) -> np.ndarray:
+    x = np.random.default_rng(seed).standard_normal(shape, np.float32) * np.float32(0.02)
+    return (x.view(np.uint32) >> 16).astype(np.uint16)
+
+
+def one_weight(size: int, rounds: int) -> None:
+    x = bfloat16((size, size), 0)
+
+    def ours(format: Int4Groups | Nvfp4) -> tuple[np.ndarray, np.ndarray]:
+        return format.quantize(x, "BF16", largest_magnitude(x, "BF16"))
+
+    calls: dict[str, Callable[[], object]] = {f"bitwright {name}": (lambda f=f: ours(f)) for name, f in FORMATS.items()}
+    calls |= _compressed_tensors(x) | _torchao(x)
+    for name in FORMATS:
+        peer = calls.get(f"compressed-tensors {name}")
+        if peer is not None and ours(FORMATS[name])[0].tobytes() != peer().numpy().tobytes():  # type: ignore[attr-defined]
+            raise AssertionError(f"{name} is WRONG")
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    shuffle = random.Random(0).shuffle
+    for _ in range(rounds):
+        order = list(calls)
+        shuffle(order)
+        for name in order:
+            start = time.thread_time()
+            calls[name]()
+            times[name].append(time.thread_time() - start)
+    print(f"a {size}×{size} bfloat16 weight: seconds for 10^9 parameters, median of {rounds}, and over bitwright's")
+    for name, own in times.items():
+        base = np.median(times[f"bitwright {name.split()[-1]}"])
+        print(f"  {name:28} {np.median(own) * 1e9 / size**2:8.2f} {np.median(own) / base:8.1f}")
+
+
+def _compressed_tensors(x: np.ndarray) -> dict[str, Callable[[], object]]:
+    try:
+        import torch
+        from compressed_tensors.compressors.nvfp4.base import NVFP4PackedCompressor
+        from compressed_tensors.compressors.pack_quantized.base import PackedQuantizationCompressor
+        from compressed_tensors.quantization import QuantizationScheme
+        from compressed_tensors.quantization.quant_scheme import NVFP4A16, W4A16
+        from compressed_tensors.quantization.utils import calculate_qparams, generate_gparam
+    except ImportError as error:
+        print(f"not installed, left out: compressed-tensors ({error})")
+        return {}
+    torch.set_num_threads(1)
+    w = torch.from_numpy(x).view(torch.bfloat16)
+
+    def int4() -> object:
+        scheme = QuantizationScheme(targets=["Linear"], **W4A16)
+        groups = w.unflatten(1, (-1, 128))
+        scale, zero = calculate_qparams(groups.amin(2), groups.amax(2), scheme.weights)
+        state = {"weight": w, "weight_scale": scale, "weight_zero_point": zero}
+        return PackedQuantizationCompressor.compress(state, scheme)["weight_packed"]
+
+    def nvfp4() -> object:
+        scheme = QuantizationScheme(targets=["Linear"], **NVFP4A16)
+        groups = w.unflatten(1, (-1, 16))
+        largest = generate_gparam(w.min(), w.max())
+        scale, _ = calculate_qparams(groups.amin(2), groups.amax(2), scheme.weights, global_scale=largest)
+        state = {"weight": w, "weight_scale": scale, "weight_global_scale": largest}
+        return NVFP4PackedCompressor.compress(state, scheme)["weight_packed"]
+
+    return {"compressed-tensors int4": int4, "compressed-tensors nvfp4": nvfp4}
+
+
+def _torchao(x: np.ndarray) -> dict[str, Callable[[], object]]:
+    try:
+        import torch
+        from torchao.prototype.mx_formats.nvfp4_tensor import NVFP4Tensor, per_tensor_amax_to_scale
+    except ImportError as error:
+        print(f"not installed, left out: torchao ({error})")
+        return {}
+    w = torch.from_numpy(x).view(torch.bfloat16)
+    return {
+        "torchao nvfp4": lambda: NVFP4Tensor.to_nvfp4(
+            w, per_tensor_scale=per_tensor_amax_to_scale(w.abs().max().float())
+        )
+    }
+
+
+def generate(folder: Path, layers: int) -> int:
+    """Parameters of a Llama-like model of bfloat16 weights, written to four files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shapes = {
+        "self_attn.q_proj": (WIDTH, WIDTH), "self_attn.k_proj": (WIDTH // 4, WIDTH),
+        "self_attn.v_proj": (WIDTH // 4, WIDTH),
+        "self_attn.o_proj": (WIDTH, WIDTH), "mlp.gate_proj": (INNER, WIDTH), "mlp.up_proj": (INNER, WIDTH),
+        "mlp.down_proj": (WIDTH, INNER), "input_layernorm": (WIDTH,), "post_attention_layernorm": (WIDTH,),
+    }  # fmt: skip
+    entries = [Entry("model.embed_tokens.weight", "BF16", (VOCABULARY, WIDTH))]
+    entries += [Entry(f"model.layers.{i}.{n}.weight", "BF16", s) for i in range(layers) for n, s in shapes.items()]
+    entries += [Entry("lm_head.weight", "BF16", (VOCABULARY, WIDTH))]
+    for part in range(FILES):
+        own = entries[len(entries) * part // FILES : len(entries) * (part + 1) // FILES]
+        with TensorWriter(folder / f"model-{part + 1:05}-of-{FILES:05}.safetensors", own, {"format": "pt"}) as writer:
+            for i, entry in enumerate(own):
+                writer.write(entry.name, 0, bfloat16(entry.shape, i).reshape(-1).view(np.uint8).data)
+    (folder / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"], "model_type": "llama"}))
+    return sum(entry.bytes for entry in entries) // 2
+
+
+def whole_folder(folder: Path, layers: int) -> None:
+    source = folder / "model"
+    parameters = generate(source, layers)
+    size = sum(path.stat().st_size for path in source.glob("*.safetensors"))
+    print(f"a checkpoint of {parameters / 1e9:.2f}·10^9 parameters, {size / 1e9:.2f} GB in {FILES} files, one core")
+    start, own = time.perf_counter(), time.process_time()
+    for path in source.glob("*.safetensors"):
+        with path.open("rb", buffering=0) as read, (folder / "copy").open("wb", buffering=0) as written:
+            while piece := read.read(8 << 20):
+                written.write(piece)
+    wall, own = time.perf_counter() - start, time.process_time() - own
+    print(f"  {'copy of the bytes':28} {wall:6.2f} s, the process' own {own:.2f} s")
+    (folder / "copy").unlink()
+    for name in FORMATS:
+        for turn in ("first", "again"):
+            out = folder / f"{name}-{turn}"
+            done = subprocess.run(
+                [sys.executable, __file__, "--quantize", *map(str, (source, out, name))],
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            wall, own, megabytes = map(float, done.stdout.split())
+            print(
+                f"  bitwright {name:6} {turn:11} {wall:6.2f} s, the process' own {own:.2f} s: "
+                f"{size / own / 1e9:.2f} GB/s, {megabytes:.0f} MB at most"
+            )
+            for path in out.iterdir():
+                path.unlink()
+
+
+def quantize(source: str, out: str, name: str) -> None:
+    """In a process of its own: prints seconds of wall and of the process, and the most memory it held."""
+    from bitwright.checkpoint import quantize_checkpoint
+
+    done = quantize_checkpoint(Path(source), Path(out), FORMATS[name])
+    kilobytes = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+    print(done.seconds, time.process_time(), kilobytes / 1024)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=4096)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--layers", type=int, default=16)
+    parser.add_argument("--quantize", nargs=3, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.quantize:
+        quantize(*arguments.quantize)
+        return
+    one_weight(arguments.size, arguments.rounds)
+    if arguments.folder is None:
+        with TemporaryDirectory() as folder:
+            whole_folder(Path(folder), arguments.layers)
+    else:
+        whole_folder(arguments.folder, arguments.layers)
+
+
+if __name__ == "__main__":
+    main()

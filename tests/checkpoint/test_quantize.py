@@ -1,0 +1,202 @@
+"""Folders of safetensors to folders of 4-bit weights: whole, resumable, and read by the library whose layout it is."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from bitwright.checkpoint import Int4Groups, Nvfp4, Selection, TensorFile, quantize_checkpoint
+from bitwright.checkpoint import quantize as job
+
+WIDTH, INNER = 128, 256
+
+
+def layer(i, generator):
+    shapes = {
+        "self_attn.q_proj": (WIDTH, WIDTH), "self_attn.k_proj": (WIDTH, WIDTH), "self_attn.v_proj": (WIDTH, WIDTH),
+        "self_attn.o_proj": (WIDTH, WIDTH), "mlp.gate_proj": (INNER, WIDTH), "mlp.up_proj": (INNER, WIDTH),
+        "mlp.down_proj": (WIDTH, INNER),
+    }  # fmt: skip
+    tensors = {
+        f"model.layers.{i}.{name}.weight": torch.randn(shape, generator=generator) * 0.1 * (j + 1)
+        for j, (name, shape) in enumerate(shapes.items())
+    }
+    return tensors | {f"model.layers.{i}.input_layernorm.weight": torch.ones(WIDTH)}
+
+
+@pytest.fixture
+def model(tmp_path):
+    """Two files; the layers' q_proj lie apart from their k_proj."""
+    generator = torch.Generator().manual_seed(0)
+    tensors = layer(0, generator) | layer(1, generator)
+    tensors |= {n: torch.randn(64, WIDTH, generator=generator) for n in ("model.embed_tokens.weight", "lm_head.weight")}
+    tensors = {n: t.bfloat16() for n, t in tensors.items()}
+    folder = tmp_path / "model"
+    folder.mkdir()
+    first = [n for n in tensors if "q_proj" in n or "embed" in n]
+    rest = [n for n in tensors if n not in first]
+    parts = {
+        name: {n: tensors[n] for n in names} for name, names in (("a.safetensors", first), ("b.safetensors", rest))
+    }
+    for name, part in parts.items():
+        save_file(part, folder / name, {"format": "pt"})
+    (folder / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"]}))
+    (folder / "tokenizer.json").write_text("{}")
+    return folder, tensors
+
+
+def read(folder):
+    tensors = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        tensors |= load_file(path)
+    return tensors
+
+
+@pytest.mark.parametrize("format", [Nvfp4(), Int4Groups()], ids=repr)
+def test_linear_weights_are_replaced_and_everything_else_is_kept(model, tmp_path, format):
+    folder, tensors = model
+    done = quantize_checkpoint(folder, tmp_path / "out", format)
+    found = read(tmp_path / "out")
+    assert len(done.quantized) == 14
+    for name, tensor in tensors.items():
+        if name in done.quantized:
+            assert name not in found
+            assert f"{name}_packed" in found
+        else:
+            assert torch.equal(found[name], tensor)
+    assert sum(t.numel() * t.element_size() for t in found.values()) == done.bytes_after
+    assert (tmp_path / "out" / "tokenizer.json").exists()
+    index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
+    assert set(index["weight_map"]) == set(found)
+    assert TensorFile(tmp_path / "out" / "a.safetensors").metadata == {"format": "pt"}
+
+
+def test_projections_that_are_multiplied_together_share_a_global_scale(model, tmp_path):
+    folder, tensors = model
+    quantize_checkpoint(folder, tmp_path / "out", Nvfp4())
+    found = read(tmp_path / "out")
+    for names in (("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), ("mlp.gate_proj", "mlp.up_proj")):
+        scales = {found[f"model.layers.0.{n}.weight_global_scale"].item() for n in names}
+        largest = max(tensors[f"model.layers.0.{n}.weight"].abs().max().item() for n in names)
+        assert scales == {torch.tensor(2688 / largest).bfloat16().item()}
+    apart = {found[f"model.layers.0.{n}.weight_global_scale"].item() for n in ("self_attn.o_proj", "mlp.down_proj")}
+    assert len(apart) == 2
+
+
+@pytest.mark.filterwarnings("ignore")  # those of the libraries that read
+@pytest.mark.parametrize("scheme", ["nvfp4", "int4"])
+def test_transformers_reads_the_folder_and_decodes_the_same_weights(tmp_path, scheme):
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("compressed_tensors")
+    from compressed_tensors.compressors.nvfp4.base import NVFP4PackedCompressor
+    from compressed_tensors.compressors.pack_quantized.base import PackedQuantizationCompressor
+    from compressed_tensors.quantization import QuantizationConfig
+
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        hidden_size=WIDTH, intermediate_size=INNER, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=2,
+        vocab_size=64, max_position_embeddings=64,
+    )  # fmt: skip
+    own = transformers.LlamaForCausalLM(config).bfloat16().eval()
+    own.save_pretrained(tmp_path / "model")
+    done = quantize_checkpoint(tmp_path / "model", tmp_path / "out", Nvfp4() if scheme == "nvfp4" else Int4Groups())
+    found = read(tmp_path / "out")
+    written = json.loads((tmp_path / "out" / "config.json").read_text())
+    stored = QuantizationConfig.model_validate(written["quantization_config"])
+    compressor = NVFP4PackedCompressor if scheme == "nvfp4" else PackedQuantizationCompressor
+    for name in done.quantized:
+        state = {n.removeprefix(name.removesuffix("weight")): t for n, t in found.items() if n.startswith(f"{name}_")}
+        decoded = compressor.decompress(state, stored.config_groups["group_0"])["weight"]
+        own.get_parameter(name).data.copy_(decoded)
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
+    tokens = torch.arange(20)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(tokens).logits.float(), own(tokens).logits.float(), rtol=2e-2, atol=2e-2)
+
+
+def test_a_run_that_was_stopped_goes_on_with_what_is_missing(model, tmp_path, monkeypatch):
+    folder, _ = model
+    expected = quantize_checkpoint(folder, tmp_path / "whole", Nvfp4())
+
+    def fail(what, done, total):
+        if what == "b.safetensors":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        quantize_checkpoint(folder, tmp_path / "out", Nvfp4(), progress=fail)
+    assert [p.name for p in sorted((tmp_path / "out").iterdir())] == ["a.safetensors"]
+    done = quantize_checkpoint(folder, tmp_path / "out", Nvfp4())
+    assert (done.written, expected.written) == (1, 2)
+    for path in (tmp_path / "whole").iterdir():
+        assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_pieces_change_nothing(model, tmp_path, monkeypatch):
+    folder, _ = model
+    quantize_checkpoint(folder, tmp_path / "whole", Int4Groups(32))
+    monkeypatch.setattr(job, "CHUNK", 1000)
+    quantize_checkpoint(folder, tmp_path / "out", Int4Groups(32))
+    for path in (tmp_path / "whole").iterdir():
+        assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_weight_that_is_not_finite_is_named(model, tmp_path):
+    folder, _ = model
+    tensors = load_file(folder / "b.safetensors")
+    tensors["model.layers.1.mlp.up_proj.weight"][3, 4] = float("nan")
+    save_file(tensors, folder / "b.safetensors")
+    for format in (Nvfp4(), Int4Groups()):
+        with pytest.raises(ValueError, match=r"model.layers.1.mlp.up_proj.weight holds NaN"):
+            quantize_checkpoint(folder, tmp_path / "out", format)
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_what_is_ignored_stays_and_is_written_into_the_config(model, tmp_path):
+    folder, _ = model
+    selection = Selection((*Selection().ignore, "model.layers.1.*"))
+    done = quantize_checkpoint(folder, tmp_path / "out", Nvfp4(), selection)
+    assert all(".layers.0." in name for name in done.quantized)
+    ignored = json.loads((tmp_path / "out" / "config.json").read_text())["quantization_config"]["ignore"]
+    assert {"lm_head", "model.layers.1.mlp.up_proj"} <= set(ignored)
+
+
+@pytest.mark.parametrize("damage", ["cut", "garbage", "group", "same folder", "no config", "nothing"])
+def test_what_cannot_be_read_is_said(model, tmp_path, damage):
+    folder, _ = model
+    path, out, format, named = folder / "a.safetensors", tmp_path / "out", Nvfp4(), ""
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-10])
+        named = "cut short"
+    elif damage == "garbage":
+        path.write_bytes(np.random.default_rng(0).bytes(1000))
+        named = "not a safetensors"
+    elif damage == "group":
+        format, named = Int4Groups(96), "groups of 96"
+    elif damage == "same folder":
+        out, named = folder, "choose another"
+    elif damage == "no config":
+        (folder / "config.json").unlink()
+        named = "no config.json"
+    else:
+        for file in folder.glob("*.safetensors"):
+            file.unlink()
+        named = "holds no .safetensors"
+    with pytest.raises(ValueError, match=named):
+        quantize_checkpoint(folder, out, format)
+
+
+def test_the_command_needs_no_torch(model, tmp_path):
+    folder, _ = model
+    code = (
+        "import sys; sys.modules['torch'] = None; from bitwright.cli import main; "
+        f"sys.argv = ['bitwright', 'quantize', {str(folder)!r}, '-s', 'int4', '-o', {str(tmp_path / 'out')!r}]; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("14 weights quantized, 4 tensors kept")
+    again = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert "0 files written" in again.stdout
