@@ -44,6 +44,11 @@ def only(*names: str) -> Iterator[None]:
         _allowed.reset(token)
 
 
+def allows(name: str) -> bool:
+    """Whether an implementation may be used here."""
+    return name in _allowed.get()
+
+
 def quantize(quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...] = ()) -> Operand:
     """x [rows, k] float32 under a quantizer, without a gradient. NaN or infinity raises ValueError naming its index."""
     x = x.detach()
