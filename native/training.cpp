@@ -1,6 +1,7 @@
 #include "training.hpp"
 
 #include <atomic>
+#include <numeric>
 
 namespace {
 
@@ -25,8 +26,8 @@ EXPORT void bitwright_straight_backward(const Straight* s, int32_t threads) {
     in_parts(units(*s), threads, [&](int64_t first, int64_t last) { run(*s, first, last, sums.data()); });
     if (!s->of_scale) return;
     // in the order of units, however many threads there were
-    std::fill(s->of_scale, s->of_scale + s->scale_rows, 0.0);
-    for (size_t i = 0; i < sums.size(); ++i) s->of_scale[s->scale_rows == 1 ? 0 : i] += sums[i];
+    if (s->scale_rows == 1) sums = {std::accumulate(sums.begin(), sums.end(), 0.0)};
+    for (size_t i = 0; i < sums.size(); ++i) s->of_scale[i] = static_cast<float>(sums[i] * s->factor);
 }
 
 // 0, or `kTooLong`: integers pass their bound by a rounding, and `out` holds nothing of use.

@@ -13,7 +13,8 @@ struct Straight {
     const float* scales;  // [scale_rows, scale_columns]; null: blocks without a coarser scale, or rows with a dynamic one
     int64_t scale_rows, scale_columns;
     const float* zero;    // [scale_rows] added to levels, or null; backwards alone
-    double* of_scale;     // [scale_rows] sums of what each scale's gradient is, or null
+    float* of_scale;      // [scale_rows] each scale's gradient: a factor times the sum of its terms; or null
+    double factor;
     float lowest, highest, unit;  // of elements
     float least, most;            // levels between which a gradient passes
     float full_scale;

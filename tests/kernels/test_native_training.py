@@ -157,11 +157,11 @@ def test_sums_are_the_same_bits_for_every_set_of_instructions_and_any_number_of_
     steps = torch.full(share.shape(50, 333), 0.01)
     integers = native.Integers(plain(Int(8), share), (static(*[1.0] * len(steps)),), (-128 * SLACK, 127 * SLACK))
     with library.level("baseline"):
-        expected = integers.backward(x, upstream, steps, of_steps=True)
+        expected = integers.backward(x, upstream, steps, factor=0.125)
     monkeypatch.setattr(native, "LARGE", 1)
     for threads in (1, 2, 3, 7):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        found = integers.backward(x, upstream, steps, of_steps=True)
+        found = integers.backward(x, upstream, steps, factor=0.125)
         assert torch.equal(found.of_scale, expected.of_scale)
         assert torch.equal(found.of_x, expected.of_x)
         assert torch.equal(integers.forward(x, steps)[0], integers.forward(x)[0]) == (threads == 0)

@@ -139,11 +139,10 @@ class _Fused(torch.autograd.Function):
             return gradient, None, None, None, None
         (matrix, step), (needs_x, needs_step, *_) = ctx.saved_tensors, ctx.needs_input_grad
         upstream = ctx.rows.of(gradient).float().contiguous()
-        of_x, of_step = ctx.integers.backward(matrix, upstream, step, of_x=needs_x, of_steps=needs_step)
-        return (
-            None if of_x is None else ctx.rows.back(of_x, gradient).to(gradient.dtype),
-            None if of_step is None else (of_step * ctx.factor).float().view(step.shape), None, None, None,
-        )  # fmt: skip
+        factor = ctx.factor if needs_step else None
+        of_x, of_step = ctx.integers.backward(matrix, upstream, step, of_x=needs_x, factor=factor)
+        of_x = None if of_x is None else ctx.rows.back(of_x, gradient).to(gradient.dtype)
+        return of_x, of_step, None, None, None
 
 
 class _Straight(torch.autograd.Function):
@@ -170,20 +169,20 @@ class _Straight(torch.autograd.Function):
         x, elements, scale, step = ctx.saved_tensors
         zero = _zero_point(ctx.quantizer, x, ctx.ranges)
         limits = reach(ctx.quantizer.format, elements if zero is None else elements + zero[..., None])
+        factor = ctx.factor if ctx.needs_input_grad[1] else None
         of_step: Tensor | None
         try:
             if not kernels.allows("native") or torch.compiler.is_compiling() or isinstance(limits[0], Tensor):
                 raise kernels.Unsupported("levels that saturate each at its own")
-            if ctx.needs_input_grad[1] and step.shape != scale.shape:
+            if factor is not None and step.shape != scale.shape:
                 raise kernels.Unsupported("steps of several rows")
             of_x, of_step = native.straight_through(
                 x, gradient, elements, scale, zero, limits,
-                of_x=ctx.needs_input_grad[0], of_scales=ctx.needs_input_grad[1],
+                of_x=ctx.needs_input_grad[0], factor=factor,
             )  # fmt: skip
         except kernels.Unsupported:
-            of_x, of_step = _gradients(x, elements, scale, zero, limits, gradient, step)
-        if ctx.needs_input_grad[1] and of_step is not None:
-            of_step = (of_step * ctx.factor).float().view(step.shape)
+            of_x, sums = _gradients(x, elements, scale, zero, limits, gradient, step)
+            of_step = None if sums is None else (sums * ctx.factor).float()
         return of_x, of_step if ctx.needs_input_grad[1] else None, None, None, None
 
 

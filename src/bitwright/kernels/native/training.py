@@ -37,7 +37,7 @@ class NativeStraight(ctypes.Structure):
         *[(name, ctypes.c_void_p) for name in ("x", "gradient", "elements", "out")],
         ("rows", ctypes.c_int64), ("k", ctypes.c_int64), ("pitch", ctypes.c_int64), ("scales", ctypes.c_void_p),
         ("scale_rows", ctypes.c_int64), ("scale_columns", ctypes.c_int64), ("zero", ctypes.c_void_p),
-        ("of_scale", ctypes.c_void_p), ("lowest", ctypes.c_float), ("highest", ctypes.c_float),
+        ("of_scale", ctypes.c_void_p), ("factor", ctypes.c_double), ("lowest", ctypes.c_float), ("highest", ctypes.c_float),
         ("unit", ctypes.c_float), ("least", ctypes.c_float), ("most", ctypes.c_float), ("full_scale", ctypes.c_float),
         ("is_learned", ctypes.c_int32), ("is_signed", ctypes.c_int32), ("block", ctypes.c_int64),
         ("follows", ctypes.c_int32), ("has_dynamic_rows", ctypes.c_int32), ("coarse_divisor", ctypes.c_float),
@@ -58,7 +58,7 @@ class NativeNorms(ctypes.Structure):
 
 
 class Gradients(NamedTuple):
-    """Of the matrix [rows, k] and of its scales, float64 [scale rows]; None where none was asked for."""
+    """Of the matrix [rows, k] and of its scales, both float32; None where none was asked for."""
 
     of_x: Tensor | None
     of_scale: Tensor | None
@@ -124,12 +124,13 @@ class Integers:
         return out, bool(found & CLIPPED)
 
     def backward(
-        self, x: Tensor, gradient: Tensor, steps: Tensor | None = None, *, of_x: bool = True, of_steps: bool = False
-    ) -> Gradients:
-        """Gradients of x and of the steps: each Σ gradient · (element - level where it is in reach)."""
+        self, x: Tensor, gradient: Tensor, steps: Tensor | None = None, *, of_x: bool = True,
+        factor: float | None = None,
+    ) -> Gradients:  # fmt: skip
+        """Gradients of x and, with a factor, of the steps: times Σ gradient · (element - level where it is in reach)."""
         job = self._job(x, steps)
         job.gradient = gradient.data_ptr()
-        return _backward(job, x, 0 if steps is None or not of_steps else len(steps), of_x=of_x)
+        return _backward(job, x, None if factor is None else steps, of_x=of_x, factor=factor)
 
     def _job(self, x: Tensor, steps: Tensor | None) -> NativeStraight:
         job = NativeStraight.from_buffer_copy(self._template)
@@ -148,19 +149,19 @@ class Integers:
 
 def straight_through(
     x: Tensor, gradient: Tensor, elements: Tensor, scales: Tensor, zero: Tensor | None, reach: tuple[float, float], *,
-    of_x: bool, of_scales: bool,
+    of_x: bool, factor: float | None,
 ) -> Gradients:  # fmt: skip
     """Gradients of x [rows, k] that was rounded to `elements` [rows, blocks, block] under `scales` [rows or 1, cells].
 
     A level is x / scale + zero, with `zero` [rows or 1]; gradients pass where it is within `reach`. A scale of 0 counts
-    as 1. Raises `Unsupported` for tensors that the library does not take, and for sums of several cells of a row.
+    as 1; with a factor scales have gradients, as in `Integers.backward`. Raises `Unsupported` for tensors that the library does not take, and for sums of several cells of a row.
     """
     _require_float32(x)
     rows, k = x.shape
     block = elements.shape[2]
     if len(scales) not in (1, rows) or (zero is not None and len(zero) != len(scales)):
         raise Unsupported("scales of several rows")
-    if scales.shape[1] not in (1, elements.shape[1]) or (of_scales and scales.shape[1] > 1):
+    if scales.shape[1] not in (1, elements.shape[1]) or (factor is not None and scales.shape[1] > 1):
         raise Unsupported("sums of several cells")
     kept = [t.float().contiguous() for t in (gradient, elements, scales)]
     zeros = None if zero is None else zero.contiguous()
@@ -170,7 +171,7 @@ def straight_through(
         scale_columns=scales.shape[1], zero=None if zeros is None else zeros.data_ptr(), unit=1.0,
         least=reach[0], most=reach[1], block=block,
     )  # fmt: skip
-    return _backward(job, x, len(scales) if of_scales else 0, of_x=of_x)
+    return _backward(job, x, None if factor is None else scales, of_x=of_x, factor=factor)
 
 
 class NormedRows(NamedTuple):
@@ -260,9 +261,12 @@ def _stored_as(format: Format | None) -> dict[str, Any]:
     return {"scale_highest": format.range[1], "scale_unit": 2.0**format.exponent}
 
 
-def _backward(job: NativeStraight, x: Tensor, sums: int, *, of_x: bool) -> Gradients:
+def _backward(
+    job: NativeStraight, x: Tensor, scales: Tensor | None, *, of_x: bool, factor: float | None
+) -> Gradients:
     out = torch.empty_like(x) if of_x else None
-    found = torch.empty(sums, dtype=torch.float64) if sums else None
+    found = None if scales is None else torch.empty(scales.shape)
+    job.factor = factor or 0.0
     job.out = None if out is None else out.data_ptr()
     job.of_scale = None if found is None else found.data_ptr()
     if out is not None or found is not None:
