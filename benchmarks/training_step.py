@@ -1,25 +1,18 @@
-"""What quantization-aware training costs: one step beside a float step, ours, torch's and Brevitas' interleaved.
+"""What quantization-aware training costs: one step beside a float step, ours, torch's and Brevitas' in one process.
 
-    OMP_NUM_THREADS=2 python benchmarks/training_step.py [--threads 1 2] [--rounds 31] [--only NAME ...]
+    OMP_NUM_THREADS=2 python benchmarks/training_step.py [--threads 2] [--only NAME ...]
 
 The model is the ResNet-8 of MLPerf Tiny on 3 × 32 × 32 inputs in batches of 64, with BatchNorm in training mode; a step
-is forward, backward and SGD. Every round times one step of each model in shuffled order. Printed are medians and
-quartiles, over rounds, of the ratio to the float step: of wall time, and of the process' own time, which other work on
-the machine disturbs less, and which counts every thread. Row `float again` is the same model under another name: where
-it is not near 1, the machine is too noisy to read the rest. `float, channels last` is the layout of memory that
-quantized layers compute in, which torch does not choose by itself.
-torch's fake quantization and Brevitas are measured where they are installed
-(`pip install brevitas==0.13.4 dependencies==2.0.1 unfoldNd`).
+is forward, backward and SGD. `float, channels last` is the layout of memory that quantized convolutions compute in,
+which torch does not choose by itself. torch's fake quantization and Brevitas are measured where they are installed.
 """
 
 import argparse
-import random
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
-import numpy as np
 import torch
+from timing import Case, Group, main
 from torch import nn
 
 import bitwright as bw
@@ -98,8 +91,7 @@ def peers() -> dict[str, Callable[[], nn.Module]]:
     try:
         import brevitas.nn as qnn
         from brevitas import quant
-    except ImportError as error:
-        print(f"Brevitas is not measured: {error}")
+    except ImportError:
         return found
 
     def layer(of: nn.Module, is_signed: bool, weight: type, options: dict[str, int]) -> nn.Module:
@@ -123,16 +115,6 @@ def peers() -> dict[str, Callable[[], nn.Module]]:
     return found
 
 
-def models(only: list[str]) -> dict[str, Callable[[], nn.Module]]:
-    """What is measured, by name; the first is what the others are compared with."""
-    rows: dict[str, Callable[[], nn.Module]] = {
-        "float": float_model, "float again": float_model,
-        "float, channels last": lambda: float_model().to(memory_format=torch.channels_last),
-        **{name: partial(ours, *setting) for name, setting in OURS.items()}, **peers(),
-    }  # fmt: skip
-    return {name: make for name, make in rows.items() if not only or name in [*only, "float", "float again"]}
-
-
 def stepper(model: nn.Module) -> Callable[[], None]:
     model.train()
     optimizer = torch.optim.SGD(model.parameters(), 1e-3)
@@ -142,45 +124,21 @@ def stepper(model: nn.Module) -> Callable[[], None]:
         nn.functional.cross_entropy(model(X), Y).backward()
         optimizer.step()
 
+    for _ in range(2):
+        step()
     return step
 
 
-def measure(steps: dict[str, Callable[[], None]], rounds: int) -> dict[str, np.ndarray]:
-    """Wall and process time of every step [rounds, 2], in seconds."""
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
-    shuffle = random.Random(0).shuffle
-    for _ in range(rounds):
-        order = list(steps)
-        shuffle(order)
-        for name in order:
-            start, began = time.perf_counter(), time.process_time()
-            steps[name]()
-            times[name].append((time.perf_counter() - start, time.process_time() - began))
-    return {name: np.asarray(found) for name, found in times.items()}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--rounds", type=int, default=31)
-    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="rows beside the two of float")
-    arguments = parser.parse_args()
-    steps = {name: stepper(make()) for name, make in models(arguments.only).items()}
-    for threads in arguments.threads:
-        torch.set_num_threads(threads)
-        for step in steps.values():
-            for _ in range(3):
-                step()
-        times = measure(steps, arguments.rounds)
-        print(f"threads: {threads}; steps each: {arguments.rounds}")
-        print(f"{'model':24s} {'ms':>7s} {'wall':>6s}  {'quartiles':14s} {'process':>7s}  quartiles")
-        for name, found in times.items():
-            (low, middle, high), owns = np.percentile(found / times["float"], [25, 50, 75], axis=0).T
-            print(
-                f"{name:24s} {1e3 * np.median(found[:, 0]):7.1f} {middle:6.2f}  [{low:.2f}, {high:.2f}]   "
-                f"{owns[1]:7.2f}  [{owns[0]:.2f}, {owns[2]:.2f}]"
-            )
+def groups(arguments: argparse.Namespace) -> Iterator[Group]:
+    rows: dict[str, Callable[[], nn.Module]] = {
+        "float, channels last": lambda: float_model().to(memory_format=torch.channels_last),
+        **{name: partial(ours, *setting) for name, setting in OURS.items()},
+    }
+    others = peers()
+    chosen = [name for name in rows | others if not arguments.only or name in arguments.only]
+    cases = [Case(name, stepper((rows | others)[name]()), note="peer" if name in others else "") for name in chosen]
+    yield Group("a training step of ResNet-8, batch 64", Case("float step", stepper(float_model())), cases)
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__ or "", groups, ("--only", {"nargs": "+", "default": [], "metavar": "NAME"}))

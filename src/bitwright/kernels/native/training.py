@@ -37,7 +37,8 @@ class NativeStraight(ctypes.Structure):
         *[(name, ctypes.c_void_p) for name in ("x", "gradient", "elements", "out")],
         ("rows", ctypes.c_int64), ("k", ctypes.c_int64), ("pitch", ctypes.c_int64), ("scales", ctypes.c_void_p),
         ("scale_rows", ctypes.c_int64), ("scale_columns", ctypes.c_int64), ("zero", ctypes.c_void_p),
-        ("of_scale", ctypes.c_void_p), ("factor", ctypes.c_double), ("lowest", ctypes.c_float), ("highest", ctypes.c_float),
+        ("of_scale", ctypes.c_void_p), ("factor", ctypes.c_double), ("lowest", ctypes.c_float),
+        ("highest", ctypes.c_float),
         ("unit", ctypes.c_float), ("least", ctypes.c_float), ("most", ctypes.c_float), ("full_scale", ctypes.c_float),
         ("is_learned", ctypes.c_int32), ("is_signed", ctypes.c_int32), ("block", ctypes.c_int64),
         ("follows", ctypes.c_int32), ("has_dynamic_rows", ctypes.c_int32), ("coarse_divisor", ctypes.c_float),
@@ -127,7 +128,7 @@ class Integers:
         self, x: Tensor, gradient: Tensor, steps: Tensor | None = None, *, of_x: bool = True,
         factor: float | None = None,
     ) -> Gradients:  # fmt: skip
-        """Gradients of x and, with a factor, of the steps: times Σ gradient · (element - level where it is in reach)."""
+        """Of x and, with a factor, of the steps: that times Σ gradient · (element - level where it is in reach)."""
         job = self._job(x, steps)
         job.gradient = gradient.data_ptr()
         return _backward(job, x, None if factor is None else steps, of_x=of_x, factor=factor)
@@ -154,7 +155,9 @@ def straight_through(
     """Gradients of x [rows, k] that was rounded to `elements` [rows, blocks, block] under `scales` [rows or 1, cells].
 
     A level is x / scale + zero, with `zero` [rows or 1]; gradients pass where it is within `reach`. A scale of 0 counts
-    as 1; with a factor scales have gradients, as in `Integers.backward`. Raises `Unsupported` for tensors that the library does not take, and for sums of several cells of a row.
+    as 1. With a factor scales have gradients, as in `Integers.backward`.
+
+    Raises `Unsupported` for tensors that the library does not take, and for sums of several cells of a row.
     """
     _require_float32(x)
     rows, k = x.shape
@@ -261,9 +264,7 @@ def _stored_as(format: Format | None) -> dict[str, Any]:
     return {"scale_highest": format.range[1], "scale_unit": 2.0**format.exponent}
 
 
-def _backward(
-    job: NativeStraight, x: Tensor, scales: Tensor | None, *, of_x: bool, factor: float | None
-) -> Gradients:
+def _backward(job: NativeStraight, x: Tensor, scales: Tensor | None, *, of_x: bool, factor: float | None) -> Gradients:
     out = torch.empty_like(x) if of_x else None
     found = None if scales is None else torch.empty(scales.shape)
     job.factor = factor or 0.0
