@@ -15,7 +15,7 @@ from torch import Tensor
 from bitwright.formats import FLOAT32, Format, Int, Rounding
 from bitwright.kernels.library import library
 from bitwright.kernels.native.scalars import NotFinite
-from bitwright.kernels.quantize import coarse_scales
+from bitwright.kernels.quantize import coarse_scales, tops
 from bitwright.kernels.rounding import Unsupported
 from bitwright.quantization import Quantizer, Range, ScaleValue, Zero
 from bitwright.quantization.weight_norm import NormBound
@@ -252,7 +252,7 @@ def _require_following(quantizer: Quantizer, full_scale: float) -> None:
 def _static(quantizer: Quantizer, given: Range) -> Tensor:
     """Scales [rows or 1, 1] of a static range."""
     span = torch.from_numpy(np.asarray(given.magnitude)).float()
-    values, _ = coarse_scales(quantizer.scales, [span], quantizer.full_scales(quantizer.candidates()[0]))
+    values, _ = coarse_scales(quantizer.scales, [span], tops(quantizer, quantizer.candidates()[0]))
     if values[0].shape[1] > 1:
         raise Unsupported("static scales along K")
     return values[0].contiguous()
