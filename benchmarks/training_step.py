@@ -1,94 +1,118 @@
-"""What quantization-aware training costs: one step against a float step, ours and Brevitas interleaved in one process.
+"""What quantization-aware training costs: one step beside a float step, ours, torch's and Brevitas' in one process.
 
-    python benchmarks/training_step.py
+    OMP_NUM_THREADS=2 python benchmarks/training_step.py [--threads 2] [--only NAME ...]
 
-The model has three convolutions (3, 32, 64, 64 channels) and a linear layer, inputs are 32 × 32 in batches of 32. A
-step is forward, backward and SGD, on one thread. Ratios are medians over rounds, of wall time and of the process' own
-time, which other work on the machine disturbs less; two float models tell the noise.
-Brevitas is measured where it is installed (`pip install brevitas==0.13.4 dependencies==2.0.1 unfoldNd`).
+The model is the ResNet-8 of MLPerf Tiny on 3 × 32 × 32 inputs in batches of 64, with BatchNorm in training mode; a step
+is forward, backward and SGD. `float, channels last` is the layout of memory that quantized convolutions compute in,
+which torch does not choose by itself. torch's fake quantization and Brevitas are measured where they are installed.
 """
 
 import argparse
-import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
+from timing import Case, Group, main
 from torch import nn
 
 import bitwright as bw
-from bitwright.model.train import learn_norms
+from bitwright.model.train import learn_norms, learn_ranges
+from bitwright.model.zoo.networks_images import TinyResNet
 
-X, Y = torch.randn(32, 3, 32, 32), torch.randint(0, 10, (32,))
+GENERATOR = torch.Generator().manual_seed(0)
+X, Y = torch.randn(64, 3, 32, 32, generator=GENERATOR), torch.randint(0, 10, (64,), generator=GENERATOR)
 
-SCHEMES = {
-    "integer(8, 8)": False, "integer(4, 4)": False, "a2q(8, 8, 16)": True, "a2q(4, 4, 12)": True,
-    "a2q(8, 8, 16, each_sign=False)": True, "a2q(8, 8, 16, tile=64)": True, "vs_quant(4, 4)": False, "ant(4, 4)": False,
-    "nvfp4()": False, "mxfp4()": False,
+Prepare = Callable[[nn.Module], object]
+
+
+def nothing(model: nn.Module) -> None:
+    """Ranges stay as calibrated."""
+
+
+OURS: dict[str, tuple[str, Prepare]] = {
+    "LSQ, 8 bits": ("integer(8, 8, weight_range=MinimumError())", learn_ranges),
+    "LSQ, 4 bits": ("integer(4, 4, weight_range=MinimumError())", learn_ranges),
+    "A2Q+, 8 bits, P = 16": ("a2q(8, 8, 16)", learn_norms), "A2Q+, 4 bits, P = 12": ("a2q(4, 4, 12)", learn_norms),
+    "A2Q, 8 bits, P = 16": ("a2q(8, 8, 16, each_sign=False)", learn_norms),
+    "A2Q+ in tiles of 64": ("a2q(8, 8, 16, tile=64)", learn_norms),
+    "VS-Quant 4/4": ("vs_quant(4, 4)", nothing), "integers, 8 bits": ("integer(8, 8)", nothing),
+    "ANT, 4 bits": ("ant(4, 4)", nothing), "NVFP4": ("nvfp4()", nothing), "MXFP4": ("mxfp4()", nothing),
 }  # fmt: skip
-"""Schemes, and whether norms are learned."""
+"""Schemes, and what is learned about their scales."""
 
 
-def network(
-    conv: Callable[..., nn.Module], relu: Callable[[], nn.Module], linear: Callable[..., nn.Module]
-) -> nn.Module:
-    """The model of the comparison, of anyone's layers."""
+def float_model() -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(
-        conv(3, 32, 3, padding=1), relu(), nn.MaxPool2d(2), conv(32, 64, 3, padding=1), relu(), nn.MaxPool2d(2),
-        conv(64, 64, 3, padding=1), relu(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear(64, 10),
-    )  # fmt: skip
+    return TinyResNet()
 
 
-def float_network() -> nn.Module:
-    return network(nn.Conv2d, nn.ReLU, nn.Linear)
+def ours(scheme: str, learn: Prepare) -> nn.Module:
+    """A prepared model, calibrated on the batch."""
+    model = bw.calibrate(bw.prepare(float_model(), bw.from_text(scheme), (X,)), [bw.Batch((X,), Y)])
+    learn(model)
+    return model
 
 
-def ours(scheme: str, *, learns: bool) -> nn.Module:
-    """A prepared model in training mode."""
-    batch = bw.Batch((X,), Y)
-    prepared = bw.calibrate(bw.prepare(float_network(), bw.from_text(scheme), (X,)), [batch])
-    if learns:
-        learn_norms(prepared)
-    return prepared
+def replaced(make: Callable[[nn.Module, bool], nn.Module]) -> nn.Module:
+    """The model with each convolution and linear layer made anew; the second argument: whether inputs have signs."""
+    model = float_model()
+    names = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    for name in names:
+        parent, _, last = name.rpartition(".")
+        layer = model.get_submodule(name)
+        model.get_submodule(parent)._modules[last] = make(layer, name == names[0])
+    return model
 
 
-def brevitas_models() -> dict[str, nn.Module]:
-    """The peer's own layers at 8 bits, as its examples use them; empty where it is not installed."""
+class TorchLayer(nn.Module):
+    """A layer between torch's own fused fake quantizers: uint8 or int8 inputs a tensor, int8 weights a channel."""
+
+    def __init__(self, layer: nn.Module, is_signed: bool) -> None:
+        super().__init__()
+        from torch.ao import quantization
+
+        self.layer = layer
+        lowest, highest, dtype = (-128, 127, torch.qint8) if is_signed else (0, 255, torch.quint8)
+        self.input = quantization.FusedMovingAvgObsFakeQuantize(
+            quantization.MovingAverageMinMaxObserver, quant_min=lowest, quant_max=highest, dtype=dtype
+        )
+        self.weight = quantization.default_fused_per_channel_wt_fake_quant()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        layer, x, weight = self.layer, self.input(x), self.weight(self.layer.weight)
+        if isinstance(layer, nn.Linear):
+            return nn.functional.linear(x, weight, layer.bias)
+        return nn.functional.conv2d(x, weight, layer.bias, layer.stride, layer.padding)
+
+
+def peers() -> dict[str, Callable[[], nn.Module]]:
+    """Models of torch's fake quantization, and of Brevitas at 8 bits as its examples use it, where it is installed."""
+    found: dict[str, Callable[[], nn.Module]] = {"torch.ao int8": partial(replaced, TorchLayer)}
     try:
         import brevitas.nn as qnn
-        from brevitas.quant import (
-            Int8AccumulatorAwareWeightQuant,
-            Int8AccumulatorAwareZeroCenterWeightQuant,
-            Int8ActPerTensorFloat,
-            Int8WeightPerChannelFloat,
-            Uint8ActPerTensorFloat,
+        from brevitas import quant
+    except ImportError:
+        return found
+
+    def layer(of: nn.Module, is_signed: bool, weight: type, options: dict[str, int]) -> nn.Module:
+        shared = {
+            "weight_quant": weight, "bias": of.bias is not None, "input_collect_stats_steps": 1, **options,
+            "input_quant": quant.Int8ActPerTensorFloat if is_signed else quant.Uint8ActPerTensorFloat,
+        }  # fmt: skip
+        if isinstance(of, nn.Linear):
+            return qnn.QuantLinear(of.in_features, of.out_features, **shared)
+        return qnn.QuantConv2d(
+            of.in_channels, of.out_channels, of.kernel_size[0], of.stride, padding=of.padding, **shared
         )
-    except ImportError as error:
-        print(f"Brevitas is not measured: {error}")
-        return {}
-    models = {}
-    for name, weight in {
-        "brevitas int8": Int8WeightPerChannelFloat,
-        "brevitas A2Q, P = 16": Int8AccumulatorAwareWeightQuant,
-        "brevitas A2Q+, P = 16": Int8AccumulatorAwareZeroCenterWeightQuant,
-    }.items():
-        options = {} if weight is Int8WeightPerChannelFloat else {"weight_accumulator_bit_width": 16}
-        inputs = iter([Int8ActPerTensorFloat, *[Uint8ActPerTensorFloat] * 3])
 
-        def conv(a: int, b: int, k: int, padding: int, w=weight, o=options, i=inputs) -> nn.Module:
-            quantizer = next(i)
-            return qnn.QuantConv2d(
-                a, b, k, padding=padding, weight_quant=w, input_quant=quantizer, input_collect_stats_steps=1, **o
-            )
-
-        def linear(a: int, b: int, w=weight, o=options, i=inputs) -> nn.Module:
-            return qnn.QuantLinear(
-                a, b, bias=True, weight_quant=w, input_quant=next(i), input_collect_stats_steps=1, **o
-            )
-
-        models[name] = network(conv, nn.ReLU, linear)
-    return models
+    register = {"weight_accumulator_bit_width": 16}
+    for name, weight, options in (
+        ("Brevitas int8", quant.Int8WeightPerChannelFloat, {}),
+        ("Brevitas A2Q, P = 16", quant.Int8AccumulatorAwareWeightQuant, register),
+        ("Brevitas A2Q+, P = 16", quant.Int8AccumulatorAwareZeroCenterWeightQuant, register),
+    ):
+        found[name] = partial(replaced, partial(layer, weight=weight, options=options))
+    return found
 
 
 def stepper(model: nn.Module) -> Callable[[], None]:
@@ -100,37 +124,21 @@ def stepper(model: nn.Module) -> Callable[[], None]:
         nn.functional.cross_entropy(model(X), Y).backward()
         optimizer.step()
 
+    for _ in range(2):
+        step()
     return step
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=25)
-    rounds = parser.parse_args().rounds
-    torch.set_num_threads(1)
-    models = {"float": float_network(), "float again": float_network()}
-    models |= {text: ours(text, learns=learns) for text, learns in SCHEMES.items()} | brevitas_models()
-    steps = {name: stepper(model) for name, model in models.items()}
-    for step in steps.values():
-        for _ in range(3):
-            step()
-    wall: dict[str, list[float]] = {name: [] for name in steps}
-    own: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(rounds):
-        for name, step in steps.items():
-            start, began = time.perf_counter(), time.process_time()
-            step()
-            wall[name].append(time.perf_counter() - start)
-            own[name].append(time.process_time() - began)
-    print(f"{'model':34s} {'ms':>7s} {'wall':>7s} {'process':>8s}   quartiles of process")
-    for name in steps:
-        walls, owns = ([t / f for t, f in zip(times[name], times["float"], strict=True)] for times in (wall, own))
-        low, middle, high = statistics.quantiles(owns, n=4)
-        print(
-            f"{name:34s} {1e3 * statistics.median(own[name]):7.1f} {statistics.median(walls):6.2f}× {middle:7.2f}×   "
-            f"{low:.2f} to {high:.2f}"
-        )
+def groups(arguments: argparse.Namespace) -> Iterator[Group]:
+    rows: dict[str, Callable[[], nn.Module]] = {
+        "float, channels last": lambda: float_model().to(memory_format=torch.channels_last),
+        **{name: partial(ours, *setting) for name, setting in OURS.items()},
+    }
+    others = peers()
+    chosen = [name for name in rows | others if not arguments.only or name in arguments.only]
+    cases = [Case(name, stepper((rows | others)[name]()), note="peer" if name in others else "") for name in chosen]
+    yield Group("a training step of ResNet-8, batch 64", Case("float step", stepper(float_model())), cases)
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__ or "", groups, ("--only", {"nargs": "+", "default": [], "metavar": "NAME"}))

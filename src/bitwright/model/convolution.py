@@ -74,8 +74,11 @@ class Conv(Lowering):
         padded = rows.view(n, *kernel, -1)[..., :channels]
         return padded.movedim(-1, 1).reshape(shape)
 
-    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
-        y = self._convolve(functional.pad(_as_image(x), self.padding), _as_image(weight))
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        image, (left, right, top, bottom) = _as_image(x), self.padding
+        if left != right or top != bottom:
+            image, left, top = functional.pad(image, self.padding), 0, 0
+        y = functional.conv2d(image, _as_image(weight), bias, self.stride, (top, left), self.dilation, self.groups)
         return y if x.dim() == 4 else y.squeeze(2)
 
     def channels(self, weight: Tensor) -> int:

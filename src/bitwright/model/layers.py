@@ -13,7 +13,7 @@ from bitwright.kernels import Operand, Stationary
 from bitwright.model.lowering import Lowering, Output, Sums
 from bitwright.model.register import Readout, static_scale
 from bitwright.model.site import Probe, Site, naming
-from bitwright.model.surrogate import Ranges, can_learn, fake_quantize, learned_ranges
+from bitwright.model.surrogate import FakeQuantizer, Ranges, Rows, can_learn, learned_ranges
 from bitwright.model.weight_norm import LearnedNorm, Start, norm_bound
 from bitwright.quantization import QuantizedTensor, Quantizer, Statistics
 from bitwright.scheme import Scheme
@@ -41,6 +41,7 @@ class FakeQuantizedLayer(Site):
         self.weight_quantizer: Quantizer | None = None
         self._input_ranges: Ranges = ()  # before any is learned
         self._weight_ranges: Ranges = ()
+        self._fake_quantizers: dict[str, FakeQuantizer] = {}
         self.sample_shape: torch.Size | None = None
         self.register_buffer("_fake_weight", None, persistent=False)
         self.norm: LearnedNorm | None = None  # where the weight's norm and scale are learned under a bound
@@ -156,8 +157,11 @@ class FakeQuantizedLayer(Site):
             return self.lowering.add_bias(self.lowering.forward(x, self.real_weight()), self.bias)
         with naming(self.name):
             fake_input, fake_weight = self._fake_input(x), self.fake_weight()
+        reads = self.scheme.input is not None and self.scheme.datapath.inner.readout is not None
+        if not reads and not self._measures:
+            return self.lowering.forward(fake_input, fake_weight, self.bias)
         y = self.lowering.forward(fake_input, fake_weight)
-        if self.scheme.input is not None and self.scheme.datapath.inner.readout is not None:
+        if reads:
             y = self.readout(y, self.lowering.per_output(self.unit(), y), self.scheme.datapath.inner)
         if self._measures:
             self.sample_shape = x.shape
@@ -208,21 +212,31 @@ class FakeQuantizedLayer(Site):
 
     def _represented_weight(self) -> Tensor:
         assert self.weight_quantizer is not None, "resolved before"
-        represented = self.source_rows()
-        if self.norm is None:
-            represented = fake_quantize(
-                self.weight_quantizer, represented, self.weight_ranges, step=self._step("weight")
-            )
-        return self.lowering.weight_from_rows(represented, self.weight.shape, self.block).to(self.weight)
+        block = self.block
+        rows = Rows(
+            lambda w: self.lowering.weight_rows(w, block),
+            lambda w, like: self.lowering.weight_from_rows(w, like.shape, block),
+        )
+        if self.norm is not None:
+            return self.norm(self.weight, rows)
+        fake = self._fake_quantizer("weight", self.weight_quantizer, self._weight_ranges)
+        if fake.is_elementwise:
+            rows = Rows(lambda w: w.flatten(1), lambda w, like: w.view(like.shape))
+        return fake(self.weight, rows, step=self._step("weight"))
 
     def _fake_input(self, x: Tensor) -> Tensor:
         if self.input_quantizer is None:
             return x
-        rows = self.lowering.input_rows(x).float()
-        represented = fake_quantize(
-            self.input_quantizer, rows, self.input_ranges, step=self._step("input"), samples=len(x)
-        )
-        return self.lowering.input_from_rows(represented, x).to(x.dtype)
+        fake = self._fake_quantizer("input", self.input_quantizer, self._input_ranges)
+        rows = Rows(self.lowering.input_rows, self.lowering.input_from_rows)
+        return fake(x, rows, step=self._step("input"), samples=len(x))
+
+    def _fake_quantizer(self, operand: str, quantizer: Quantizer, ranges: Ranges) -> FakeQuantizer:
+        """Made anew where the quantizer or the calibrated ranges are others."""
+        made = self._fake_quantizers.get(operand)
+        if made is None or made.quantizer is not quantizer or made.ranges is not ranges:
+            made = self._fake_quantizers[operand] = FakeQuantizer(quantizer, ranges)
+        return made
 
     def _step(self, operand: str) -> Tensor | None:
         return self.steps.get(operand, None)

@@ -58,8 +58,8 @@ class Lowering(ABC):
         """Rows back in the weight's shape, padding dropped."""
 
     @abstractmethod
-    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
-        """The layer in float, without bias."""
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """The layer in float."""
 
     @abstractmethod
     def empty(self, like: Tensor, w: Stationary) -> Tensor:
@@ -160,8 +160,8 @@ class Linear(Lowering):
     def weight_from_rows(self, rows: Tensor, shape: torch.Size, block: int) -> Tensor:
         return rows
 
-    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
-        return functional.linear(x, weight)
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return functional.linear(x, weight, bias)
 
     def empty(self, like: Tensor, w: Stationary) -> Tensor:
         return torch.empty(*like.shape[:-1], w.operand.rows, device=like.device)

@@ -5,8 +5,10 @@ A learned scale is a step size as in S. Esser et al., "Learned step size quantiz
 """
 
 import math
+from collections.abc import Callable
+from contextlib import suppress
 from functools import singledispatch
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ from torch.autograd.function import once_differentiable
 from bitwright import kernels
 from bitwright.formats import Format
 from bitwright.kernels import Operand
+from bitwright.kernels.native import training as native
 from bitwright.quantization import Quantizer, Range, Scale, ScaleValue, Zero
 from bitwright.schemes.overq import Overwrite
 
@@ -25,71 +28,185 @@ SLACK = 1 + 2.0**-20
 """A scale set from a cell's maximum is rounded at most 8 times to 24 bits, so the maximum's level may pass the end."""
 
 
+Reach = tuple[float, float] | tuple[Tensor, Tensor]
+"""Levels between which a gradient passes."""
+
+
 @singledispatch
-def surrogate(format: Format, level: Tensor, element: Tensor) -> Tensor:
-    """What stands in for the rounding of `level` when it is differentiated; `element` is what it was rounded to.
-
-    Unless a format has its own: straight through between the extreme elements, constant beyond.
-    """
+def reach(format: Format, element: Tensor) -> Reach:
+    """Where levels that were rounded to `element` saturate; at the extreme elements unless a format has its own."""
     bounds = format.bounds()
-    return level.clamp(bounds.lowest * SLACK, bounds.highest * SLACK)
+    return bounds.lowest * SLACK, bounds.highest * SLACK
 
 
-@surrogate.register
-def _(format: Overwrite, level: Tensor, element: Tensor) -> Tensor:
+@reach.register
+def _(format: Overwrite, element: Tensor) -> Reach:
     """An outlier without a free neighbour saturates where its lane ends."""
     lane, bounds = format.lane.bounds(), format.bounds()
-    reach = torch.where(element.abs() > lane.highest, bounds.highest, min(lane.highest, bounds.highest)) * SLACK
-    return level.clamp(-reach if bounds.lowest < 0 else torch.zeros_like(reach), reach)
+    highest = torch.where(element.abs() > lane.highest, bounds.highest, min(lane.highest, bounds.highest)) * SLACK
+    return -highest if bounds.lowest < 0 else torch.zeros_like(highest), highest
+
+
+def surrogate(format: Format, level: Tensor, element: Tensor) -> Tensor:
+    """What stands in for the rounding of `level` to `element` when it is differentiated: straight within reach."""
+    return level.clamp(*reach(format, element))
+
+
+class Rows(NamedTuple):
+    """How a tensor is seen as the rows [rows, k] that are quantized, and rows as a tensor of the second's shape."""
+
+    of: Callable[[Tensor], Tensor]
+    back: Callable[[Tensor, Tensor], Tensor]
+
+
+MATRIX = Rows(lambda x: x, lambda rows, like: rows)
+
+
+class FakeQuantizer:
+    """decode(quantize(x)) in float32, bit for bit, with the surrogate's gradient where one is asked for.
+
+    Of one quantizer and its static ranges; what no step changes is found once.
+    """
+
+    def __init__(self, quantizer: Quantizer, ranges: Ranges = ()) -> None:
+        self.quantizer, self.ranges = quantizer, ranges
+        self._highest = quantizer.format.bounds().highest
+        self._native: native.Integers | None = None
+        limits = reach(quantizer.format, torch.empty(0))
+        if not isinstance(limits[0], Tensor):
+            with suppress(kernels.Unsupported):  # the formula in torch takes all
+                self._native = native.Integers(quantizer, ranges, limits)
+
+    @property
+    def is_elementwise(self) -> bool:
+        """Whether an element has one value wherever in its row it lies."""
+        return self._native is not None and not self._native.splits_k
+
+    def __call__(self, x: Tensor, rows: Rows = MATRIX, *, step: Tensor | None = None, samples: int = 1) -> Tensor:
+        """`step` is the learned scale, if there is one, `samples` how many samples x holds."""
+        if not x.numel():
+            return x
+        if self._native is not None and kernels.allows("native") and not torch.compiler.is_compiling():
+            try:
+                fused: Tensor = _Fused.apply(x, step, self._native, rows, self._factor(x, step, samples))
+                return fused
+            except (kernels.Unsupported, native.NotFinite, native.NotPositive):
+                pass  # the formula in torch takes it, or says what is wrong with it
+        ranges = self.ranges if step is None else learned_ranges(self.quantizer, step)
+        matrix = rows.of(x).float()
+        if torch.is_grad_enabled() and (x.requires_grad or (step is not None and step.requires_grad)):
+            matrix = _Straight.apply(matrix, step, self.quantizer, ranges, self._factor(x, step, samples))
+        else:
+            matrix = kernels.fake_quantize(self.quantizer, matrix, ranges)
+        return rows.back(matrix, x).to(x.dtype)
+
+    def _factor(self, x: Tensor, step: Tensor | None, samples: int) -> float:
+        """LSQ's 1/sqrt(N·Qp), where N elements of a sample share a step."""
+        if step is None:
+            return 1.0
+        sharing = x.numel() / (samples * step.numel())
+        return 1 / math.sqrt(max(sharing * self._highest, 1))
 
 
 def fake_quantize(
     quantizer: Quantizer, x: Tensor, ranges: Ranges = (), *, step: Tensor | None = None, samples: int = 1
 ) -> Tensor:
-    """decode(quantize(x)) of x [rows, k] float32, bit for bit, with the surrogate's gradient where one is asked for.
-
-    `step` is the learned scale that `ranges` came from (`learned_ranges`), `samples` how many samples x holds.
+    """`FakeQuantizer` on x [rows, k] float32. `step` is the learned scale that `ranges` came from, `samples` how many
+    samples x holds.
     """
-    learns = step is not None and step.requires_grad
-    if not torch.is_grad_enabled() or not (x.requires_grad or learns):
-        return kernels.fake_quantize(quantizer, x, ranges)
-    return _Straight.apply(x, step, quantizer, ranges, samples)
+    return FakeQuantizer(quantizer, ranges)(x, step=step, samples=samples)
+
+
+class _Fused(torch.autograd.Function):
+    """`_Straight` in one pass of the native library each way, and none backwards where nothing is out of reach."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, step: Tensor | None, integers: native.Integers, rows: Rows, factor: float
+    ) -> Tensor:
+        matrix = rows.of(x).float().contiguous()
+        found, is_clipped = integers.forward(matrix, step)
+        ctx.is_identity = step is None and not is_clipped
+        if not ctx.is_identity:
+            ctx.save_for_backward(matrix, step)
+        ctx.integers, ctx.rows, ctx.factor = integers, rows, factor
+        return rows.back(found, x).to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        if ctx.is_identity:
+            return gradient, None, None, None, None
+        (matrix, step), (needs_x, needs_step, *_) = ctx.saved_tensors, ctx.needs_input_grad
+        upstream = ctx.rows.of(gradient).float().contiguous()
+        factor = ctx.factor if needs_step else None
+        of_x, of_step = ctx.integers.backward(matrix, upstream, step, of_x=needs_x, factor=factor)
+        of_x = None if of_x is None else ctx.rows.back(of_x, gradient).to(gradient.dtype)
+        return of_x, of_step, None, None, None
 
 
 class _Straight(torch.autograd.Function):
     """scale · (soft + (element - soft).detach()) with soft = surrogate(x / scale), forwards in the kernels' own order.
 
-    A surrogate never mixes blocks, so the scale cancels in the gradient of x. That of a learned scale is
-    element - level · soft'(level) (LSQ, eq. 3) times LSQ's 1/sqrt(N·Qp), where N elements of a sample share the step.
+    A surrogate never mixes blocks, so the scale cancels in the gradient of x. That of a learned scale is a factor times
+    Σ gradient · (element - level), of saturated levels Σ gradient · element (LSQ, eq. 3): terms in float32, added in
+    float64 and rounded once, so that two orders of adding differ by a last bit at most.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, step: Tensor | None, quantizer: Quantizer, ranges: Ranges, samples: int) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, step: Tensor | None, quantizer: Quantizer, ranges: Ranges, factor: float
+    ) -> Tensor:
         operand = kernels.quantize(quantizer, x, ranges)
         scale = _divisor(quantizer, x, ranges, operand) if step is None else _each_row(step, len(x))
         ctx.save_for_backward(x, operand.elements, scale, step)
-        ctx.quantizer, ctx.ranges, ctx.samples = quantizer, ranges, samples
+        ctx.quantizer, ctx.ranges, ctx.factor = quantizer, ranges, factor
         return operand.decode()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, elements, scale, step = ctx.saved_tensors
-        quantizer: Quantizer = ctx.quantizer
-        gradient = _in_blocks(gradient, elements)
-        scale = torch.where(scale > 0, scale, 1.0)[..., None]  # an all-zero cell must be able to leave zero
-        zero = _zero_point(quantizer, x, ctx.ranges)
-        with torch.enable_grad():
-            level = (_in_blocks(x, elements) / scale + zero).requires_grad_()
-            soft = surrogate(quantizer.format, level, elements + zero)
-        (through,) = torch.autograd.grad(soft, level, gradient)
-        of_x = through.flatten(1)[:, : x.shape[1]] if ctx.needs_input_grad[0] else None
-        if not ctx.needs_input_grad[1]:
-            return of_x, None, None, None, None
-        sharing = x.numel() / (ctx.samples * step.numel())
-        factor = 1 / math.sqrt(max(sharing * quantizer.format.bounds().highest, 1))
-        of_scale = gradient * elements - level.detach() * through
-        return of_x, factor * _of_cells(of_scale.sum(2), step.shape), None, None, None
+        zero = _zero_point(ctx.quantizer, x, ctx.ranges)
+        limits = reach(ctx.quantizer.format, elements if zero is None else elements + zero[..., None])
+        factor = ctx.factor if ctx.needs_input_grad[1] else None
+        of_step: Tensor | None
+        try:
+            if not kernels.allows("native") or torch.compiler.is_compiling() or isinstance(limits[0], Tensor):
+                raise kernels.Unsupported("levels that saturate each at its own")
+            if factor is not None and step.shape != scale.shape:
+                raise kernels.Unsupported("steps of several rows")
+            of_x, of_step = native.straight_through(
+                x, gradient, elements, scale, zero, limits,
+                of_x=ctx.needs_input_grad[0], factor=factor,
+            )  # fmt: skip
+        except kernels.Unsupported:
+            of_x, sums = _gradients(x, elements, scale, zero, limits, gradient, step)
+            of_step = None if sums is None else (sums * ctx.factor).float()
+        return of_x, of_step if ctx.needs_input_grad[1] else None, None, None, None
+
+
+def _gradients(
+    x: Tensor,
+    elements: Tensor,
+    scale: Tensor,
+    zero: Tensor | None,
+    limits: Reach,
+    gradient: Tensor,
+    step: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    """Of x, and what each step's is a multiple of, in float64."""
+    gradient = _in_blocks(gradient, elements)
+    scale = torch.where(scale > 0, scale, 1.0)[..., None]  # an all-zero cell must be able to leave zero
+    level = _in_blocks(x, elements) / scale
+    if zero is not None:
+        level = level + zero[..., None]
+    is_open = (level >= limits[0]) & (level <= limits[1])
+    of_x = torch.where(is_open, gradient, 0.0).flatten(1)[:, : x.shape[1]]
+    if step is None:
+        return of_x, None
+    terms = gradient * (elements - torch.where(is_open, level, 0.0))
+    return of_x, _of_cells(terms.sum(2, dtype=torch.float64), step.shape)
 
 
 def can_learn(quantizer: Quantizer, ranges: Ranges) -> bool:
@@ -157,11 +274,11 @@ def _of_cells(blocks: Tensor, cells: torch.Size) -> Tensor:
     return blocks.sum(1, keepdim=True) if across == 1 else blocks
 
 
-def _zero_point(quantizer: Quantizer, x: Tensor, ranges: Ranges) -> float | Tensor:
-    """Code of real zero, to be added to elements [rows, blocks, block]."""
+def _zero_point(quantizer: Quantizer, x: Tensor, ranges: Ranges) -> Tensor | None:
+    """Code of real zero [rows or 1, 1]; None where it is 0."""
     if quantizer.zero is Zero.FIXED:
-        return 0.0
+        return None
     is_static = bool(ranges) and ranges[0] is not None
     codes = quantizer.quantize(np.zeros((1, 1), np.float32) if is_static else x.numpy(), ranges).zero_points
     assert codes is not None, "fitted"
-    return _each_row(torch.from_numpy(quantizer.format.decode(codes)).float(), len(x))[..., None]
+    return _each_row(torch.from_numpy(quantizer.format.decode(codes)).float(), len(x))

@@ -6,6 +6,7 @@ I. Colbert, A. Pappalardo, J. Petri-Koenig, arXiv:2301.13376, arXiv:2308.13504, 
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from functools import singledispatch
 from typing import Any, NamedTuple
 
@@ -14,8 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from bitwright import kernels
 from bitwright.formats import Format
-from bitwright.model.surrogate import Ranges
+from bitwright.kernels.native import training as native
+from bitwright.model.surrogate import MATRIX, Ranges, Rows
 from bitwright.quantization import Range
 from bitwright.quantization.project import project_onto_l1_ball
 from bitwright.quantization.weight_norm import HAIR, SMALLEST_SCALE, NormBound, shortened
@@ -64,9 +67,11 @@ class LearnedNorm(nn.Module):
         self.log_scale = nn.Parameter(scale.double().clamp(min=SMALLEST_SCALE).log2().float())
         self.bound, self.full_scale = bound, full_scale
 
-    def forward(self, rows: Tensor) -> Tensor:
-        """Integers times their scale [rows, k], float32."""
-        represented: Tensor = _Normalised.apply(rows, self.log_norm, self.log_scale, self.bound, self.full_scale)
+    def forward(self, weight: Tensor, rows: Rows = MATRIX) -> Tensor:
+        """Integers times their scale, of a weight that is seen as rows."""
+        represented: Tensor = _Normalised.apply(
+            weight, self.log_norm, self.log_scale, self.bound, self.full_scale, rows
+        )
         return represented
 
     def real(self, rows: Tensor) -> Tensor:
@@ -123,34 +128,59 @@ class _Normalised(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, rows: Tensor, log_norm: Tensor, log_scale: Tensor, bound: NormBound, full_scale: float
+        ctx: Any, weight: Tensor, log_norm: Tensor, log_scale: Tensor, bound: NormBound, full_scale: float, rows: Rows
     ) -> Tensor:
-        found, k = _Levels.of(rows, log_norm, log_scale, bound), rows.shape[1]
-        whole = (found.level * HAIR).trunc_()
-        integers = _within(whole.clamp(-bound.largest, bound.largest), bound)
-        stored = (found.scale * full_scale).float() / float(np.float32(full_scale))  # as a quantizer stores the range
-        ctx.save_for_backward(found.v, found.level, integers, found.norm, stored)
-        ctx.is_open = whole.abs_() <= bound.largest
-        ctx.slope, ctx.is_free, ctx.k, ctx.is_centred = found.slope, found.is_free, k, bound.is_centred
-        return integers.flatten(1)[:, :k].float() * stored
+        v = rows.of(weight).float().contiguous()
+        scale = log_scale.double().exp2().clamp(min=SMALLEST_SCALE)
+        stored = (scale * full_scale).float() / float(np.float32(full_scale))  # as a quantizer stores the range
+        ctx.rows, ctx.bound = rows, bound
+        found = None
+        if kernels.allows("native") and not torch.compiler.is_compiling():
+            with suppress(kernels.Unsupported):
+                norm = log_norm.double().exp2().contiguous()
+                found = native.represent_norms(native.NormedRows(v, norm, scale, stored, bound))
+        ctx.is_native = found is not None
+        if found is not None:
+            ctx.save_for_backward(v, norm, scale, stored)
+        else:
+            levels = _Levels.of(v, log_norm, log_scale, bound)
+            whole = (levels.level * HAIR).trunc_()
+            integers = _within(whole.clamp(-bound.largest, bound.largest), bound)
+            ctx.save_for_backward(levels.v, levels.level, integers, levels.norm, stored)
+            ctx.is_open = whole.abs_() <= bound.largest
+            ctx.slope, ctx.is_free, ctx.k = levels.slope, levels.is_free, v.shape[1]
+            found = integers.flatten(1)[:, : v.shape[1]].float() * stored
+        return rows.back(found, weight).to(weight.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        v, level, integers, norm, stored = ctx.saved_tensors
-        tiles, tile = v.shape[1:]
-        through = _tiled(gradient, tiles, tile).double()
-        total = (through * integers).sum(2)
-        through = through * ctx.is_open
-        along = torch.where(norm > 0, (through * v).sum(2) / norm, 0.0)
-        of_v = ctx.slope[..., None] * (through - v.sign() * along[..., None])
-        of_v = torch.where((norm > 0)[..., None], of_v, through) * stored.double()[..., None]
-        if ctx.is_centred:
-            of_v = _centred(of_v, ctx.k)
-        of_norm = torch.where(ctx.is_free, (through * level).sum(2), 0.0)
-        unit = math.log(2) * stored.double()
-        of_scale = ((total - of_norm) * unit).sum(1, keepdim=True)
-        return of_v.flatten(1)[:, : ctx.k].float(), (of_norm * unit).float(), of_scale.float(), None, None
+        upstream = ctx.rows.of(gradient).float()
+        if ctx.is_native:
+            v, norm, scale, stored = ctx.saved_tensors
+            weights = native.NormedRows(v, norm, scale, stored, ctx.bound)
+            of_v, of_norm, of_scale = native.gradients_of_norms(weights, upstream)
+        else:
+            of_v, of_norm, of_scale = _gradients(ctx, upstream)
+        return ctx.rows.back(of_v, gradient).to(gradient.dtype), of_norm, of_scale, None, None, None
+
+
+def _gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the rows, of the logarithms of norms and of those of scales."""
+    v, level, integers, norm, stored = ctx.saved_tensors
+    tiles, tile = v.shape[1:]
+    through = _tiled(gradient, tiles, tile).double()
+    total = (through * integers).sum(2)
+    through = through * ctx.is_open
+    along = torch.where(norm > 0, (through * v).sum(2) / norm, 0.0)
+    of_v = ctx.slope[..., None] * (through - v.sign() * along[..., None])
+    of_v = torch.where((norm > 0)[..., None], of_v, through) * stored.double()[..., None]
+    if ctx.bound.is_centred:
+        of_v = _centred(of_v, ctx.k)
+    of_norm = torch.where(ctx.is_free, (through * level).sum(2), 0.0)
+    unit = math.log(2) * stored.double()
+    of_scale = ((total - of_norm) * unit).sum(1, keepdim=True)
+    return of_v.flatten(1)[:, : ctx.k].float(), (of_norm * unit).float(), of_scale.float()
 
 
 def _tiled(rows: Tensor, tiles: int, tile: int) -> Tensor:
