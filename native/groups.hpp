@@ -19,7 +19,7 @@ struct Overwriting {
     float radix;
     const float* digits;   // values of two digits of the integers from -count to count, in units; null where they are themselves
     int64_t count;
-    int64_t tile, cascade;  // lanes; cascade 0 is without range overwriting
+    int64_t tile, cascade;  // lanes; tile 0 is the whole row, cascade 0 is without range overwriting
     int32_t keeps_fractions, picks_largest;
 };
 

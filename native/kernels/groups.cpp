@@ -295,7 +295,10 @@ int32_t overwrite_rows(const Overwriting& o, int64_t first, int64_t last) {
         });
 }
 
-int32_t any_overwrite(const Overwriting& o, int64_t first, int64_t last) {
+int32_t any_overwrite(const Overwriting& job, int64_t first, int64_t last) {
+    Overwriting o = job;
+    o.tile = o.tile ? o.tile : o.matrix.k;
+    o.cascade = std::min(o.cascade, o.matrix.k);
     return with_rounding(o.lane.rounding, [&](auto round) {
         using Round = decltype(round);
         if (o.lane.kind == 1) return overwrite_rows<Round, IntegerLanes<Round>>(o, first, last);
@@ -308,7 +311,9 @@ struct Digits {
     const uint16_t *added, *subtracted;
     std::vector<uint64_t> counts;
     bool is_narrow, is_nonadjacent;  // all powers fit a byte; all are those of the non-adjacent form
-    explicit Digits(const TermBudget& t) : added(t.added), subtracted(t.subtracted), counts(t.largest + 1), is_narrow(true), is_nonadjacent(true) {
+    explicit Digits(const TermBudget& t) : added(t.added), subtracted(t.subtracted), is_narrow(true), is_nonadjacent(true) {
+        if (t.values) return;
+        counts.resize(t.largest + 1);
         uint64_t most = 0;
         for (uint32_t x = 0; x <= static_cast<uint32_t>(t.largest); ++x) {
             const uint32_t present = added[x] | subtracted[x];
@@ -458,7 +463,9 @@ int32_t keep_rows(const TermBudget& t, const Digits& digits, int64_t first, int6
         });
 }
 
-int32_t any_keep_terms(const TermBudget& t, int64_t first, int64_t last) {
+int32_t any_keep_terms(const TermBudget& job, int64_t first, int64_t last) {
+    TermBudget t = job;
+    t.group = std::min(t.group, t.matrix.k);
     const Digits digits(t);
     return with_rounding(t.rounding, [&](auto round) {
         using Round = decltype(round);

@@ -122,8 +122,8 @@ def test_schemes_decode_to_what_the_reference_does(text, shape):
     x = torch.randn(*shape, generator=torch.Generator().manual_seed(0)) * 3
     for quantizer, values in ((scheme.input, x), (scheme.input, x.relu()), (scheme.weight, x)):
         seen = Statistics.of(values.numpy())
-        fitted = quantizer.fit(seen, kernels.represent)
-        ranges = fitted.estimate(seen, kernels.represent)
+        fitted = quantizer.fit(seen, kernels.squared_errors)
+        ranges = fitted.estimate(seen, kernels.squared_errors)
         with kernels.only("reference"):
             expected = kernels.fake_quantize(fitted, values, ranges)
         with kernels.only("native"):

@@ -4,7 +4,7 @@
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -19,7 +19,7 @@ from bitwright.kernels import quantize as torch_quantize
 from bitwright.kernels.matmul import Stationary
 from bitwright.kernels.operand import Operand
 from bitwright.kernels.rounding import Unsupported
-from bitwright.quantization import Quantizer, Range
+from bitwright.quantization import Granularity, Quantizer, Range, sum_cells
 
 IMPLEMENTATIONS = ("native", "torch", "reference")
 
@@ -99,8 +99,26 @@ def matmul(datapath: Datapath, x: Operand, w: Stationary) -> tuple[Tensor, int, 
     return torch.from_numpy(product.values), product.overflows, product.accumulations
 
 
+def squared_errors(
+    quantizer: Quantizer, x: np.ndarray, trials: Sequence[tuple[Range | None, ...]], share: Granularity
+) -> np.ndarray:
+    """`bitwright.quantization.squared_errors`, which range estimators search with: the same sums, bit for bit."""
+    values = torch.from_numpy(np.ascontiguousarray(x, np.float32))
+    if "native" in _allowed.get():
+        try:
+            return native.squared_errors(quantizer, values, trials, share)
+        except Unsupported:
+            pass
+    return np.stack([_squared_error(quantizer, values, ranges, share) for ranges in trials])
+
+
+def _squared_error(quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...], share: Granularity) -> np.ndarray:
+    operand = quantize(quantizer, x, ranges)
+    return sum_cells(share, (operand.decode_exactly() - x).square().numpy())
+
+
 def represent(quantizer: Quantizer, x: np.ndarray, ranges: tuple[Range | None, ...]) -> np.ndarray:
-    """`fake_quantize` on NumPy arrays: what range estimators search with."""
+    """`fake_quantize` on NumPy arrays."""
     return fake_quantize(quantizer, torch.from_numpy(np.ascontiguousarray(x, np.float32)), ranges).numpy()
 
 

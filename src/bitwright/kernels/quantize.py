@@ -164,9 +164,7 @@ def _least_error(x: Tensor, candidates: list[Operand]) -> Operand:
 def _squared_error(operand: Operand, x: Tensor) -> Tensor:
     """Squared error of each cell of the finest scale, by the reference's own sums, so that near ties fall alike."""
     assert operand.inside is not None, "a scale that varies along K"
-    scale = operand.inside.double() * operand.outside
-    decoded = (operand.elements.double() * scale[..., None]).flatten(1)[:, : operand.k]
-    wrong = (decoded - x).square()
+    wrong = (operand.decode_exactly() - x).square()
     finest = operand.quantizer.scales[-1].share
     if not torch.compiler.is_compiling():
         return torch.from_numpy(finest.reduce(np.add, wrong.numpy()))

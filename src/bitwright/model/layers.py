@@ -62,19 +62,19 @@ class FakeQuantizedLayer(Site):
         fitted = self.lowering.fit_weight(self.scheme.weight, weight)
         rows = self.lowering.weight_rows(weight, fitted.alignment).numpy()
         weights = Statistics.of(rows)
-        self.weight_quantizer = fitted.fit(weights, kernels.represent)
+        self.weight_quantizer = fitted.fit(weights, kernels.squared_errors)
         if self.scheme.input is None and norm_bound(self.weight_quantizer.format) is not None:
             raise ValueError(
                 f"{self.weight_quantizer.format} bounds sums of integers, but the input stays in float and has none; "
                 "give the scheme an input quantizer, such as that of a2q(4, 8, accumulator_bits=16)"
             )
-        self._weight_ranges = self.weight_quantizer.estimate(weights, kernels.represent)
+        self._weight_ranges = self.weight_quantizer.estimate(weights, kernels.squared_errors)
         if self.scheme.input is not None:
             if seen is None or not seen.count:
                 raise ValueError("no calibration data reached this layer; pass batches that run through it")
             chosen = self.lowering.fit_input(self.scheme.input, weight)
-            self.input_quantizer = chosen.fit(seen, kernels.represent)
-            self._input_ranges = self.input_quantizer.estimate(seen, kernels.represent)
+            self.input_quantizer = chosen.fit(seen, kernels.squared_errors)
+            self._input_ranges = self.input_quantizer.estimate(seen, kernels.squared_errors)
         self.steps.clear()
         self.norm = None
         self.forget()
@@ -106,7 +106,7 @@ class FakeQuantizedLayer(Site):
     def follow(self, seen: Statistics) -> None:
         """Estimate the input's static ranges anew; its format and learned ranges stay."""
         if self.input_quantizer is not None:
-            self._input_ranges = self.input_quantizer.estimate(seen, kernels.represent)
+            self._input_ranges = self.input_quantizer.estimate(seen, kernels.squared_errors)
 
     @property
     def calibrated(self) -> dict[str, Ranges]:  # type: ignore[override]  # derived, so read-only
@@ -325,8 +325,8 @@ class QuantizedEmbedding(nn.Module):
         super().__init__()
         self.scheme, self.padding_idx, self.name = scheme, layer.padding_idx, ""
         table = Statistics.of(layer.weight.detach().float().numpy())
-        self.weight_quantizer = scheme.weight.fit(table, kernels.represent)
-        ranges = self.weight_quantizer.estimate(table, kernels.represent)
+        self.weight_quantizer = scheme.weight.fit(table, kernels.squared_errors)
+        ranges = self.weight_quantizer.estimate(table, kernels.squared_errors)
         self.quantized = self.weight_quantizer.quantize(table.sample, ranges)
         self.register_buffer("weight", torch.from_numpy(self.quantized.decode()).to(layer.weight))
         self.measurement = Probe()

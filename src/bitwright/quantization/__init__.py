@@ -2,7 +2,7 @@
 
 from bitwright.quantization.compression import compressibility, zeros_and_entropy
 from bitwright.quantization.granularity import Granularity, PerBlock, PerColumns, PerRow, PerTensor, PerTile
-from bitwright.quantization.quantizer import AnyQuantizer, BestOf, BySign, Quantizer, Represent, Zero, fake_quantize
+from bitwright.quantization.quantizer import AnyQuantizer, BestOf, BySign, Quantizer, Zero, fake_quantize
 from bitwright.quantization.ranges import (
     AbsMax,
     Aciq,
@@ -16,6 +16,7 @@ from bitwright.quantization.ranges import (
     Statistics,
 )
 from bitwright.quantization.scale import Range, Scale, ScaleValue
+from bitwright.quantization.squared_error import SquaredErrors, squared_errors, sum_cells, sum_last
 from bitwright.quantization.tensor import QuantizedTensor
 
 __all__ = [
@@ -40,12 +41,15 @@ __all__ = [
     "Quantizer",
     "Range",
     "RangeEstimator",
-    "Represent",
     "Scale",
     "ScaleValue",
+    "SquaredErrors",
     "Statistics",
     "Zero",
     "compressibility",
     "fake_quantize",
+    "squared_errors",
+    "sum_cells",
+    "sum_last",
     "zeros_and_entropy",
 ]  # fmt: skip

@@ -16,8 +16,8 @@ from bitwright.quantization.granularity import Granularity, PerTensor
 BINS = 2048
 """Bins of |x|; as many as NVIDIA's calibrators use."""
 
-Error = Callable[[np.ndarray], np.ndarray]
-"""Squared error of each cell when the cells have these magnitudes."""
+Error = Callable[[Sequence[np.ndarray]], np.ndarray]
+"""Squared error [trials, down, across] of each cell when the cells have each of these magnitudes."""
 
 
 class Statistics:
@@ -203,7 +203,7 @@ class Deviations(RangeEstimator):
     def magnitude(self, seen: Statistics, share: Granularity, format: Format, error: Error) -> np.ndarray:
         _require_per_tensor(self, share)
         trials = [np.full((1, 1), min(abs(seen.mean) + n * seen.deviation, seen.magnitude)) for n in self.counts]
-        return min(trials, key=lambda trial: float(error(trial).sum()))
+        return trials[int(error(trials)[:, 0, 0].argmin())]
 
 
 @dataclass(frozen=True)
@@ -273,12 +273,9 @@ def _laplace_clip(bits: int) -> float:
 def _least_error(seen: Statistics, share: Granularity, error: Error, factors: Sequence[float]) -> np.ndarray:
     """Of the largest magnitude times each factor the one of least error; the first of equals."""
     largest = share.reduce(np.maximum, np.abs(seen.sample)).astype(np.float64)
-    best, least = largest, np.full(largest.shape, np.inf)
-    for factor in factors:
-        trial = largest * factor
-        wrong = error(trial)
-        best, least = np.where(wrong < least, trial, best), np.minimum(wrong, least)
-    return best
+    trials = [largest * factor for factor in factors]
+    best = error(trials).argmin(0)
+    return np.take_along_axis(np.stack(trials), best[None], 0)[0]
 
 
 def _require_per_tensor(estimator: RangeEstimator, share: Granularity) -> None:

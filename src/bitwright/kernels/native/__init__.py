@@ -4,11 +4,12 @@ from torch import Tensor
 
 from bitwright.kernels.native import groups, scalars
 from bitwright.kernels.native.scalars import NotFinite
+from bitwright.kernels.native.search import squared_errors
 from bitwright.kernels.operand import Operand
 from bitwright.kernels.rounding import Unsupported
 from bitwright.quantization import Quantizer, Range
 
-__all__ = ["NotFinite", "fake_quantize", "quantize"]
+__all__ = ["NotFinite", "fake_quantize", "quantize", "squared_errors"]
 
 
 def quantize(quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...] = ()) -> Operand:

@@ -1,7 +1,6 @@
 """Group formats by the native library: what an element becomes depends on its neighbours along K."""
 
 import ctypes
-from collections.abc import Callable
 from functools import cache, lru_cache, singledispatch
 from typing import ClassVar
 
@@ -51,13 +50,13 @@ class Terms(ctypes.Structure):
     ]  # fmt: skip
 
 
-Job = Callable[[Matrix, int], int]
-"""Does one matrix in so many threads and says how it went."""
+Job = Overwriting | Terms
+"""A format's work, all but its matrix."""
 
 
 def quantize(quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...] = ()) -> Operand:
     """Quantize float32 x [rows, k] to a group format. Raises `Unsupported` for what is not taken, or `NotFinite`."""
-    run = _checked_job(quantizer.format, quantizer.rounding, x)
+    made = _checked_job(quantizer.format, quantizer.rounding, x)
     try:
         by, outside = _scales(quantizer, x, ranges)
     except Unsupported:  # the library still rounds the levels
@@ -65,7 +64,7 @@ def quantize(quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...] =
             raise NotFinite from None
         return torch_quantize.quantize(quantizer, x, ranges, round_levels)
     elements = torch.empty(len(x), 1, x.shape[1])
-    _call(run, x.contiguous(), elements, by, None)
+    _call(made, x.contiguous(), elements, by, None)
     return Operand(elements, None, outside.expand(len(x), 1), x.shape[1], quantizer)
 
 
@@ -73,23 +72,23 @@ def fake_quantize(
     quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...] = (), out: Tensor | None = None
 ) -> Tensor:
     """decode(quantize(x)) in float32, into `out` where given; it may be x. Scales that vary along K: `Unsupported`."""
-    run = _checked_job(quantizer.format, quantizer.rounding, x)
+    made = _checked_job(quantizer.format, quantizer.rounding, x)
     by, outside = _scales(quantizer, x, ranges)
-    made = torch.empty(x.shape) if out is None else out
-    if made.data_ptr() == x.data_ptr() and quantizer.format.bounds().lowest == 0 and float(x.amin()) < 0:
+    decoded = torch.empty(x.shape) if out is None else out
+    if decoded.data_ptr() == x.data_ptr() and quantizer.format.bounds().lowest == 0 and float(x.amin()) < 0:
         raise Unsupported("negative levels, which the reference must still find")
-    if not made.is_inference():
-        torch.autograd.graph.increment_version(made)  # autograd does not see what is written through a pointer
-    _call(run, x.contiguous(), made, by, outside)
-    return made
+    if not decoded.is_inference():
+        torch.autograd.graph.increment_version(decoded)  # autograd does not see what is written through a pointer
+    _call(made, x.contiguous(), decoded, by, outside)
+    return decoded
 
 
 def round_levels(format: Format, x: Tensor, rounding: Rounding) -> Tensor:
     """Elements of float32 levels [..., k], whose rows are groups of their own. Raises `Unsupported`, or `NotFinite`."""
-    run = _checked_job(format, rounding, x)
+    made = _checked_job(format, rounding, x)
     levels = x.contiguous()
     out = torch.empty(levels.shape)
-    _call(run, levels.view(-1, x.shape[-1]), out, torch.ones(1), None)
+    _call(made, levels.view(-1, x.shape[-1]), out, torch.ones(1), None)
     return out
 
 
@@ -118,20 +117,12 @@ def _(format: Overwrite, rounding: Rounding) -> Job:
         made = NativeFormat.from_buffer_copy(ladder(lane, rounding))
         digits = format.two_digits(np.arange(-count, count + 1) * unit).astype(np.float32)
     made.rounding = ROUNDINGS.index(rounding)
-    template = Overwriting(
+    job = Overwriting(
         lane=made, highest=lane.bounds().highest, unit=unit, largest=format.largest, radix=2.0**format.radix_bits,
-        digits=None if digits is None else digits.ctypes.data, count=count, tile=format.tile or 0,
-        cascade=format.cascade if format.range_overwrite else 0, keeps_fractions=format.precision_overwrite,
-        picks_largest=format.pick is Pick.LARGEST,
+        count=count, tile=format.tile or 0, cascade=format.cascade if format.range_overwrite else 0,
+        keeps_fractions=format.precision_overwrite, picks_largest=format.pick is Pick.LARGEST,
     )  # fmt: skip
-
-    def run(matrix: Matrix, threads: int, keeps: object = digits) -> int:
-        made = Overwriting.from_buffer_copy(template)
-        made.matrix, made.tile = matrix, format.tile or matrix.k
-        made.cascade = min(made.cascade, matrix.k)
-        return int(_library().bitwright_overwrite(ctypes.byref(made), threads))
-
-    return run
+    return _with_tables(job, digits=digits)
 
 
 @job.register
@@ -145,23 +136,24 @@ def _(format: TermBudget, rounding: Rounding) -> Job:
         raise Unsupported(f"{format}: terms of up to 2**15 are taken")
     alone = format.group == 1 or format.budget is None
     values = format.decode(magnitudes[:, None])[:, 0].astype(np.float32) if alone else None
-    tables = [added.astype(np.uint16), subtracted.astype(np.uint16), values]
-    pointers = [None if table is None else table.ctypes.data for table in tables]
-    template = Terms(
-        rounding=ROUNDINGS.index(rounding), is_signed=format.signed, largest=format.largest, budget=format.budget or 0,
-        added=pointers[0], subtracted=pointers[1], values=pointers[2],
+    job = Terms(
+        rounding=ROUNDINGS.index(rounding), is_signed=format.signed, largest=format.largest, group=format.group,
+        budget=format.budget or 0,
     )  # fmt: skip
+    return _with_tables(job, added=added.astype(np.uint16), subtracted=subtracted.astype(np.uint16), values=values)
 
-    def run(matrix: Matrix, threads: int, keeps: object = tables) -> int:
-        made = Terms.from_buffer_copy(template)
-        made.matrix, made.group = matrix, min(format.group, matrix.k)
-        return int(_library().bitwright_keep_terms(ctypes.byref(made), threads))
 
-    return run
+def _with_tables(job: Job, **tables: np.ndarray | None) -> Job:
+    """The job with pointers to tables, which live as long as it does."""
+    for name, table in tables.items():
+        setattr(job, name, None if table is None else table.ctypes.data)
+    job.keeps = tables
+    return job
 
 
 @cache
-def _library() -> ctypes.CDLL:
+def group_library() -> ctypes.CDLL:
+    """The library, or `Unsupported` where it has none of these formats."""
     found = library()
     if found is None or not hasattr(found, "bitwright_overwrite"):
         raise Unsupported("a group format without the native library")
@@ -178,7 +170,7 @@ def _library() -> ctypes.CDLL:
 def _checked_job(format: Format, rounding: Rounding, x: Tensor) -> Job:
     if not x.numel() or x.dtype != torch.float32 or x.device.type != "cpu" or torch.compiler.is_compiling():
         raise Unsupported(f"{x.dtype} {tuple(x.shape)} on {x.device.type}")
-    _library()
+    group_library()
     return job(format, rounding)
 
 
@@ -201,12 +193,19 @@ def _scales(quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...]) -
     return by.expand(count, 1).contiguous(), outside.expand(count, 1).contiguous()
 
 
-def _call(run: Job, x: Tensor, out: Tensor, by: Tensor, outside: Tensor | None) -> None:
-    matrix = Matrix(
+def _call(job: Job, x: Tensor, out: Tensor, by: Tensor, outside: Tensor | None) -> None:
+    made = type(job).from_buffer_copy(job)
+    made.matrix = Matrix(
         x=x.data_ptr(), out=out.data_ptr(), rows=x.shape[0], k=x.shape[1], by=by.data_ptr(),
         outside=None if outside is None else outside.data_ptr(), scale_rows=len(by),
     )  # fmt: skip
-    outcome = run(matrix, torch.get_num_threads() if x.numel() >= LARGE else 1)
+    found = group_library()
+    run = found.bitwright_overwrite if isinstance(made, Overwriting) else found.bitwright_keep_terms
+    check_outcome(run(ctypes.byref(made), torch.get_num_threads() if x.numel() >= LARGE else 1))
+
+
+def check_outcome(outcome: int) -> None:
+    """What the library found in a matrix, as an exception."""
     if outcome == NOT_FINITE:
         raise NotFinite
     if outcome == NEGATIVE:

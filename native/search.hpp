@@ -1,0 +1,22 @@
+// What Python hands over to find the squared errors of one matrix under many ranges. kernels/native/search.py mirrors it.
+#pragma once
+#include "groups.hpp"
+
+struct Search {
+    int32_t kind;     // of the job: 0 Quantization, 1 Overwriting, 2 TermBudget
+    const void* job;  // its format; matrix and scales are those given here
+    const float* x;   // [rows, k]
+    int64_t rows, k;
+    int64_t trials, cells;  // scales of a trial: rows or 1
+    const float* by;        // [trials, cells]: divides
+    const float* zero;      // [trials, cells] levels, or null
+    const double* outside;  // [trials, cells]: multiplies elements
+    double* errors;         // [trials, rows]
+};
+
+// Of each row the sum of (element * outside - x) ** 2: lane i of 16 adds columns i, i + 16, ... in order; then halves of
+// the lanes are added.
+using SumErrors = void (*)(
+    const float* x, const float* elements, int64_t rows, int64_t k, const double* outside, bool is_shared, double* errors);
+
+KERNEL(SumErrors, sum_errors)
