@@ -4,8 +4,6 @@
 
 namespace {
 
-constexpr int64_t kChunk = 4096;  // elements that stay in the first cache while every trial looks at them
-
 template <class Kernel, class Job>
 int32_t elements_of(Kernel kernel, const void* job, const Matrix& matrix) {
     Job made = *static_cast<const Job*>(job);
@@ -20,21 +18,54 @@ int32_t quantized(const void* job, const Matrix& matrix, const float* zero) {
     return BEST(quantize)(made, 0, matrix.rows);
 }
 
-int32_t search(const Search& s, int64_t first, int64_t last) {
-    const int64_t height = std::max<int64_t>(kChunk / s.k, 1);
-    const bool is_shared = s.cells == 1;
-    std::vector<float> elements(std::min(height, last - first) * s.k);
+int32_t elements(const Search& s, const Matrix& matrix, int64_t scale) {
+    if (s.kind == 0) return quantized(s.job, matrix, s.zero ? s.zero + scale : nullptr);
+    if (s.kind == 1) return elements_of<Overwrite, Overwriting>(BEST(overwrite), s.job, matrix);
+    return elements_of<KeepTerms, TermBudget>(BEST(keep_terms), s.job, matrix);
+}
+
+// Each row under scales of its own: some rows at a time stay in the first cache while every trial looks at them.
+int32_t of_rows(const Search& s, int64_t first, int64_t last) {
+    const SumErrors sum = BEST(sum_errors);
+    const int64_t height = std::max<int64_t>(kBlock / s.k, 1);
+    std::vector<float> made(std::min(height, last - first) * s.k);
     for (int64_t row = first; row < last; row += height)
         for (int64_t trial = 0; trial < s.trials; ++trial) {
-            const int64_t rows = std::min(height, last - row), scale = trial * s.cells + (is_shared ? 0 : row);
-            const Matrix matrix{s.x + row * s.k, elements.data(), rows, s.k, s.by + scale, nullptr, is_shared ? 1 : rows};
-            int32_t outcome;
-            if (s.kind == 0) outcome = quantized(s.job, matrix, s.zero ? s.zero + scale : nullptr);
-            else if (s.kind == 1) outcome = elements_of<Overwrite, Overwriting>(BEST(overwrite), s.job, matrix);
-            else outcome = elements_of<KeepTerms, TermBudget>(BEST(keep_terms), s.job, matrix);
-            if (outcome) return outcome;
-            BEST(sum_errors)(matrix.x, elements.data(), rows, s.k, s.outside + scale, is_shared, s.errors + trial * s.rows + row);
+            const int64_t rows = std::min(height, last - row), scale = trial * s.cells + row;
+            const float* x = s.x + row * s.k;
+            if (const int32_t outcome = elements(s, {x, made.data(), rows, s.k, s.by + scale, nullptr, rows}, scale)) return outcome;
+            for (int64_t i = 0; i < rows; ++i)
+                s.errors[trial * s.rows + row + i] = sum(x + i * s.k, made.data() + i * s.k, s.k, s.outside[scale + i]);
         }
+    return 0;
+}
+
+// One scale: rows do not matter to formats that look at one element at a time.
+int32_t of_blocks(const Search& s, int64_t first, int64_t last) {
+    const SumErrors sum = BEST(sum_errors);
+    const int64_t all = s.rows * s.k, blocks = (all + kBlock - 1) / kBlock;
+    float made[kBlock];
+    for (int64_t block = first; block < last; ++block) {
+        const float* x = s.x + block * kBlock;
+        const int64_t count = std::min(kBlock, all - block * kBlock);
+        for (int64_t trial = 0; trial < s.trials; ++trial) {
+            if (const int32_t outcome = elements(s, {x, made, 1, count, s.by + trial, nullptr, 1}, trial)) return outcome;
+            s.errors[trial * blocks + block] = sum(x, made, count, s.outside[trial]);
+        }
+    }
+    return 0;
+}
+
+int32_t of_trials(const Search& s, int64_t first, int64_t last) {
+    const SumErrors sum = BEST(sum_errors);
+    const int64_t all = s.rows * s.k, blocks = (all + kBlock - 1) / kBlock;
+    std::vector<float> made(all);
+    for (int64_t trial = first; trial < last; ++trial) {
+        if (const int32_t outcome = elements(s, {s.x, made.data(), s.rows, s.k, s.by + trial, nullptr, 1}, trial)) return outcome;
+        for (int64_t block = 0; block < blocks; ++block)
+            s.errors[trial * blocks + block] =
+                sum(s.x + block * kBlock, made.data() + block * kBlock, std::min(kBlock, all - block * kBlock), s.outside[trial]);
+    }
     return 0;
 }
 
@@ -44,8 +75,10 @@ EXPORT int64_t bitwright_search_size() { return sizeof(Search); }
 
 EXPORT int32_t bitwright_search(const Search* s, int32_t threads) {
     std::atomic<int32_t> outcome{0};
-    in_parts(s->rows, threads, [&](int64_t first, int64_t last) {
-        if (const int32_t found = search(*s, first, last)) outcome = found;
+    const auto work = s->cells > 1 ? of_rows : s->kind == 0 ? of_blocks : of_trials;
+    const int64_t count = s->cells > 1 ? s->rows : s->kind == 0 ? (s->rows * s->k + kBlock - 1) / kBlock : s->trials;
+    in_parts(count, threads, [&](int64_t first, int64_t last) {
+        if (const int32_t found = work(*s, first, last)) outcome = found;
     });
     return outcome;
 }

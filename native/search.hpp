@@ -11,12 +11,13 @@ struct Search {
     const float* by;        // [trials, cells]: divides
     const float* zero;      // [trials, cells] levels, or null
     const double* outside;  // [trials, cells]: multiplies elements
-    double* errors;         // [trials, rows]
+    double* errors;         // [trials, rows]; of one cell [trials, blocks of its elements row by row]
 };
 
-// Of each row the sum of (element * outside - x) ** 2: lane i of 16 adds columns i, i + 16, ... in order; then halves of
-// the lanes are added.
-using SumErrors = void (*)(
-    const float* x, const float* elements, int64_t rows, int64_t k, const double* outside, bool is_shared, double* errors);
+constexpr int64_t kBlock = 4096;  // elements that are summed together
+
+// Sum of (element * outside - x) ** 2 over blocks and then of their sums. In a block, lane i of 16 adds elements
+// i, i + 16, ... in order; then halves of the lanes are added.
+using SumErrors = double (*)(const float* x, const float* elements, int64_t count, double outside);
 
 KERNEL(SumErrors, sum_errors)

@@ -1,4 +1,4 @@
-// Squared errors of rows, summed in the reference's order. Compiled once a level, as LEVEL.
+// Squared errors, summed in the reference's order. Compiled once a level, as LEVEL.
 #include "../search.hpp"
 
 namespace LEVEL {
@@ -6,30 +6,44 @@ namespace {
 
 constexpr int kLanes = 16;
 
-double row_error(const float* x, const float* elements, int64_t k, double outside) {
+// value(i) is added for i from 0 to count, at most a block.
+template <class Value>
+inline double sum(int64_t count, Value value) {
     double lanes[kLanes] = {};
     int64_t i = 0;
-    for (; i + kLanes <= k; i += kLanes)
-        for (int lane = 0; lane < kLanes; ++lane) {
-            const double wrong = static_cast<double>(elements[i + lane]) * outside - static_cast<double>(x[i + lane]);
-            lanes[lane] += wrong * wrong;
-        }
-    for (int lane = 0; i + lane < k; ++lane) {
-        const double wrong = static_cast<double>(elements[i + lane]) * outside - static_cast<double>(x[i + lane]);
-        lanes[lane] += wrong * wrong;
-    }
+    for (; i + kLanes <= count; i += kLanes)
+        for (int lane = 0; lane < kLanes; ++lane) lanes[lane] += value(i + lane);
+    for (int lane = 0; i + lane < count; ++lane) lanes[lane] += value(i + lane);
     for (int half = kLanes / 2; half; half /= 2)
         for (int lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
     return lanes[0];
 }
 
-void of_rows(const float* x, const float* elements, int64_t rows, int64_t k, const double* outside, bool is_shared, double* errors) {
-    for (int64_t row = 0; row < rows; ++row)
-        errors[row] = row_error(x + row * k, elements + row * k, k, outside[is_shared ? 0 : row]);
+double sum_sums(std::vector<double> sums) {
+    while (sums.size() > 1) {
+        std::vector<double> blocks;
+        for (int64_t i = 0, count = static_cast<int64_t>(sums.size()); i < count; i += kBlock)
+            blocks.push_back(sum(std::min(kBlock, count - i), [&](int64_t j) { return sums[i + j]; }));
+        sums.swap(blocks);
+    }
+    return sums[0];
+}
+
+double errors_of(const float* __restrict x, const float* __restrict elements, int64_t count, double outside) {
+    const auto block = [=](int64_t start) {
+        return sum(std::min(kBlock, count - start), [=](int64_t i) {
+            const double wrong = static_cast<double>(elements[start + i]) * outside - static_cast<double>(x[start + i]);
+            return wrong * wrong;
+        });
+    };
+    if (count <= kBlock) return block(0);
+    std::vector<double> sums;
+    for (int64_t start = 0; start < count; start += kBlock) sums.push_back(block(start));
+    return sum_sums(sums);
 }
 
 }  // namespace
 
-extern const SumErrors sum_errors = of_rows;
+extern const SumErrors sum_errors = errors_of;
 
 }  // namespace LEVEL

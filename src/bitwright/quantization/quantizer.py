@@ -9,10 +9,9 @@ import numpy as np
 from jaxtyping import Float
 
 from bitwright.formats import Format, Int, Rounding
-from bitwright.quantization.granularity import PerTensor
 from bitwright.quantization.ranges import Statistics
 from bitwright.quantization.scale import Range, Scale, ScaleValue, set_scales
-from bitwright.quantization.squared_error import SquaredErrors, squared_errors
+from bitwright.quantization.squared_error import SquaredErrors, squared_errors, sum_last
 from bitwright.quantization.tensor import QuantizedTensor
 
 
@@ -204,7 +203,7 @@ class BestOf:
     def fit(self, seen: Statistics, errors: SquaredErrors = squared_errors) -> Quantizer:
         def error(quantizer: Quantizer) -> float:
             found = quantizer.estimate(seen, errors)
-            return float(errors(quantizer, seen.sample, [found], PerTensor())[0, 0, 0])
+            return float(sum_last(errors(quantizer, seen.sample, [found], quantizer.scales[0].share).ravel()))
 
         return min(self.quantizers, key=error)
 

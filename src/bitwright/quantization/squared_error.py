@@ -12,7 +12,7 @@ from bitwright.quantization.scale import Range
 if TYPE_CHECKING:
     from bitwright.quantization.quantizer import Quantizer
 
-LANES = 16
+LANES, BLOCK = 16, 4096
 
 Ranges = tuple[Range | None, ...]
 
@@ -28,15 +28,22 @@ def squared_errors(
 
 
 def sum_cells(share: Granularity, x: Float[np.ndarray, "rows k"]) -> Float[np.ndarray, "down across"]:
-    """Sum over each cell: first along the rows, then down, both in the order of `sum_last`."""
+    """Sum over each cell, whose elements follow each other row by row, in the order of `sum_last`."""
     rows, k = x.shape
     height, width = share.cell(rows, k)
-    along = sum_last(_split(x, width))  # [rows, across]
-    return sum_last(_split(along.T, height)).T
+    down, across = share.shape(rows, k)
+    padded = np.pad(x, ((0, down * height - rows), (0, across * width - k)))
+    cells = padded.reshape(down, height, across, width).transpose(0, 2, 1, 3)
+    return sum_last(cells.reshape(down, across, height * width))
 
 
 def sum_last(x: Float[np.ndarray, "*shape n"]) -> Float[np.ndarray, "*shape"]:
-    """Sum over the last axis: lane i of 16 adds elements i, i + 16, ... in order; then halves of the lanes are added."""
+    """Sum over the last axis, of blocks of 4096 and then of their sums.
+
+    In a block, lane i of 16 adds elements i, i + 16, ... in order; then halves of the lanes are added.
+    """
+    if x.shape[-1] > BLOCK:
+        return sum_last(sum_last(_split(x, BLOCK)))
     lanes = _split(x, LANES).sum(-2, initial=0.0)  # outer axes are added in order
     while lanes.shape[-1] > 1:
         half = lanes.shape[-1] // 2

@@ -16,6 +16,7 @@ from bitwright.kernels.native.scalars import LARGE
 from bitwright.kernels.quantize import coarse_scales, spans_of, zero_points
 from bitwright.kernels.rounding import Unsupported
 from bitwright.quantization import Granularity, Quantizer, Range, ScaleValue, Zero, sum_last
+from bitwright.quantization.squared_error import BLOCK
 
 QUANTIZATION, OVERWRITING, TERMS = range(3)
 
@@ -33,17 +34,16 @@ class Search(ctypes.Structure):
 def squared_errors(
     quantizer: Quantizer, x: Tensor, trials: Sequence[tuple[Range | None, ...]], share: Granularity
 ) -> np.ndarray:
-    """Errors [trials, down, across] for one static scale that does not vary along K, summed over cells of whole rows.
+    """Errors [trials, down, across] under one static scale of the tensor, or of each row, whose cells these are.
 
     Raises `Unsupported` for other cases.
     """
     rows, k = x.shape
     height, width = share.cell(rows, k)
-    scale = quantizer.scales[-1]
     if not x.numel() or len(quantizer.scales) > 1 or len(quantizer.candidates()) > 1 or not trials:
         raise Unsupported("no trials, no elements or several levels of scales")
-    if width < k or scale.share.splits_k or 1 < scale.share.cell(rows, k)[0] < rows:
-        raise Unsupported("cells that divide rows")
+    if share != quantizer.scales[0].share or width < k or height not in (1, rows):
+        raise Unsupported("cells that divide rows, or are none of a scale's")
     given = [ranges[0] for ranges in trials if ranges and ranges[0] is not None]
     if len(given) < len(trials):
         raise Unsupported("dynamic ranges")
@@ -57,17 +57,16 @@ def squared_errors(
     by = (product if quantizer.divide_by is ScaleValue.STORED else spans[0] / full_scale).contiguous()
     outside = values[0].double().contiguous()
     zero = zero_points(quantizer, every, product).contiguous() if quantizer.zero is Zero.FITTED else None
-    errors = np.empty((len(trials), rows))
+    cells = len(by) // len(trials)
+    errors = np.empty((len(trials), rows if cells > 1 else -(-x.numel() // BLOCK)))
     search = Search(
         kind=kind, job=ctypes.addressof(job), x=x.data_ptr(), rows=rows, k=k, trials=len(trials),
-        cells=len(by) // len(trials), by=by.data_ptr(), zero=None if zero is None else zero.data_ptr(),
+        cells=cells, by=by.data_ptr(), zero=None if zero is None else zero.data_ptr(),
         outside=outside.data_ptr(), errors=errors.ctypes.data,
     )  # fmt: skip
     threads = torch.get_num_threads() if x.numel() * len(trials) >= LARGE else 1
     groups.check_outcome(_library().bitwright_search(ctypes.byref(search), threads))
-    down = -(-rows // height)
-    padded = np.pad(errors, ((0, 0), (0, down * height - rows)))
-    return sum_last(padded.reshape(len(trials), down, height))[..., None]
+    return errors[..., None] if cells > 1 else sum_last(errors)[:, None, None]
 
 
 def _job(format: Format, rounding: Rounding) -> tuple[int, ctypes.Structure]:
