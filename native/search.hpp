@@ -1,4 +1,5 @@
-// What Python hands over to find the squared errors of one matrix under many ranges. kernels/native/search.py mirrors it.
+// What Python hands over to calibrate: squared errors of one matrix under many ranges, and statistics of a batch.
+// kernels/native/search.py and statistics.py mirror it.
 #pragma once
 #include "groups.hpp"
 
@@ -21,3 +22,17 @@ constexpr int64_t kBlock = 4096;  // elements that are summed together
 using SumErrors = double (*)(const float* x, const float* elements, int64_t count, double outside);
 
 KERNEL(SumErrors, sum_errors)
+
+struct Summary {
+    double low, high, total, total_magnitude, total_square;  // sums in the order of errors
+    int64_t zeros;
+};
+
+constexpr int64_t kBins = 2048;
+
+using Summarize = Summary (*)(const float* x, int64_t count);
+// Adds to counts[|x| / width], the last of which takes what lies beyond.
+using CountBins = void (*)(const float* x, int64_t count, double width, int64_t* counts);
+
+KERNEL(Summarize, summarize)
+KERNEL(CountBins, count_bins)

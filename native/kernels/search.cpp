@@ -1,4 +1,8 @@
-// Squared errors, summed in the reference's order. Compiled once a level, as LEVEL.
+// Squared errors and statistics, summed in the reference's order. Compiled once a level, as LEVEL.
+#include <climits>
+#include <cmath>
+#include <cstring>
+
 #include "../search.hpp"
 
 namespace LEVEL {
@@ -42,8 +46,59 @@ double errors_of(const float* __restrict x, const float* __restrict elements, in
     return sum_sums(sums);
 }
 
+// float32 in the order of integers, and back.
+inline int32_t ordered(float x) {
+    int32_t bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    return bits ^ ((bits >> 31) & 0x7fffffff);
+}
+
+inline double unordered(int32_t bits) {
+    bits ^= (bits >> 31) & 0x7fffffff;
+    float x;
+    std::memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+Summary summary_of(const float* x, int64_t count) {
+    int32_t low = INT32_MAX, high = INT32_MIN;
+    int64_t zeros = 0;
+    std::vector<double> totals, magnitudes, squares;
+    for (int64_t start = 0; start < count; start += kBlock) {
+        const int64_t size = std::min(kBlock, count - start);
+        const float* from = x + start;
+        int32_t none = 0;
+        for (int64_t i = 0; i < size; ++i) {
+            low = std::min(low, ordered(from[i])), high = std::max(high, ordered(from[i]));
+            none += from[i] == 0.0f ? 1 : 0;
+        }
+        zeros += none;
+        totals.push_back(sum(size, [=](int64_t i) { return static_cast<double>(from[i]); }));
+        magnitudes.push_back(sum(size, [=](int64_t i) { return std::fabs(static_cast<double>(from[i])); }));
+        squares.push_back(sum(size, [=](int64_t i) { return static_cast<double>(from[i]) * static_cast<double>(from[i]); }));
+    }
+    return {unordered(low), unordered(high), sum_sums(totals), sum_sums(magnitudes), sum_sums(squares), zeros};
+}
+
+void bins_of(const float* x, int64_t count, double width, int64_t* counts) {
+    constexpr int kParts = 4;  // neighbours that fall into one bin, as zeros do, do not wait for each other
+    std::vector<int64_t> found(kParts * kBins);
+    int32_t bins[kBlock];
+    for (int64_t start = 0; start < count; start += kBlock) {
+        const int64_t size = std::min(kBlock, count - start);
+        for (int64_t i = 0; i < size; ++i) {
+            const double bin = std::fabs(static_cast<double>(x[start + i])) / width;
+            bins[i] = static_cast<int32_t>(bin < kBins - 1 ? bin : kBins - 1);
+        }
+        for (int64_t i = 0; i < size; ++i) ++found[i % kParts * kBins + bins[i]];
+    }
+    for (int64_t i = 0; i < kParts * kBins; ++i) counts[i % kBins] += found[i];
+}
+
 }  // namespace
 
 extern const SumErrors sum_errors = errors_of;
+extern const Summarize summarize = summary_of;
+extern const CountBins count_bins = bins_of;
 
 }  // namespace LEVEL

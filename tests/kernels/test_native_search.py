@@ -9,6 +9,7 @@ from bitwright.config import from_text
 from bitwright.formats import E4M3, FLOAT32, Int, Rounding
 from bitwright.kernels import Unsupported, library
 from bitwright.kernels.native import search as native
+from bitwright.kernels.native import statistics as native_statistics
 from bitwright.quantization import (
     Deviations,
     MinimumError,
@@ -20,6 +21,7 @@ from bitwright.quantization import (
     Scale,
     Statistics,
     Zero,
+    count_magnitudes,
     squared_errors,
 )
 from bitwright.schemes.ant import flint
@@ -139,3 +141,27 @@ def test_a_value_that_is_not_finite_is_named():
     quantizer = Quantizer(Int(4), (Scale(PerTensor()),))
     with pytest.raises(ValueError, match=r"\(2, 5\)"):
         kernels.squared_errors(quantizer, x, [(Range(-np.ones((1, 1)), np.ones((1, 1))),)], PerTensor())
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 17), (70, 100), (5000, 1), (64, 9000)])
+def test_statistics_of_batches_are_the_reference_s_bit_for_bit(shape):
+    found, expected = Statistics(passes=kernels.PASSES), Statistics()
+    generator = np.random.default_rng(0)
+    for scale in (0.0, 1.0, 0.01, 300.0):
+        batch = (generator.standard_normal(shape) * scale).astype(np.float32)
+        batch[generator.random(shape) < 0.3] = 0
+        batch[:, ::7] = np.round(batch[:, ::7])
+        for seen in (found, expected):
+            seen.update(batch)
+    for name in ("low", "high", "count", "zeros", "total", "total_magnitude", "total_square", "width"):
+        assert getattr(found, name) == getattr(expected, name), name
+    assert found.batch_magnitudes == expected.batch_magnitudes
+    np.testing.assert_array_equal(found.counts, expected.counts)
+    np.testing.assert_array_equal(found.sample, expected.sample)
+
+
+def test_bins_hold_their_lower_edges_and_the_last_what_lies_beyond():
+    x = np.float32([[0, 0.5, 0.75, -1.0, 1023.5, 1024.0, 5000.0, 1e-45]])
+    expected = np.bincount([0, 1, 1, 2, 2047, 2047, 2047, 0], minlength=2048)
+    for count in (native_statistics.count_magnitudes, count_magnitudes):
+        np.testing.assert_array_equal(count(x, 0.5), expected)

@@ -19,7 +19,16 @@ from bitwright.kernels import quantize as torch_quantize
 from bitwright.kernels.matmul import Stationary
 from bitwright.kernels.operand import Operand
 from bitwright.kernels.rounding import Unsupported
-from bitwright.quantization import Granularity, Quantizer, Range, sum_cells
+from bitwright.quantization import (
+    Granularity,
+    Passes,
+    Quantizer,
+    Range,
+    Summary,
+    count_magnitudes,
+    sum_cells,
+    summarize,
+)
 
 IMPLEMENTATIONS = ("native", "torch", "reference")
 
@@ -115,6 +124,28 @@ def squared_errors(
 def _squared_error(quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...], share: Granularity) -> np.ndarray:
     operand = quantize(quantizer, x, ranges)
     return sum_cells(share, (operand.decode_exactly() - x).square().numpy())
+
+
+def _summarize(x: np.ndarray) -> Summary:
+    if "native" in _allowed.get():
+        try:
+            return native.summarize(x)
+        except Unsupported:
+            pass
+    return summarize(x)
+
+
+def _count_magnitudes(x: np.ndarray, width: float) -> np.ndarray:
+    if "native" in _allowed.get():
+        try:
+            return native.count_magnitudes(x, width)
+        except Unsupported:
+            pass
+    return count_magnitudes(x, width)
+
+
+PASSES = Passes(_summarize, _count_magnitudes)
+"""How statistics look at a batch: the reference's results, bit for bit."""
 
 
 def represent(quantizer: Quantizer, x: np.ndarray, ranges: tuple[Range | None, ...]) -> np.ndarray:

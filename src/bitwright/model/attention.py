@@ -39,7 +39,7 @@ class Attention(Site):
         self.gemms: tuple[Gemm, Gemm] | None = None
 
     def no_statistics(self) -> dict[str, Statistics]:
-        return {name: Statistics() for name in OPERANDS}
+        return {name: Statistics(passes=kernels.PASSES) for name in OPERANDS}
 
     def resolve(self, seen: dict[str, Statistics]) -> None:
         """Choose formats and ranges of the four operands."""

@@ -53,7 +53,7 @@ class FakeQuantizedLayer(Site):
         self._fake_weight = None
 
     def no_statistics(self) -> Statistics:
-        return Statistics()
+        return Statistics(passes=kernels.PASSES)
 
     @torch.no_grad()
     def resolve(self, seen: Statistics | None) -> None:
@@ -61,7 +61,7 @@ class FakeQuantizedLayer(Site):
         weight = self.weight.detach().float()
         fitted = self.lowering.fit_weight(self.scheme.weight, weight)
         rows = self.lowering.weight_rows(weight, fitted.alignment).numpy()
-        weights = Statistics.of(rows)
+        weights = Statistics.of(rows, kernels.PASSES)
         self.weight_quantizer = fitted.fit(weights, kernels.squared_errors)
         if self.scheme.input is None and norm_bound(self.weight_quantizer.format) is not None:
             raise ValueError(
@@ -324,7 +324,7 @@ class QuantizedEmbedding(nn.Module):
     def __init__(self, layer: nn.Embedding, scheme: Scheme) -> None:
         super().__init__()
         self.scheme, self.padding_idx, self.name = scheme, layer.padding_idx, ""
-        table = Statistics.of(layer.weight.detach().float().numpy())
+        table = Statistics.of(layer.weight.detach().float().numpy(), kernels.PASSES)
         self.weight_quantizer = scheme.weight.fit(table, kernels.squared_errors)
         ranges = self.weight_quantizer.estimate(table, kernels.squared_errors)
         self.quantized = self.weight_quantizer.quantize(table.sample, ranges)

@@ -11,9 +11,13 @@ from bitwright.quantization.ranges import (
     MinimumError,
     MinimumErrorByOctave,
     MovingAverage,
+    Passes,
     Percentile,
     RangeEstimator,
     Statistics,
+    Summary,
+    count_magnitudes,
+    summarize,
 )
 from bitwright.quantization.scale import Range, Scale, ScaleValue
 from bitwright.quantization.squared_error import SquaredErrors, squared_errors, sum_cells, sum_last
@@ -31,6 +35,7 @@ __all__ = [
     "MinimumError",
     "MinimumErrorByOctave",
     "MovingAverage",
+    "Passes",
     "PerBlock",
     "PerColumns",
     "PerRow",
@@ -45,11 +50,14 @@ __all__ = [
     "ScaleValue",
     "SquaredErrors",
     "Statistics",
+    "Summary",
     "Zero",
     "compressibility",
+    "count_magnitudes",
     "fake_quantize",
     "squared_errors",
     "sum_cells",
     "sum_last",
+    "summarize",
     "zeros_and_entropy",
 ]  # fmt: skip

@@ -5,11 +5,12 @@ from torch import Tensor
 from bitwright.kernels.native import groups, scalars
 from bitwright.kernels.native.scalars import NotFinite
 from bitwright.kernels.native.search import squared_errors
+from bitwright.kernels.native.statistics import count_magnitudes, summarize
 from bitwright.kernels.operand import Operand
 from bitwright.kernels.rounding import Unsupported
 from bitwright.quantization import Quantizer, Range
 
-__all__ = ["NotFinite", "fake_quantize", "quantize", "squared_errors"]
+__all__ = ["NotFinite", "count_magnitudes", "fake_quantize", "quantize", "squared_errors", "summarize"]
 
 
 def quantize(quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...] = ()) -> Operand:
