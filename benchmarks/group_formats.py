@@ -1,4 +1,4 @@
-"""OverQ and Term Revealing beside a copy of the same tensor: native loops and torch kernels, first checked for equality.
+"""OverQ and Term Revealing beside a copy of the same tensor: native loops and torch kernels, first checked as equal.
 
     OMP_NUM_THREADS=1 python benchmarks/group_formats.py [--rounds 51]
 

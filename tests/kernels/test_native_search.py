@@ -60,7 +60,7 @@ def trials(x, share):
 
 
 @pytest.mark.parametrize("share", [PerTensor(), PerRow()], ids=repr)
-@pytest.mark.parametrize("format, rounding", FORMATS, ids=repr)
+@pytest.mark.parametrize(("format", "rounding"), FORMATS, ids=repr)
 def test_errors_of_cells_are_the_reference_s_bit_for_bit(format, rounding, share):
     quantizer = Quantizer(format, (Scale(share),), rounding)
     for shape in SHAPES:

@@ -5,7 +5,17 @@ import pytest
 
 from bitwright.formats import Int
 from bitwright.quantization import (
-    PerBlock, PerColumns, PerRow, PerTensor, PerTile, Quantizer, Range, Scale, squared_errors, sum_cells, sum_last,
+    PerBlock,
+    PerColumns,
+    PerRow,
+    PerTensor,
+    PerTile,
+    Quantizer,
+    Range,
+    Scale,
+    squared_errors,
+    sum_cells,
+    sum_last,
 )  # fmt: skip
 
 

@@ -16,6 +16,6 @@ from bitwright.kernels.operand import Operand
 from bitwright.kernels.rounding import Unsupported
 
 __all__ = [
-    "PASSES", "Operand", "SlowKernel", "Stationary", "Unsupported", "fake_quantize", "matmul", "matmul_bound", "only", "quantize",
-    "represent", "squared_errors",
+    "PASSES", "Operand", "SlowKernel", "Stationary", "Unsupported", "fake_quantize", "matmul", "matmul_bound", "only",
+    "quantize", "represent", "squared_errors",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Squared errors of representations, summed in one order everywhere, so that a kernel finds the same sums bit for bit."""
+"""Squared errors of representations, summed in one order everywhere, so that kernels find the same sums bit for bit."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING

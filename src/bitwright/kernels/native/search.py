@@ -1,4 +1,4 @@
-"""Squared errors under many ranges by the native library: every trial looks at a piece of the matrix while it is near."""
+"""Squared errors under many ranges by the native library: all trials look at a piece of the matrix while it is near."""
 
 import ctypes
 from collections.abc import Sequence
