@@ -205,7 +205,7 @@ class BestOf:
             found = quantizer.estimate(seen, errors)
             return float(sum_last(errors(quantizer, seen.sample, [found], quantizer.scales[0].share).ravel()))
 
-        return min(self.quantizers, key=error)
+        return self.quantizers[0] if len(self.quantizers) == 1 else min(self.quantizers, key=error)
 
 
 @dataclass(frozen=True)

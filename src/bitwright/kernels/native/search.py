@@ -45,8 +45,8 @@ def squared_errors(
     if share != quantizer.scales[0].share or width < k or height not in (1, rows):
         raise Unsupported("cells that divide rows, or are none of a scale's")
     given = [ranges[0] for ranges in trials if ranges and ranges[0] is not None]
-    if len(given) < len(trials):
-        raise Unsupported("dynamic ranges")
+    if len(given) < len(trials) or any(r.low.shape != share.shape(rows, k) for r in given):
+        raise Unsupported("dynamic ranges, or one for several scales")
     if not bool(torch.isfinite(x.sum(dtype=torch.float64))):
         raise Unsupported("values that are not finite, which the reference names")
     kind, job = _job(quantizer.format, quantizer.rounding)
