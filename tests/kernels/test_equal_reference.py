@@ -215,8 +215,8 @@ def resolved(name, m, n, k, signed):
         parts = []
         for chosen, values in ((scheme.input, x), (scheme.weight, w)):
             seen = Statistics.of(values)
-            quantizer = chosen.fit(seen, kernels.represent if name in ("ant", "pot", "flint", "float") else None)
-            parts += [quantizer, quantizer.estimate(seen, kernels.represent), values]
+            quantizer = chosen.fit(seen, kernels.squared_errors)
+            parts += [quantizer, quantizer.estimate(seen, kernels.squared_errors), values]
         _resolved[key] = parts
     return _resolved[key]
 
@@ -375,9 +375,9 @@ def test_no_scheme_of_the_catalogue_falls_back_to_the_reference(factory):
         parts = []
         for chosen, values in ((scheme.input, x), (scheme.weight, w)):
             seen = Statistics.of(values)
-            quantizer = chosen.fit(seen, kernels.represent)
+            quantizer = chosen.fit(seen, kernels.squared_errors)
             parts.append(
-                kernels.quantize(quantizer, torch.from_numpy(values), quantizer.estimate(seen, kernels.represent))
+                kernels.quantize(quantizer, torch.from_numpy(values), quantizer.estimate(seen, kernels.squared_errors))
             )
         kernels.matmul(scheme.datapath, parts[0], Stationary(parts[1]))
 

@@ -15,7 +15,7 @@ from bitwright.formats import BFLOAT16, E4M3, E5M2, FLOAT16, FLOAT32, Format, In
 from bitwright.kernels import Unsupported
 from bitwright.kernels.library import NativeFormat
 from bitwright.kernels.native.scalars import element as ladder_of
-from bitwright.kernels.quantize import coarse_scales, zero_points
+from bitwright.kernels.quantize import coarse_scales, tops, zero_points
 from bitwright.quantization import PerTile, QuantizedTensor, Quantizer, Range, Scale, ScaleValue, Zero
 
 CASTS = {
@@ -48,7 +48,7 @@ def represent(g: Fragment, quantizer: Quantizer, ranges: tuple[Range | None, ...
 def _static(g: Fragment, quantizer: Quantizer, ranges: list[Range], x: str) -> str:
     full_scale = quantizer.candidates()[0]
     spans = [torch.from_numpy(_span(quantizer, r)).float() for r in ranges]
-    values, product = coarse_scales(quantizer.scales, spans, quantizer.full_scales(full_scale))
+    values, product = coarse_scales(quantizer.scales, spans, tops(quantizer, full_scale))
     by = product if quantizer.divide_by is ScaleValue.STORED else spans[-1] / full_scale
     outside = np.float32(np.prod([v.double().numpy() for v in values]))
     if not float(by) > 0:

@@ -2,6 +2,7 @@
 
 import bitwright.kernels.groups  # noqa: F401  # registers its formats with `round_to`
 from bitwright.kernels.dispatch import (
+    PASSES,
     SlowKernel,
     allowed,
     allows,
@@ -14,6 +15,7 @@ from bitwright.kernels.dispatch import (
     packed_matmul,
     quantize,
     represent,
+    squared_errors,
     unpack,
 )
 from bitwright.kernels.matmul import Stationary, matmul_bound

@@ -4,7 +4,7 @@
 """
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -22,7 +22,16 @@ from bitwright.kernels.operand import Operand
 from bitwright.kernels.packed import PackedWeight
 from bitwright.kernels.packed_bytes import Packed
 from bitwright.kernels.rounding import Unsupported
-from bitwright.quantization import Quantizer, Range
+from bitwright.quantization import (
+    Granularity,
+    Passes,
+    Quantizer,
+    Range,
+    Summary,
+    count_magnitudes,
+    sum_cells,
+    summarize,
+)
 
 IMPLEMENTATIONS = ("native", "torch", "reference")
 
@@ -207,8 +216,48 @@ def packed_layer(
     return natively
 
 
+def squared_errors(
+    quantizer: Quantizer, x: np.ndarray, trials: Sequence[tuple[Range | None, ...]], share: Granularity
+) -> np.ndarray:
+    """`bitwright.quantization.squared_errors`, which range estimators search with: the same sums, bit for bit."""
+    values = torch.from_numpy(np.ascontiguousarray(x, np.float32))
+    if "native" in _allowed.get():
+        try:
+            return native.squared_errors(quantizer, values, trials, share)
+        except Unsupported:
+            pass
+    return np.stack([_squared_error(quantizer, values, ranges, share) for ranges in trials])
+
+
+def _squared_error(quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...], share: Granularity) -> np.ndarray:
+    operand = quantize(quantizer, x, ranges)
+    return sum_cells(share, (operand.decode_exactly() - x).square().numpy())
+
+
+def _summarize(x: np.ndarray) -> Summary:
+    if "native" in _allowed.get():
+        try:
+            return native.summarize(x)
+        except Unsupported:
+            pass
+    return summarize(x)
+
+
+def _count_magnitudes(x: np.ndarray, width: float) -> np.ndarray:
+    if "native" in _allowed.get():
+        try:
+            return native.count_magnitudes(x, width)
+        except Unsupported:
+            pass
+    return count_magnitudes(x, width)
+
+
+PASSES = Passes(_summarize, _count_magnitudes)
+"""How statistics look at a batch: the reference's results, bit for bit."""
+
+
 def represent(quantizer: Quantizer, x: np.ndarray, ranges: tuple[Range | None, ...]) -> np.ndarray:
-    """`fake_quantize` on NumPy arrays: what range estimators search with."""
+    """`fake_quantize` on NumPy arrays."""
     return fake_quantize(quantizer, torch.from_numpy(np.ascontiguousarray(x, np.float32)), ranges).numpy()
 
 

@@ -90,6 +90,11 @@ class Operand:
             return scaled * single
         return (scaled * self.outside).float()
 
+    def decode_exactly(self) -> Tensor:
+        """The matrix in float64 [rows, k], as the reference decodes it."""
+        scale = self.outside if self.inside is None else self.inside.double() * self.outside
+        return (self.elements.double() * scale[..., None]).flatten(1)[:, : self.k]
+
     def take(self, rows: slice) -> "Operand":
         """Some of its rows."""
         inside = None if self.inside is None else self.inside[rows]

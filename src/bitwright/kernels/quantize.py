@@ -1,13 +1,13 @@
 """Quantization of float32 matrices in torch: the scale loop and the rounding, equal to the reference bit for bit."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bitwright.formats import FLOAT32, Rounding
+from bitwright.formats import FLOAT32, Format, Rounding
 from bitwright.kernels.operand import Operand
 from bitwright.kernels.rounding import Unsupported, round_to
 from bitwright.quantization import Granularity, Quantizer, Range, Scale, ScaleValue, Zero
@@ -15,8 +15,13 @@ from bitwright.quantization import Granularity, Quantizer, Range, Scale, ScaleVa
 CHUNK = 1 << 18
 """Elements worked on at a time, so that temporaries stay in cache and are recycled."""
 
+RoundTo = Callable[[Format, Tensor, Rounding], Tensor]
+"""Values of levels, as `round_to` gives them."""
 
-def quantize(quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...] = ()) -> Operand:
+
+def quantize(
+    quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...] = (), to_values: RoundTo = round_to
+) -> Operand:
     """Quantize float32 x [rows, k]. Raises `Unsupported` for what this kernel does not take."""
     rows, k = x.shape
     scales = quantizer.scales
@@ -28,7 +33,7 @@ def quantize(quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...] =
     padded = torch.nn.functional.pad(x, (0, -k % block)) if k % block else x
     given = [*ranges, *[None] * (len(scales) - len(ranges))]
     spans = spans_of(quantizer, x.shape, padded, scales, given)
-    found = [_encode(quantizer, padded, k, spans, given[0], value) for value in quantizer.candidates()]
+    found = [_encode(quantizer, padded, k, spans, given[0], value, to_values) for value in quantizer.candidates()]
     return found[0] if len(found) == 1 else _least_error(x, found)
 
 
@@ -70,8 +75,9 @@ def _reduce(padded: Tensor, shape: torch.Size, share: Granularity, is_signed: bo
 
 
 def _encode(
-    quantizer: Quantizer, padded: Tensor, k: int, spans: list[Tensor], coarsest: Range | None, full_scale: float
-) -> Operand:
+    quantizer: Quantizer, padded: Tensor, k: int, spans: list[Tensor], coarsest: Range | None, full_scale: float,
+    to_values: RoundTo,
+) -> Operand:  # fmt: skip
     rows, block = len(padded), quantizer.block(len(padded), k)
     values, product = coarse_scales(quantizer.scales, spans, tops(quantizer, full_scale))
     divisor = product if quantizer.divide_by is ScaleValue.STORED else spans[-1] / full_scale
@@ -89,7 +95,7 @@ def _encode(
         if torch.compiler.is_compiling() or not bool((by > 0).all()):
             level = torch.where(by[..., None] > 0, level, 0.0)
         if offset is None:
-            elements[part] = round_to(quantizer.format, level, quantizer.rounding)
+            elements[part] = to_values(quantizer.format, level, quantizer.rounding)
         else:
             zero = offset[part, :, None] if len(offset) > 1 else offset[..., None]
             elements[part] = round_to(quantizer.format, level.round_().add_(zero), quantizer.rounding).sub_(zero)
@@ -164,9 +170,7 @@ def _least_error(x: Tensor, candidates: list[Operand]) -> Operand:
 def _squared_error(operand: Operand, x: Tensor) -> Tensor:
     """Squared error of each cell of the finest scale, by the reference's own sums, so that near ties fall alike."""
     assert operand.inside is not None, "a scale that varies along K"
-    scale = operand.inside.double() * operand.outside
-    decoded = (operand.elements.double() * scale[..., None]).flatten(1)[:, : operand.k]
-    wrong = (decoded - x).square()
+    wrong = (operand.decode_exactly() - x).square()
     finest = operand.quantizer.scales[-1].share
     if not torch.compiler.is_compiling():
         return torch.from_numpy(finest.reduce(np.add, wrong.numpy()))

@@ -39,7 +39,7 @@ class Attention(Site):
         self.gemms: tuple[Gemm, Gemm] | None = None
 
     def no_statistics(self) -> dict[str, Statistics]:
-        return {name: Statistics() for name in OPERANDS}
+        return {name: Statistics(passes=kernels.PASSES) for name in OPERANDS}
 
     def resolve(self, seen: dict[str, Statistics]) -> None:
         """Choose formats and ranges of the four operands."""
@@ -47,16 +47,19 @@ class Attention(Site):
         for name in OPERANDS:
             if not seen[name].count:
                 raise ValueError("no calibration data reached this attention; pass batches that run through it")
-            quantizer = self.scheme.input.fit(seen[name], kernels.represent)
+            quantizer = self.scheme.input.fit(seen[name], kernels.squared_errors)
             if name in STATIONARY:  # multipliers select a neighbour of the other operand
                 quantizer = quantizer.alone()
-            self.quantizers[name], self.calibrated[name] = quantizer, quantizer.estimate(seen[name], kernels.represent)
+            self.quantizers[name], self.calibrated[name] = (
+                quantizer,
+                quantizer.estimate(seen[name], kernels.squared_errors),
+            )
         self.steps.clear()
 
     def follow(self, seen: dict[str, Statistics]) -> None:
         """Estimate the operands' static ranges anew; their formats and learned ranges stay."""
         for name, quantizer in self.quantizers.items():
-            self.calibrated[name] = quantizer.estimate(seen[name], kernels.represent)
+            self.calibrated[name] = quantizer.estimate(seen[name], kernels.squared_errors)
 
     def pin(self, operand: str, ranges: Ranges) -> None:
         """Set the static ranges of an operand; a learned range stays."""

@@ -54,7 +54,7 @@ class FakeQuantizedLayer(Site):
         self._fake_weight = None
 
     def no_statistics(self) -> Statistics:
-        return Statistics()
+        return Statistics(passes=kernels.PASSES)
 
     @torch.no_grad()
     def resolve(self, seen: Statistics | None) -> None:
@@ -62,20 +62,20 @@ class FakeQuantizedLayer(Site):
         weight = self.weight.detach().float()
         fitted = self.lowering.fit_weight(self.scheme.weight, weight)
         rows = self.lowering.weight_rows(weight, fitted.alignment).numpy()
-        weights = Statistics.of(rows)
-        self.weight_quantizer = fitted.fit(weights, kernels.represent)
+        weights = Statistics.of(rows, kernels.PASSES)
+        self.weight_quantizer = fitted.fit(weights, kernels.squared_errors)
         if self.scheme.input is None and norm_bound(self.weight_quantizer.format) is not None:
             raise ValueError(
                 f"{self.weight_quantizer.format} bounds sums of integers, but the input stays in float and has none; "
                 "give the scheme an input quantizer, such as that of a2q(4, 8, accumulator_bits=16)"
             )
-        self._weight_ranges = self.weight_quantizer.estimate(weights, kernels.represent)
+        self._weight_ranges = self.weight_quantizer.estimate(weights, kernels.squared_errors)
         if self.scheme.input is not None:
             if seen is None or not seen.count:
                 raise ValueError("no calibration data reached this layer; pass batches that run through it")
             chosen = self.lowering.fit_input(self.scheme.input, weight)
-            self.input_quantizer = chosen.fit(seen, kernels.represent)
-            self._input_ranges = self.input_quantizer.estimate(seen, kernels.represent)
+            self.input_quantizer = chosen.fit(seen, kernels.squared_errors)
+            self._input_ranges = self.input_quantizer.estimate(seen, kernels.squared_errors)
         self.steps.clear()
         self.norm = None
         self.forget()
@@ -107,7 +107,7 @@ class FakeQuantizedLayer(Site):
     def follow(self, seen: Statistics) -> None:
         """Estimate the input's static ranges anew; its format and learned ranges stay."""
         if self.input_quantizer is not None:
-            self._input_ranges = self.input_quantizer.estimate(seen, kernels.represent)
+            self._input_ranges = self.input_quantizer.estimate(seen, kernels.squared_errors)
 
     @property
     def calibrated(self) -> dict[str, Ranges]:  # type: ignore[override]  # derived, so read-only
@@ -339,9 +339,9 @@ class QuantizedEmbedding(nn.Module):
     def __init__(self, layer: nn.Embedding, scheme: Scheme) -> None:
         super().__init__()
         self.scheme, self.padding_idx, self.name = scheme, layer.padding_idx, ""
-        table = Statistics.of(layer.weight.detach().float().numpy())
-        self.weight_quantizer = scheme.weight.fit(table, kernels.represent)
-        ranges = self.weight_quantizer.estimate(table, kernels.represent)
+        table = Statistics.of(layer.weight.detach().float().numpy(), kernels.PASSES)
+        self.weight_quantizer = scheme.weight.fit(table, kernels.squared_errors)
+        ranges = self.weight_quantizer.estimate(table, kernels.squared_errors)
         self.quantized = self.weight_quantizer.quantize(table.sample, ranges)
         self.register_buffer("weight", torch.from_numpy(self.quantized.decode()).to(layer.weight))
         self.measurement = Probe()

@@ -176,8 +176,8 @@ def _packed(layer: nn.Linear, scheme: Scheme) -> PackedLinear:
         fitted = lowered  # nothing to choose
     else:
         seen = Statistics.of(weight.numpy())
-        fitted = lowered.fit(seen, kernels.represent)
-        ranges = fitted.estimate(seen, kernels.represent)
+        fitted = lowered.fit(seen, kernels.squared_errors)
+        ranges = fitted.estimate(seen, kernels.squared_errors)
     try:
         packed = PackedWeight.quantize(fitted, weight, kernels.quantize(fitted, weight, ranges))
     except Unsupported:

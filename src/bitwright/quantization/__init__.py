@@ -2,7 +2,7 @@
 
 from bitwright.quantization.compression import compressibility, zeros_and_entropy
 from bitwright.quantization.granularity import Granularity, PerBlock, PerColumns, PerRow, PerTensor, PerTile
-from bitwright.quantization.quantizer import AnyQuantizer, BestOf, BySign, Quantizer, Represent, Zero, fake_quantize
+from bitwright.quantization.quantizer import AnyQuantizer, BestOf, BySign, Quantizer, Zero, fake_quantize
 from bitwright.quantization.ranges import (
     AbsMax,
     Aciq,
@@ -11,11 +11,16 @@ from bitwright.quantization.ranges import (
     MinimumError,
     MinimumErrorByOctave,
     MovingAverage,
+    Passes,
     Percentile,
     RangeEstimator,
     Statistics,
+    Summary,
+    count_magnitudes,
+    summarize,
 )
 from bitwright.quantization.scale import Range, Scale, ScaleValue
+from bitwright.quantization.squared_error import SquaredErrors, squared_errors, sum_cells, sum_last
 from bitwright.quantization.tensor import QuantizedTensor
 
 __all__ = [
@@ -30,6 +35,7 @@ __all__ = [
     "MinimumError",
     "MinimumErrorByOctave",
     "MovingAverage",
+    "Passes",
     "PerBlock",
     "PerColumns",
     "PerRow",
@@ -40,12 +46,18 @@ __all__ = [
     "Quantizer",
     "Range",
     "RangeEstimator",
-    "Represent",
     "Scale",
     "ScaleValue",
+    "SquaredErrors",
     "Statistics",
+    "Summary",
     "Zero",
     "compressibility",
+    "count_magnitudes",
     "fake_quantize",
+    "squared_errors",
+    "sum_cells",
+    "sum_last",
+    "summarize",
     "zeros_and_entropy",
 ]  # fmt: skip

@@ -1,7 +1,7 @@
 """How one operand is represented: a format, and who shares which scales."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -11,10 +11,8 @@ from jaxtyping import Float
 from bitwright.formats import Format, Int, Rounding
 from bitwright.quantization.ranges import Statistics
 from bitwright.quantization.scale import Range, Scale, ScaleValue, set_scales
+from bitwright.quantization.squared_error import SquaredErrors, squared_errors, sum_last
 from bitwright.quantization.tensor import QuantizedTensor
-
-Represent = Callable[["Quantizer", np.ndarray, tuple[Range | None, ...]], np.ndarray]
-"""Quantize and decode: the reference below, or a kernel equal to it."""
 
 
 class Zero(Enum):
@@ -89,11 +87,11 @@ class Quantizer:
         given = [*ranges, *[None] * (len(self.scales) - len(ranges))]
         return [r or self._extremes(x, scale) for r, scale in zip(given, self.scales, strict=True)]
 
-    def fit(self, seen: Statistics, represent: Represent | None = None) -> "Quantizer":
+    def fit(self, seen: Statistics, errors: SquaredErrors = squared_errors) -> "Quantizer":
         """This quantizer: nothing to choose. See `BestOf` and `BySign`."""
         return self
 
-    def estimate(self, seen: Statistics, represent: Represent | None = None) -> tuple[Range | None, ...]:
+    def estimate(self, seen: Statistics, errors: SquaredErrors = squared_errors) -> tuple[Range | None, ...]:
         """Ranges of the levels that have an estimator, coarse to fine; None where the range is dynamic."""
         ranges: list[Range | None] = []
         for i, scale in enumerate(self.scales):
@@ -101,15 +99,14 @@ class Quantizer:
                 ranges.append(None)
                 continue
 
-            def error(
-                magnitude: np.ndarray, level: int = i, known: tuple[Range | None, ...] = tuple(ranges)
+            def wrong(
+                magnitudes: Sequence[np.ndarray], level: int = i, known: tuple[Range | None, ...] = tuple(ranges)
             ) -> np.ndarray:
-                trial = (*known, self._range(seen, magnitude, self.scales[level]))
-                x = seen.sample
-                wrong = (represent or fake_quantize)(self, x, trial) - x
-                return self.scales[level].share.reduce(np.add, wrong.astype(np.float64) ** 2)
+                scale = self.scales[level]
+                trials = [(*known, self._range(seen, magnitude, scale)) for magnitude in magnitudes]
+                return errors(self, seen.sample, trials, scale.share)
 
-            magnitude = scale.range.magnitude(seen, scale.share, self.format, error)
+            magnitude = scale.range.magnitude(seen, scale.share, self.format, wrong)
             ranges.append(self._range(seen, magnitude, scale))
         return tuple(ranges)
 
@@ -203,13 +200,12 @@ class BestOf:
     def alignment(self) -> int:
         return math.lcm(*(q.alignment for q in self.quantizers))
 
-    def fit(self, seen: Statistics, represent: Represent | None = None) -> Quantizer:
+    def fit(self, seen: Statistics, errors: SquaredErrors = squared_errors) -> Quantizer:
         def error(quantizer: Quantizer) -> float:
-            found = quantizer.estimate(seen, represent)
-            wrong = (represent or fake_quantize)(quantizer, seen.sample, found) - seen.sample
-            return float(np.sum(wrong.astype(np.float64) ** 2))
+            found = quantizer.estimate(seen, errors)
+            return float(sum_last(errors(quantizer, seen.sample, [found], quantizer.scales[0].share).ravel()))
 
-        return min(self.quantizers, key=error)
+        return self.quantizers[0] if len(self.quantizers) == 1 else min(self.quantizers, key=error)
 
 
 @dataclass(frozen=True)
@@ -223,9 +219,9 @@ class BySign:
     def alignment(self) -> int:
         return math.lcm(self.unsigned.alignment, self.signed.alignment)
 
-    def fit(self, seen: Statistics, represent: Represent | None = None) -> Quantizer:
+    def fit(self, seen: Statistics, errors: SquaredErrors = squared_errors) -> Quantizer:
         chosen = self.signed if seen.low < 0 else self.unsigned
-        return chosen.fit(seen, represent)
+        return chosen.fit(seen, errors)
 
 
 AnyQuantizer = Quantizer | BestOf | BySign

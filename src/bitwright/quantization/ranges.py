@@ -6,24 +6,58 @@ Statistics are gathered in bounded memory, so a calibration set of any size stre
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from bitwright.formats import Format
 from bitwright.quantization.granularity import Granularity, PerTensor
+from bitwright.quantization.squared_error import sum_last
 
 BINS = 2048
 """Bins of |x|; as many as NVIDIA's calibrators use."""
 
-Error = Callable[[np.ndarray], np.ndarray]
-"""Squared error of each cell when the cells have these magnitudes."""
+Error = Callable[[Sequence[np.ndarray]], np.ndarray]
+"""Squared error [trials, down, across] of each cell when the cells have each of these magnitudes."""
+
+
+class Summary(NamedTuple):
+    """Extremes and sums of a batch, in float64 and in the order of `sum_last`."""
+
+    low: float
+    high: float
+    zeros: int
+    total: float
+    total_magnitude: float
+    total_square: float
+
+
+def summarize(x: Float[np.ndarray, "rows k"]) -> Summary:
+    """One batch, which must not be empty."""
+    values = x.astype(np.float64).ravel()
+    sums = (float(sum_last(y)) for y in (values, np.abs(values), np.square(values)))
+    return Summary(float(x.min()), float(x.max()), int(x.size - np.count_nonzero(x)), *sums)
+
+
+def count_magnitudes(x: Float[np.ndarray, "rows k"], width: float) -> Int[np.ndarray, " bins"]:
+    """How many |x| lie in each bin of this width; the last takes what lies beyond, the first all if the width is 0."""
+    position = np.abs(x.astype(np.float64)).ravel() / width if width else np.zeros(x.size)
+    return np.bincount(np.minimum(position, BINS - 1).astype(np.int64), minlength=BINS)
+
+
+@dataclass(frozen=True)
+class Passes:
+    """What looks at every value of a batch: the functions above, or kernels equal to them."""
+
+    summarize: Callable[[np.ndarray], Summary] = summarize
+    count_magnitudes: Callable[[np.ndarray, float], np.ndarray] = count_magnitudes
 
 
 class Statistics:
     """What calibration keeps of a tensor: extremes, moments, a histogram of |x|, and whole rows as a sample."""
 
-    def __init__(self, sample_elements: int = 1 << 17, seed: int = 0) -> None:
+    def __init__(self, sample_elements: int = 1 << 17, seed: int = 0, passes: Passes = Passes()) -> None:
         self.low, self.high, self.count, self.zeros = np.inf, -np.inf, 0, 0
         self.total = self.total_magnitude = self.total_square = 0.0
         self.batch_magnitudes: list[float] = []
@@ -31,33 +65,30 @@ class Statistics:
         self.width = 0.0  # of a bin; grows by doubling, so old counts merge pairwise
         self.sample = np.zeros((0, 0), np.float32)
         self._sample_elements, self._rows_seen = sample_elements, 0
-        self._generator = np.random.default_rng(seed)
+        self._generator, self._passes = np.random.default_rng(seed), passes
 
     @staticmethod
-    def of(x: Float[np.ndarray, "rows k"]) -> "Statistics":
+    def of(x: Float[np.ndarray, "rows k"], passes: Passes = Passes()) -> "Statistics":
         """Statistics of a tensor that is wholly at hand: the sample is the tensor."""
-        seen = Statistics(sample_elements=x.size)
+        seen = Statistics(x.size, passes=passes)
         seen.update(x)
         return seen
 
     def update(self, x: Float[np.ndarray, "rows k"]) -> None:
         """Take in one batch. NaN or infinity raises ValueError."""
-        if not np.isfinite(x).all():
-            index = tuple(int(i) for i in np.argwhere(~np.isfinite(x))[0])
-            raise ValueError(
-                f"the value at row, column {index} is {x[index]}; only finite numbers can be calibrated on"
-            )
         if not x.size:
             return
-        magnitude = np.abs(x)
-        self.low, self.high = min(self.low, float(x.min())), max(self.high, float(x.max()))
+        found = self._passes.summarize(x)
+        if not np.isfinite(found.total_magnitude):
+            _refuse_non_finite(x)
+        self.low, self.high = min(self.low, found.low), max(self.high, found.high)
         self.count += x.size
-        self.zeros += int(x.size - np.count_nonzero(x))
-        self.total += float(x.sum(dtype=np.float64))
-        self.total_magnitude += float(magnitude.sum(dtype=np.float64))
-        self.total_square += float(np.square(x, dtype=np.float64).sum())
-        self.batch_magnitudes.append(float(magnitude.max()))
-        self._fill_histogram(magnitude)
+        self.zeros += found.zeros
+        self.total += found.total
+        self.total_magnitude += found.total_magnitude
+        self.total_square += found.total_square
+        self.batch_magnitudes.append(max(abs(found.low), abs(found.high)))
+        self._fill_histogram(x)
         self._keep_rows(x)
 
     @property
@@ -82,16 +113,15 @@ class Statistics:
         low, high = self.extremes(share)
         return np.maximum(np.abs(low), np.abs(high)).astype(np.float64)
 
-    def _fill_histogram(self, magnitude: np.ndarray) -> None:
-        largest = float(magnitude.max())
+    def _fill_histogram(self, x: np.ndarray) -> None:
+        largest = self.batch_magnitudes[-1]
         if self.width == 0.0 and largest > 0:
             self.width = max(largest / BINS, np.finfo(np.float64).tiny)  # zero would never grow
-            self.counts[0] = self.count - magnitude.size  # all zeros so far
+            self.counts[0] = self.count - x.size  # all zeros so far
         while largest > self.width * BINS:
             self.counts = np.concatenate([self.counts.reshape(-1, 2).sum(1), np.zeros(BINS // 2, np.int64)])
             self.width *= 2
-        edge = self.width * BINS if self.width else 1.0
-        self.counts += np.histogram(magnitude, BINS, (0.0, edge))[0]
+        self.counts += self._passes.count_magnitudes(x, self.width)
 
     def _keep_rows(self, x: np.ndarray) -> None:
         """Reservoir sampling: every row seen has the same chance to be in the sample."""
@@ -203,7 +233,7 @@ class Deviations(RangeEstimator):
     def magnitude(self, seen: Statistics, share: Granularity, format: Format, error: Error) -> np.ndarray:
         _require_per_tensor(self, share)
         trials = [np.full((1, 1), min(abs(seen.mean) + n * seen.deviation, seen.magnitude)) for n in self.counts]
-        return min(trials, key=lambda trial: float(error(trial).sum()))
+        return trials[int(error(trials)[:, 0, 0].argmin())]
 
 
 @dataclass(frozen=True)
@@ -273,12 +303,15 @@ def _laplace_clip(bits: int) -> float:
 def _least_error(seen: Statistics, share: Granularity, error: Error, factors: Sequence[float]) -> np.ndarray:
     """Of the largest magnitude times each factor the one of least error; the first of equals."""
     largest = share.reduce(np.maximum, np.abs(seen.sample)).astype(np.float64)
-    best, least = largest, np.full(largest.shape, np.inf)
-    for factor in factors:
-        trial = largest * factor
-        wrong = error(trial)
-        best, least = np.where(wrong < least, trial, best), np.minimum(wrong, least)
-    return best
+    trials = [largest * factor for factor in factors]
+    best = error(trials).argmin(0)
+    return np.take_along_axis(np.stack(trials), best[None], 0)[0]
+
+
+def _refuse_non_finite(x: np.ndarray) -> None:
+    if not np.isfinite(x).all():
+        index = tuple(int(i) for i in np.argwhere(~np.isfinite(x))[0])
+        raise ValueError(f"the value at row, column {index} is {x[index]}; only finite numbers can be calibrated on")
 
 
 def _require_per_tensor(estimator: RangeEstimator, share: Granularity) -> None:

@@ -217,7 +217,7 @@ def _(format: Int, rounding: Rounding) -> NativeFormat:
 @lru_cache(maxsize=256)
 def _(format: Minifloat, rounding: Rounding) -> NativeFormat:
     if not format.mantissa_bits and format.bits <= 5:
-        return _ladder(format, rounding)
+        return ladder(format, rounding)
     if format.full_scale >= 2.0**100 or format.mantissa_bits > 20:
         raise Unsupported(f"{format}: float32 does not hold sums with 2**23 of its steps")
     if not format.subnormal or format.smallest_exponent - format.mantissa_bits < -126 or format.exponent_bits > 7:
@@ -230,10 +230,10 @@ def _(format: Minifloat, rounding: Rounding) -> NativeFormat:
 @element.register
 @lru_cache(maxsize=256)
 def _(format: Table, rounding: Rounding) -> NativeFormat:
-    return _ladder(format, rounding)
+    return ladder(format, rounding)
 
 
-def _ladder(format: Format, rounding: Rounding) -> NativeFormat:
+def ladder(format: Format, rounding: Rounding) -> NativeFormat:
     """Thresholds on magnitudes, at which the reference goes on to the next value."""
     codes = np.arange(2**format.bits)
     values = np.unique(format.decode(codes[~format.is_reserved(codes)]))
