@@ -26,6 +26,7 @@ from bitwright.kernels.packed_bytes import Packed
 from bitwright.kernels.rounding import Unsupported
 
 __all__ = [
+    "PASSES",
     "OneSum",
     "Operand",
     "Packed",
@@ -50,6 +51,7 @@ __all__ = [
     "read_out",
     "represent",
     "rescale",
+    "squared_errors",
     "sum_in_order",
     "sums_each",
     "unpack",
