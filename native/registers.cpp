@@ -7,12 +7,12 @@
 EXPORT int64_t bitwright_products_size() { return sizeof(Products); }
 
 // Words of 32 bits that the weights take when packed.
-EXPORT int64_t bitwright_packed_size(const Products* products) {
+EXPORT int64_t bitwright_operand_size(const Products* products) {
     int64_t panels = 0;
     return BEST(packed_size)(*products, &panels);
 }
 
-EXPORT void bitwright_pack(const Products* products, int32_t* packed, int32_t threads) {
+EXPORT void bitwright_pack_operand(const Products* products, int32_t* packed, int32_t threads) {
     int64_t panels = 0;
     BEST(packed_size)(*products, &panels);
     in_parts(panels, threads, [&](int64_t first, int64_t last) { BEST(pack_weights)(*products, packed, first, last); });

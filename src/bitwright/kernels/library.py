@@ -75,9 +75,9 @@ def library() -> ctypes.CDLL | None:
     found.bitwright_use_level.argtypes = [ctypes.c_int32]
     if hasattr(found, "bitwright_multiply"):
         found.bitwright_multiply.argtypes = [ctypes.c_void_p, ctypes.c_int32]
-        found.bitwright_pack.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32]
-        found.bitwright_packed_size.argtypes = [ctypes.c_void_p]
-        found.bitwright_multiply.restype = found.bitwright_packed_size.restype = ctypes.c_int64
+        found.bitwright_pack_operand.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32]
+        found.bitwright_operand_size.argtypes = [ctypes.c_void_p]
+        found.bitwright_multiply.restype = found.bitwright_operand_size.restype = ctypes.c_int64
     return found
 
 

@@ -300,8 +300,8 @@ class _Job:
         if key not in kept:
             while len(kept) >= 4:
                 del kept[next(iter(kept))]
-            packed = torch.empty(found.bitwright_packed_size(ctypes.byref(job)), dtype=torch.int32)
-            found.bitwright_pack(ctypes.byref(job), packed.data_ptr(), threads)
+            packed = torch.empty(found.bitwright_operand_size(ctypes.byref(job)), dtype=torch.int32)
+            found.bitwright_pack_operand(ctypes.byref(job), packed.data_ptr(), threads)
             kept[key] = packed
         return kept[key]
 

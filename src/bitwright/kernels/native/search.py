@@ -12,11 +12,13 @@ from torch import Tensor
 from bitwright.formats import Format, Rounding
 from bitwright.kernels.library import NativeQuantization
 from bitwright.kernels.native import groups, scalars
-from bitwright.kernels.native.scalars import LARGE
 from bitwright.kernels.quantize import coarse_scales, spans_of, tops, zero_points
 from bitwright.kernels.rounding import Unsupported
 from bitwright.quantization import Granularity, Quantizer, Range, ScaleValue, Zero, sum_last
 from bitwright.quantization.squared_error import BLOCK
+
+LARGE = 1 << 21
+"""Elements of all trials together from which on more threads are worth their start."""
 
 QUANTIZATION, OVERWRITING, TERMS = range(3)
 
