@@ -1,24 +1,22 @@
 """Quantizing a checkpoint on one core: one weight beside the peers, then a whole folder, with its peak memory.
 
-    OMP_NUM_THREADS=1 python benchmarks/checkpoint.py [--size 4096] [--rounds 7] [--folder DIR] [--layers 16]
+    OMP_NUM_THREADS=1 python benchmarks/checkpoint.py [--size 4096] [--folder DIR] [--layers 16]
 
-The first table gives seconds for 10^9 parameters of a bfloat16 matrix, single calls in shuffled order, thread time,
-median. Codes are first compared with compressed-tensors'. The second generates a Llama-like checkpoint of four files in
---folder (1.57 GB at 16 layers), quantizes it in a process of its own, and beside it copies its bytes in one stream.
-Peers that are not installed are left out, which is said.
+One bfloat16 matrix beside a copy of it; codes are first compared with compressed-tensors'. With --folder, a Llama-like
+checkpoint of four files is generated there (1.57 GB at 16 layers) and quantized in a process of its own, beside a copy
+of its bytes in one stream. Peers that are not installed are left out, which is said.
 """
 
 import argparse
 import json
-import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
+from timing import Case, Group, main
 
 from bitwright.checkpoint import Entry, Int4Groups, Nvfp4, TensorWriter
 from bitwright.checkpoint.formats import largest_magnitude
@@ -32,31 +30,29 @@ def bfloat16(shape: tuple[int, ...], seed: int) -> np.ndarray:
     return (x.view(np.uint32) >> 16).astype(np.uint16)
 
 
-def one_weight(size: int, rounds: int) -> None:
+def one_weight(size: int) -> Group:
     x = bfloat16((size, size), 0)
+    out = np.empty_like(x)
+    peers = _compressed_tensors(x) | _torchao(x)
 
-    def ours(format: Int4Groups | Nvfp4) -> tuple[np.ndarray, np.ndarray]:
-        return format.quantize(x, "BF16", largest_magnitude(x, "BF16"))
+    def note(peer: str) -> str:
+        return f"{peer}as seconds for 10^9 parameters: ms × {1e6 / size**2:.3g}"
 
-    calls: dict[str, Callable[[], object]] = {f"bitwright {name}": (lambda f=f: ours(f)) for name, f in FORMATS.items()}
-    calls |= _compressed_tensors(x) | _torchao(x)
-    for name in FORMATS:
-        peer = calls.get(f"compressed-tensors {name}")
-        if peer is not None and ours(FORMATS[name])[0].tobytes() != peer().numpy().tobytes():  # type: ignore[attr-defined]
-            raise AssertionError(f"{name} is WRONG")
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    shuffle = random.Random(0).shuffle
-    for _ in range(rounds):
-        order = list(calls)
-        shuffle(order)
-        for name in order:
-            start = time.thread_time()
-            calls[name]()
-            times[name].append(time.thread_time() - start)
-    print(f"a {size}×{size} bfloat16 weight: seconds for 10^9 parameters, median of {rounds}, and over bitwright's")
-    for name, own in times.items():
-        base = np.median(times[f"bitwright {name.split()[-1]}"])
-        print(f"  {name:28} {np.median(own) * 1e9 / size**2:8.2f} {np.median(own) / base:8.1f}")
+    def ours(name: str, format: Int4Groups | Nvfp4) -> Case:
+        def run() -> tuple[np.ndarray, np.ndarray]:
+            return format.quantize(x, "BF16", largest_magnitude(x, "BF16"))
+
+        def check() -> str | None:
+            peer = peers.get(f"compressed-tensors {name}")
+            is_equal = peer is None or run()[0].tobytes() == peer().numpy().tobytes()  # type: ignore[attr-defined]
+            return None if is_equal else "not compressed-tensors' codes"
+
+        return Case(f"bitwright {name}", run, check, note(""))
+
+    own = [ours(name, format) for name, format in FORMATS.items()]
+    theirs = [Case(name, run, note=note("peer, ")) for name, run in peers.items()]
+    copy = Case("a copy of it", lambda: np.copyto(out, x))
+    return Group(f"quantizing a {size}×{size} bfloat16 weight", copy, [*own, *theirs])
 
 
 def _compressed_tensors(x: np.ndarray) -> dict[str, Callable[[], object]]:
@@ -167,24 +163,17 @@ def quantize(source: str, out: str, name: str) -> None:
     print(done.seconds, time.process_time(), kilobytes / 1024)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=4096)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--folder", type=Path)
-    parser.add_argument("--layers", type=int, default=16)
-    parser.add_argument("--quantize", nargs=3, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.quantize:
-        quantize(*arguments.quantize)
-        return
-    one_weight(arguments.size, arguments.rounds)
-    if arguments.folder is None:
-        with TemporaryDirectory() as folder:
-            whole_folder(Path(folder), arguments.layers)
-    else:
+def groups(arguments: argparse.Namespace) -> Iterator[Group]:
+    yield one_weight(arguments.size)
+    if arguments.folder is not None:
         whole_folder(arguments.folder, arguments.layers)
 
 
 if __name__ == "__main__":
-    main()
+    if "--quantize" in sys.argv:
+        quantize(*sys.argv[2:])
+    else:
+        main(
+            __doc__ or "", groups, ("--size", {"type": int, "default": 4096}), ("--folder", {"type": Path}),
+            ("--layers", {"type": int, "default": 16}),
+        )  # fmt: skip

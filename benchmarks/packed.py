@@ -1,22 +1,20 @@
 """Linear layers of packed 4-bit weights beside torch's float linear: single layers, a decoder, and a real network.
 
-    OMP_NUM_THREADS=1 python benchmarks/packed.py [--batches 1 8 64] [--rounds 41] [--decoder] [--stories]
+    OMP_NUM_THREADS=1 python benchmarks/packed.py [--batches 1 8 64] [--decoder] [--stories]
 
-Single calls in shuffled order over four weights in turn, `time.thread_time`, medians of ratios to torch's float32
-linear. Results are first checked: float inputs against the decoded weight, integer inputs against the torch kernels.
-`--decoder` and `--stories` time whole networks token by token; the second needs $BITWRIGHT_DATA.
-Peers that are not installed are left out, which is said: torch's own int4 product, and onnxruntime's MatMulNBits.
+Layers take four weights in turn, so that none stays in cache. Results are first checked: float inputs against the
+decoded weight, integer inputs against the torch kernels. `--decoder` and `--stories` time whole networks; the second
+needs $BITWRIGHT_DATA. Peers that are not installed are left out, which is said.
 """
 
 import argparse
 import copy
-import random
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import cycle
 
-import numpy as np
 import torch
+from timing import Case, Group, main
 from torch import Tensor, nn
 
 import bitwright as bw
@@ -65,19 +63,17 @@ def with_inputs(made: list[PackedLinear], scheme: Scheme) -> list[PackedLinear]:
     return [PackedLinear(layer.weight(), None, PackedScheme(scheme.input, (), scheme.datapath)) for layer in made]
 
 
-def check(layer: PackedLinear, x: Tensor) -> None:
-    """Wrong results are an error."""
+def difference(layer: PackedLinear, x: Tensor) -> str | None:
+    """What is wrong with the layer's result."""
     found = layer(x)
     with kernels.only("torch"):
         expected = layer(x)
     if layer.scheme.input is not None:
-        if not torch.equal(found, expected):
-            raise AssertionError(f"{layer} is WRONG")
-        return
+        return None if torch.equal(found, expected) else "not what the torch kernels give"
     decoded = torch.from_numpy(layer.weight().quantized().decode())
     exact, magnitude = x.double() @ decoded.T, x.double().abs() @ decoded.abs().T
-    if not bool(((found - exact).abs() <= (SIZE + 4) * 2.0**-24 * magnitude).all()):
-        raise AssertionError(f"{layer} is WRONG")
+    is_near = bool(((found - exact).abs() <= (SIZE + 4) * 2.0**-24 * magnitude).all())
+    return None if is_near else "further from the exact product than its sums round"
 
 
 def peers(weights: list[Tensor]) -> dict[str, Callable[[int, Tensor], object]]:
@@ -135,7 +131,7 @@ def _nbits(onnx: object, ort: object, helper: object, kinds: object, w: Tensor, 
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def time_layers(batches: list[int], rounds: int) -> None:
+def layer_groups(batches: list[int]) -> Iterator[Group]:
     generator = torch.Generator().manual_seed(0)
     weights = [torch.randn(SIZE, SIZE, generator=generator) * 0.02 for _ in range(WEIGHTS)]
     made = {f"{name}, float32 inputs": layers(scheme, weights) for name, scheme in schemes().items()}
@@ -143,46 +139,29 @@ def time_layers(batches: list[int], rounds: int) -> None:
         made[f"{name}, int8 inputs"] = with_inputs(made[f"{name}, float32 inputs"], with_int8_inputs(scheme))
     made["NVFP4, NVFP4 inputs"] = with_inputs(made["NVFP4, float32 inputs"], nvfp4(input_range=None))
     made["MXFP4, MXFP4 inputs"] = with_inputs(made["MXFP4, float32 inputs"], mxfp4())
-    calls: dict[str, Callable[[int, Tensor], object]] = {
-        "torch float32": lambda j, x: nn.functional.linear(x, weights[j]),
-        "torch float32 again": lambda j, x: nn.functional.linear(x, weights[j]),
-    }
+    few = torch.randn(2, SIZE, generator=generator)
+    checks = {name: partial(difference, part(own[0]), few) for name, own in made.items()}
     halves = [w.bfloat16() for w in weights]
-    calls["torch bfloat16"] = lambda j, x: nn.functional.linear(x.bfloat16(), halves[j])
-    calls |= {name: lambda j, x, own=own: own[j](x) for name, own in made.items()}
-    calls |= peers(weights)
-    few = [weights[0][:64]]
-    every = [*schemes().values(), *map(with_int8_inputs, schemes().values()), nvfp4(input_range=None), mxfp4()]
-    for scheme in every:
-        check(layers(scheme, few)[0], torch.randn(2, SIZE, generator=generator))
+    others = {"torch bfloat16": lambda j, x: nn.functional.linear(x.bfloat16(), halves[j]), **peers(weights)}
     for batch in batches:
         x = torch.randn(batch, SIZE, generator=generator)
-        count = max(rounds if batch <= 8 else rounds // 4, 5)
-        timed = {name: partial(_turn, call, x) for name, call in calls.items()}
-        ratios(f"batch {batch}, {SIZE}×{SIZE}", timed, count)
+        limit = Case("torch float32", in_turn(lambda j, x: nn.functional.linear(x, weights[j]), x))
+        ours = [Case(name, in_turn(lambda j, x, own=own: own[j](x), x), checks[name]) for name, own in made.items()]
+        theirs = [Case(name, in_turn(call, x), note="peer") for name, call in others.items()]
+        yield Group(f"packed layer {SIZE}×{SIZE}, batch {batch}", limit, [*ours, *theirs])
 
 
-def _turn(call: Callable[[int, Tensor], object], x: Tensor, turn: int) -> object:
-    return call(turn, x)
+def part(layer: PackedLinear) -> PackedLinear:
+    """A layer of its first 64 rows."""
+    rows = torch.from_numpy(layer.weight().quantized().decode()[:64]).float()
+    weight = kernels.PackedWeight.of(layer.weight_quantizer.quantize(rows.numpy()))
+    return PackedLinear(weight, None, layer.scheme)
 
 
-def ratios(title: str, calls: dict[str, Callable[[int], object]], rounds: int) -> None:
-    """Prints each call's time over the first's."""
-    shuffle = random.Random(0).shuffle
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    with torch.inference_mode():
-        for turn in range(rounds):
-            order = list(calls)
-            shuffle(order)
-            for name in order:
-                start = time.thread_time()
-                calls[name](turn % WEIGHTS)
-                times[name].append(time.thread_time() - start)
-    first = next(iter(calls))
-    print(f"{title}, one thread: ms, and time over that of {first}, median and quartiles of {rounds} rounds")
-    for name, own in times.items():
-        low, middle, high = np.percentile(np.divide(own, times[first]), [25, 50, 75])
-        print(f"  {name:52} {1e3 * np.median(own):8.3f} {middle:7.2f}  [{low:.2f}, {high:.2f}]", flush=True)
+def in_turn(call: Callable[[int, Tensor], object], x: Tensor) -> Callable[[], object]:
+    """The call with each weight after the other."""
+    turns = cycle(range(WEIGHTS))
+    return torch.inference_mode()(lambda: call(next(turns), x))
 
 
 class Block(nn.Module):
@@ -201,11 +180,13 @@ class Block(nn.Module):
         return x + self.down(nn.functional.silu(self.gate(h)) * self.up(h))
 
 
-def time_networks(networks: dict[str, nn.Module], x: Tensor, rounds: int, title: str) -> None:
-    ratios(title, {name: (lambda j, m=m: m(x)) for name, m in networks.items()}, rounds)
-    for name, model in networks.items():
-        size = sum(t.numel() * t.element_size() for t in model.state_dict().values())
-        print(f"  {name:52} {size / 1e6:8.1f} MB")
+def network_group(title: str, model: nn.Module, x: Tensor) -> Group:
+    def case(name: str, network: nn.Module) -> Case:
+        size = sum(t.numel() * t.element_size() for t in network.state_dict().values())
+        return Case(name, torch.inference_mode()(lambda: network(x)), note=f"{size / 1e6:.1f} MB")
+
+    limit, *packed = (case(name, network) for name, network in packed_forms(model).items())
+    return Group(title, limit, packed)
 
 
 def packed_forms(model: nn.Module) -> dict[str, nn.Module]:
@@ -221,29 +202,20 @@ def packed_forms(model: nn.Module) -> dict[str, nn.Module]:
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batches", type=int, nargs="*", default=[1, 8, 64])
-    parser.add_argument("--rounds", type=int, default=41)
-    parser.add_argument("--decoder", action="store_true")
-    parser.add_argument("--stories", action="store_true")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    if arguments.batches:
-        time_layers(arguments.batches, arguments.rounds)
+def groups(arguments: argparse.Namespace) -> Iterator[Group]:
+    yield from layer_groups(arguments.batches)
     if arguments.decoder:
         torch.manual_seed(0)
-        model = Block(4096, 11008).eval()
-        x = torch.randn(1, 4096)
-        time_networks(packed_forms(model), x, arguments.rounds, "a decoder's layer 4096 wide (inner 11008), a token")
+        yield network_group("a decoder's layer 4096 wide, a token", Block(4096, 11008).eval(), torch.randn(1, 4096))
     if arguments.stories:
         from bitwright.model.zoo import TASKS
 
-        task = TASKS["stories260k"]
-        model = task.load().eval()
         tokens = torch.randint(1, 500, (1, 64), generator=torch.Generator().manual_seed(0))
-        time_networks(packed_forms(model), tokens, arguments.rounds, "stories260k, 64 tokens")
+        yield network_group("stories260k, 64 tokens", TASKS["stories260k"].load().eval(), tokens)
 
 
 if __name__ == "__main__":
-    main()
+    main(
+        __doc__ or "", groups, ("--batches", {"type": int, "nargs": "*", "default": [1, 8, 64]}),
+        ("--decoder", {"action": "store_true"}), ("--stories", {"action": "store_true"}),
+    )  # fmt: skip
