@@ -5,8 +5,9 @@ from bitwright.kernels.dispatch import SlowKernel, fake_quantize, matmul, only, 
 from bitwright.kernels.matmul import Stationary, matmul_bound
 from bitwright.kernels.operand import Operand
 from bitwright.kernels.rounding import Unsupported
+from bitwright.kernels.traced import traced
 
 __all__ = [
     "Operand", "SlowKernel", "Stationary", "Unsupported", "fake_quantize", "matmul", "matmul_bound", "only", "quantize",
-    "represent",
+    "represent", "traced",
 ]  # fmt: skip

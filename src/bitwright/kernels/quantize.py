@@ -1,12 +1,13 @@
 """Quantization of float32 matrices in torch: the scale loop and the rounding, equal to the reference bit for bit."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bitwright.formats import FLOAT32, Rounding
+from bitwright.formats import FLOAT32, Format, Rounding
 from bitwright.kernels.operand import Operand
 from bitwright.kernels.rounding import Unsupported, round_to
 from bitwright.quantization import Granularity, Quantizer, Range, Scale, ScaleValue, Zero
@@ -15,8 +16,16 @@ CHUNK = 1 << 18
 """Elements worked on at a time, so that temporaries stay in cache and are recycled."""
 
 
-def quantize(quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...] = ()) -> Operand:
-    """Quantize float32 x [rows, k]. Raises `Unsupported` for what this kernel does not take."""
+RoundTo = Callable[[Format, Tensor, Rounding], Tensor]
+
+
+def quantize(
+    quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...] = (), *, round_to: RoundTo = round_to
+) -> Operand:
+    """Quantize float32 x [rows, k]. Raises `Unsupported` for what this kernel does not take.
+
+    `round_to` makes representable values of levels.
+    """
     rows, k = x.shape
     scales = quantizer.scales
     if any(1 < s.share.cell(rows, k)[0] < rows for s in scales):
@@ -27,7 +36,8 @@ def quantize(quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...] =
     padded = torch.nn.functional.pad(x, (0, -k % block)) if k % block else x
     given = [*ranges, *[None] * (len(scales) - len(ranges))]
     spans = spans_of(quantizer, x.shape, padded, scales, given)
-    found = [_encode(quantizer, padded, k, spans, given[0], value) for value in quantizer.candidates()]
+    round_levels = partial(round_to, quantizer.format)
+    found = [_encode(quantizer, padded, k, spans, given[0], value, round_levels) for value in quantizer.candidates()]
     return found[0] if len(found) == 1 else _least_error(x, found)
 
 
@@ -41,8 +51,8 @@ def spans_of(
 def _span(quantizer: Quantizer, shape: torch.Size, padded: Tensor, scale: Scale, given: Range | None) -> Tensor:
     if given is not None:
         if quantizer.zero is Zero.FIXED:
-            return torch.from_numpy(given.magnitude).float()
-        return torch.from_numpy(given.high.clip(min=0) - given.low.clip(max=0)).float()
+            return torch.from_numpy(given.magnitude).float().to(padded.device)
+        return torch.from_numpy(given.high.clip(min=0) - given.low.clip(max=0)).float().to(padded.device)
     if quantizer.zero is Zero.FITTED:
         raise Unsupported("a zero point from the input at hand")
     is_signed = quantizer.format.bounds().lowest < 0
@@ -69,18 +79,21 @@ def _reduce(padded: Tensor, shape: torch.Size, share: Granularity, is_signed: bo
 
 
 def _encode(
-    quantizer: Quantizer, padded: Tensor, k: int, spans: list[Tensor], coarsest: Range | None, full_scale: float
-) -> Operand:
+    quantizer: Quantizer, padded: Tensor, k: int, spans: list[Tensor], coarsest: Range | None, full_scale: float,
+    round_levels: Callable[[Tensor, Rounding], Tensor],
+) -> Operand:  # fmt: skip
     rows, block = len(padded), quantizer.block(len(padded), k)
     values, product = coarse_scales(quantizer.scales, spans, quantizer.full_scales(full_scale))
-    divisor = product if quantizer.divide_by is ScaleValue.STORED else spans[-1] / full_scale
+    # a tensor divides: on a GPU torch multiplies with the reciprocal of a number, which rounds twice
+    is_stored = quantizer.divide_by is ScaleValue.STORED
+    divisor = product if is_stored else spans[-1] / spans[-1].new_full((1, 1), full_scale)
     offset = None
     if quantizer.zero is Zero.FITTED:
         assert coarsest is not None, "dynamic zero points are refused before"
         offset = zero_points(quantizer, coarsest, product)
     blocks = padded.view(rows, -1, block)
     elements = torch.empty_like(blocks)
-    step = max(CHUNK // max(padded.shape[1], 1), 1)
+    step = max(rows, 1) if padded.is_cuda or torch.compiler.is_compiling() else max(CHUNK // max(padded.shape[1], 1), 1)
     for start in range(0, rows, step):
         part = slice(start, min(start + step, rows))
         by = divisor[part] if len(divisor) > 1 else divisor
@@ -88,12 +101,12 @@ def _encode(
         if torch.compiler.is_compiling() or not bool((by > 0).all()):
             level = torch.where(by[..., None] > 0, level, 0.0)
         if offset is None:
-            elements[part] = round_to(quantizer.format, level, quantizer.rounding)
+            elements[part] = round_levels(level, quantizer.rounding)
         else:
             zero = offset[part, :, None] if len(offset) > 1 else offset[..., None]
-            elements[part] = round_to(quantizer.format, level.round_().add_(zero), quantizer.rounding).sub_(zero)
+            elements[part] = round_levels(level.round_().add_(zero), quantizer.rounding).sub_(zero)
     inside = None
-    outside = torch.ones(1, 1, dtype=torch.float64)
+    outside = torch.ones(1, 1, dtype=torch.float64, device=padded.device)
     for scale, value in zip(quantizer.scales, values, strict=True):
         if scale.share.splits_k:
             inside = value.expand(rows, -1) if len(value) == 1 else value
@@ -104,7 +117,7 @@ def _encode(
 
 def zero_points(quantizer: Quantizer, range: Range, scale: Tensor) -> Tensor:
     """The level that real zero becomes."""
-    low = torch.from_numpy(range.low.clip(max=0)).float()
+    low = torch.from_numpy(range.low.clip(max=0)).float().to(scale.device)
     return round_to(quantizer.format, torch.where(scale > 0, -low / scale, 0.0), Rounding.NEAREST_EVEN)
 
 
@@ -116,7 +129,7 @@ def coarse_scales(
     See bitwright.quantization.scale.set_scales.
     """
     values: list[Tensor] = []
-    taken = torch.ones(1, 1)
+    taken = spans[0].new_ones(1, 1) if spans else torch.ones(1, 1)
     for i, (scale, span) in enumerate(zip(scales, spans, strict=False)):
         room = 1.0
         for finer in scales[i + 1 :]:
@@ -163,7 +176,7 @@ def _squared_error(operand: Operand, x: Tensor) -> Tensor:
     wrong = (decoded - x).square()
     finest = operand.quantizer.scales[-1].share
     if not torch.compiler.is_compiling():
-        return torch.from_numpy(finest.reduce(np.add, wrong.numpy()))
+        return torch.from_numpy(finest.reduce(np.add, wrong.cpu().numpy())).to(x.device)
     padded = torch.nn.functional.pad(wrong, (0, -operand.k % operand.elements.shape[2]))
     errors = padded.view(operand.elements.shape).sum(2)
     return errors if finest.cell(*x.shape)[0] == 1 else errors.sum(0, keepdim=True)

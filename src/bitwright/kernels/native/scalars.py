@@ -10,9 +10,9 @@ from torch import Tensor
 from bitwright.formats import FLOAT32, Format, Int, Minifloat, Rounding, Table
 from bitwright.kernels.library import NativeFormat, NativeQuantization, library
 from bitwright.kernels.operand import Operand
-from bitwright.kernels.quantize import coarse_scales, spans_of, zero_points
+from bitwright.kernels.plan import plan
 from bitwright.kernels.rounding import Unsupported
-from bitwright.quantization import Quantizer, Range, Scale, ScaleValue, Zero
+from bitwright.quantization import Quantizer, Range, Scale, ScaleValue
 
 LARGE = 1 << 21
 """Elements from which on a second thread is worth its start."""
@@ -57,44 +57,22 @@ class _Job:
     """Everything but where results go. Tensors are kept as long as the library reads them."""
 
     def __init__(self, quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...]) -> None:
-        rows, k = x.shape
         if not x.numel():
             raise Unsupported("an empty matrix")
         if library() is None:
             raise Unsupported("a matrix without the native library")
         if x.dtype != torch.float32 or x.device.type != "cpu" or torch.compiler.is_compiling():
             raise Unsupported(f"{x.dtype} on {x.device.type}")
-        if len(quantizer.candidates()) > 1:
-            raise Unsupported("several full scales")
         self.element = element(quantizer.format, quantizer.rounding)
-        self.x = x.contiguous()
-        scales = quantizer.scales
-        finest = scales[-1]
-        self.block = quantizer.block(rows, k) if finest.share.splits_k else 0
-        outer = scales[:-1] if self.block else scales
-        if any(s.share.splits_k for s in outer) or any(1 < s.share.cell(rows, k)[0] < rows for s in scales):
-            raise Unsupported("scales of tiles")
-        if self.block and (
-            finest.share.cell(rows, k)[0] > 1 or (len(ranges) == len(scales) and ranges[-1] is not None)
-        ):
-            raise Unsupported("scales of columns, or of fixed blocks")
-        given = [*ranges, *[None] * (len(outer) - len(ranges))][: len(outer)]
-        spans = spans_of(quantizer, x.shape, self.x, outer, given)
-        full_scale = quantizer.candidates()[0]
-        values, product = coarse_scales(scales, spans, quantizer.full_scales(full_scale))
-        is_ideal = quantizer.divide_by is ScaleValue.IDEAL
-        divisor = spans[-1] / full_scale if is_ideal and not self.block else product
-        self.outside = torch.ones(1, 1, dtype=torch.float64)
-        for value in values:
-            self.outside = value.double() * self.outside
-        shared = max(len(divisor), len(self.outside))
-        self.coarse = divisor.expand(shared, 1).contiguous()
-        self.outside = self.outside.expand(shared, 1).contiguous()
-        self.zero = None
-        if quantizer.zero is Zero.FITTED:
-            assert given[0] is not None, "dynamic zero points are refused before"
-            self.zero = zero_points(quantizer, given[0], product).expand(shared, 1).contiguous()
-        self.quantizer, self.shared = quantizer, shared
+        found = plan(quantizer, x, ranges)
+        self.x, self.block, self.coarse, self.outside, self.zero = (
+            found.x,
+            found.block,
+            found.coarse,
+            found.outside,
+            found.zero,
+        )
+        self.quantizer, self.shared = quantizer, len(found.coarse)
 
     def run(self, out: Tensor, pitch: int, inside: Tensor | None = None, outside: Tensor | None = None) -> None:
         rows, k = self.x.shape
