@@ -106,5 +106,6 @@ def _is_number(x: object) -> bool:
 @contextmanager
 def gpu() -> Iterator[torch.device]:
     """Inside, tensors made on or moved to the given device pretend to be there."""
-    with mock.patch("torch.cuda._lazy_init"), _Mode():
+    nonzero = mock.patch("torch.nonzero", torch.ops.aten.nonzero.default)  # torch's own asks CUDA for its device
+    with mock.patch("torch.cuda._lazy_init"), nonzero, _Mode():
         yield GPU

@@ -1,18 +1,22 @@
 """The torch kernels run where their tensors are, with the same results."""
 
+import copy
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from bitwright import kernels
 from bitwright.datapath import Accumulator, Cyclic, Datapath, Overflow
 from bitwright.formats import E2M1, FLOAT16, FLOAT32, Int, Rounding
 from bitwright.kernels import Stationary
+from bitwright.model.prepare import calibrate, freeze, prepare
+from bitwright.model.task import Batch
 from bitwright.quantization import PerBlock, PerColumns, PerRow, PerTensor, Quantizer, Range, Scale, Statistics, Zero
-from bitwright.schemes import CATALOGUE, nvfp4
+from bitwright.schemes import CATALOGUE, integer, mxfp4, nvfp4, overq, vs_quant
 
 sys.path.insert(0, str(Path(__file__).parent))
 from pretend import Pretender, gpu
@@ -135,3 +139,24 @@ def test_what_only_the_reference_takes_comes_back_to_the_device():
     with gpu() as device, pytest.warns(kernels.SlowKernel):
         found = kernels.quantize(quantizer, sample(0, 2, 3).to(device))
     assert_same(found, kernels.Operand.of(quantizer.quantize(sample(0, 2, 3).numpy())))
+
+
+@pytest.mark.parametrize("scheme", [integer(4, 4), mxfp4(), overq(), vs_quant()], ids=lambda s: s.source[:20])
+def test_a_network_evaluates_there_as_here_simulated_and_exact(scheme):
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=8), nn.ReLU(), nn.Flatten(),
+        nn.Linear(288, 5),
+    ).eval()  # fmt: skip
+    x = sample(0, 2, 3, 8, 8)
+    simulated = calibrate(prepare(network, scheme, (x,)), [Batch((x,), torch.zeros(2))])
+    exact = freeze(copy.deepcopy(simulated))
+    for model in (simulated, exact):
+        with torch.no_grad(), kernels.only("native", "torch", "reference"):
+            expected = model(x)
+            with gpu() as device:
+                for module in model.modules():
+                    for tensors in (module._parameters, module._buffers):
+                        tensors.update({k: t.detach().to(device) for k, t in tensors.items() if t is not None})
+                found = model(x.to(device))
+        assert torch.equal(found.inner, expected)

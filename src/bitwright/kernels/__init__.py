@@ -6,8 +6,9 @@ from bitwright.kernels.matmul import Stationary, matmul_bound
 from bitwright.kernels.operand import Operand
 from bitwright.kernels.rounding import Unsupported
 from bitwright.kernels.traced import traced
+from bitwright.kernels.whole import whole_products
 
 __all__ = [
     "Operand", "SlowKernel", "Stationary", "Unsupported", "fake_quantize", "matmul", "matmul_bound", "only", "quantize",
-    "represent", "traced",
+    "represent", "traced", "whole_products",
 ]  # fmt: skip

@@ -23,6 +23,7 @@ from bitwright.kernels import quantize as torch_quantize
 from bitwright.kernels.matmul import Stationary
 from bitwright.kernels.operand import Operand
 from bitwright.kernels.rounding import Unsupported
+from bitwright.kernels.whole import whole_products
 from bitwright.quantization import Quantizer, Range
 
 IMPLEMENTATIONS = ("triton", "native", "torch", "reference")
@@ -114,7 +115,8 @@ def matmul(datapath: Datapath, x: Operand, w: Stationary) -> tuple[Tensor, int, 
             pass
     if "torch" in _allowed.get():
         try:
-            return torch_matmul.matmul(datapath, x, w)
+            with whole_products(x.elements):
+                return torch_matmul.matmul(datapath, x, w)
         except Unsupported as reason:
             _say_slow("matmul", reason)
     tile = min(x.elements.shape[2], w.operand.elements.shape[2], datapath.tile or x.k)

@@ -135,7 +135,8 @@ class Conv(Lowering):
         return self.groups == channels
 
     def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
-        return functional.conv2d(x, weight, None, self.stride, 0, self.dilation, self.groups)
+        with kernels.whole_products(x):
+            return functional.conv2d(x, weight, None, self.stride, 0, self.dilation, self.groups)
 
     def _fits_one_convolution(self, datapath: Datapath, x: Operand, w: Stationary) -> bool:
         """Whether scales can be multiplied in beforehand, float32 holds every sum and no register is stepped."""
@@ -248,7 +249,7 @@ class Conv(Lowering):
         per_channel = _per_element(x)[:, :channels].view(batch, height, width, channels)
         inside = self._windows(per_channel, kernel).repeat_interleave(multiplier, -1)
         weight = w.operand.flat()[:, :taps]
-        scale = torch.ones(1, 1)
+        scale = torch.ones(1, 1, device=weight.device)
         if w.operand.inside is not None:
             scale = _per_element(w.operand)[:, :taps]
         bound = x.largest * w.operand.largest

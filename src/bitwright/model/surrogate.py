@@ -134,7 +134,7 @@ def _divisor(quantizer: Quantizer, x: Tensor, ranges: Ranges, operand: Operand) 
     share, rows = quantizer.scales[-1].share, len(x)
     given = ranges[-1] if len(ranges) == len(quantizer.scales) else None
     if given is not None:
-        magnitude = torch.from_numpy(given.magnitude).float()
+        magnitude = torch.from_numpy(given.magnitude).float().to(x.device)
     else:
         blocks = _in_blocks(x, operand.elements)
         largest = (blocks.abs() if quantizer.format.bounds().lowest < 0 else blocks.clamp(min=0)).amax(2)
@@ -162,6 +162,6 @@ def _zero_point(quantizer: Quantizer, x: Tensor, ranges: Ranges) -> float | Tens
     if quantizer.zero is Zero.FIXED:
         return 0.0
     is_static = bool(ranges) and ranges[0] is not None
-    codes = quantizer.quantize(np.zeros((1, 1), np.float32) if is_static else x.numpy(), ranges).zero_points
+    codes = quantizer.quantize(np.zeros((1, 1), np.float32) if is_static else x.cpu().numpy(), ranges).zero_points
     assert codes is not None, "fitted"
-    return _each_row(torch.from_numpy(quantizer.format.decode(codes)).float(), len(x))[..., None]
+    return _each_row(torch.from_numpy(quantizer.format.decode(codes)).float().to(x.device), len(x))[..., None]

@@ -1,0 +1,22 @@
+"""Float32 products of whole numbers are exact only where a library multiplies the factors it is given."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+
+@contextmanager
+def whole_products(x: Tensor) -> Iterator[None]:
+    """Inside, products on a GPU are float32's: no TF32, and no cuDNN, which may go by fractions (Winograd)."""
+    if not x.is_cuda:
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.backends.cudnn.flags(enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
