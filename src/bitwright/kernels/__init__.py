@@ -24,6 +24,8 @@ from bitwright.kernels.outputs import OneSum, depthwise, one_sum, outputs, read_
 from bitwright.kernels.packed import PackedWeight
 from bitwright.kernels.packed_bytes import Packed
 from bitwright.kernels.rounding import Unsupported
+from bitwright.kernels.traced import traced
+from bitwright.kernels.whole import whole_products
 
 __all__ = [
     "PASSES",
@@ -54,5 +56,7 @@ __all__ = [
     "squared_errors",
     "sum_in_order",
     "sums_each",
+    "traced",
     "unpack",
+    "whole_products",
 ]

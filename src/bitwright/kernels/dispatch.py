@@ -1,12 +1,16 @@
-"""Which implementation does a job: the first of native, torch and the reference that takes the case.
+"""Which implementation does a job: the first of Triton, native, torch and the reference that takes the case.
 
-`with only("reference"):` forces one, as tests do. Falling back to the reference is said once a case.
+Triton takes tensors on a GPU, the native library those of the processor, torch both. `with only("reference"):` forces
+one, as tests do. Falling back to the reference is said once a case.
 """
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
+from importlib.util import find_spec
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -22,6 +26,7 @@ from bitwright.kernels.operand import Operand
 from bitwright.kernels.packed import PackedWeight
 from bitwright.kernels.packed_bytes import Packed
 from bitwright.kernels.rounding import Unsupported
+from bitwright.kernels.whole import whole_products
 from bitwright.quantization import (
     Granularity,
     Passes,
@@ -33,7 +38,7 @@ from bitwright.quantization import (
     summarize,
 )
 
-IMPLEMENTATIONS = ("native", "torch", "reference")
+IMPLEMENTATIONS = ("triton", "native", "torch", "reference")
 
 _allowed: ContextVar[tuple[str, ...]] = ContextVar("implementations", default=IMPLEMENTATIONS)
 
@@ -68,6 +73,13 @@ def allowed() -> tuple[str, ...]:
 def quantize(quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...] = ()) -> Operand:
     """x [rows, k] float32 under a quantizer, without a gradient. NaN or infinity raises ValueError naming its index."""
     x = x.detach()
+    if gpu := _gpu(x):
+        try:
+            return gpu.quantize(quantizer, x, ranges)
+        except native.NotFinite:
+            _refuse_non_finite(x)
+        except Unsupported:
+            pass  # torch is next, and runs on the same device
     if "native" in _allowed.get():
         try:
             return native.quantize(quantizer, x, ranges)
@@ -83,7 +95,7 @@ def quantize(quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...] =
             _say_slow("quantize", reason)
     elif "reference" not in _allowed.get():
         _say_slow("quantize", Unsupported("this case"))
-    return Operand.of(quantizer.quantize(x.numpy(), ranges))
+    return Operand.of(quantizer.quantize(x.cpu().numpy(), ranges)).to(x.device)
 
 
 def fake_quantize(
@@ -98,6 +110,13 @@ def fake_quantize(
             f"fake_quantize: out is {out.dtype} {tuple(out.shape)} on {out.device}; it must be contiguous float32 "
             f"{tuple(x.shape)} on {x.device}"
         )
+    if gpu := _gpu(x):
+        try:
+            return gpu.fake_quantize(quantizer, x, ranges, out)
+        except native.NotFinite:
+            _refuse_non_finite(x)
+        except Unsupported:
+            pass
     if "native" in _allowed.get():
         try:
             return native.fake_quantize(quantizer, x, ranges, out)
@@ -121,7 +140,7 @@ def pack(quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...] = ())
             _say_slow("pack", reason)
     elif "reference" not in _allowed.get():
         _say_slow("pack", Unsupported("packed codes in torch"))
-    return Packed.of(quantizer.quantize(x.numpy(), ranges))
+    return Packed.of(quantizer.quantize(x.cpu().numpy(), ranges))
 
 
 def unpack(packed: Packed) -> Tensor:
@@ -138,6 +157,11 @@ def unpack(packed: Packed) -> Tensor:
 
 def matmul(datapath: Datapath, x: Operand, w: Stationary) -> tuple[Tensor, int, int]:
     """x @ w.T in float64 with overflowed sums and sums in all, as `Datapath.multiply` defines it."""
+    if gpu := _gpu(x.elements):
+        try:
+            return gpu.matmul(datapath, x, w)
+        except Unsupported:
+            pass
     if "native" in _allowed.get():
         try:
             return native.matmul(datapath, x, w)
@@ -145,12 +169,13 @@ def matmul(datapath: Datapath, x: Operand, w: Stationary) -> tuple[Tensor, int, 
             pass
     if "torch" in _allowed.get():
         try:
-            return torch_matmul.matmul(datapath, x, w)
+            with whole_products(x.elements):
+                return torch_matmul.matmul(datapath, x, w)
         except Unsupported as reason:
             _say_slow("matmul", reason)
     tile = min(x.elements.shape[2], w.operand.elements.shape[2], datapath.tile or x.k)
     product = datapath.multiply(x.lanes(tile), w.operand.lanes(tile))
-    return torch.from_numpy(product.values), product.overflows, product.accumulations
+    return torch.from_numpy(product.values).to(x.elements.device), product.overflows, product.accumulations
 
 
 def packed_linear(w: PackedWeight, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
@@ -259,6 +284,23 @@ PASSES = Passes(_summarize, _count_magnitudes)
 def represent(quantizer: Quantizer, x: np.ndarray, ranges: tuple[Range | None, ...]) -> np.ndarray:
     """`fake_quantize` on NumPy arrays."""
     return fake_quantize(quantizer, torch.from_numpy(np.ascontiguousarray(x, np.float32)), ranges).numpy()
+
+
+def _gpu(x: Tensor) -> ModuleType | None:
+    """Kernels in Triton for this tensor. Those of the processor it takes only in its interpreter, where asked for."""
+    allowed = _allowed.get()
+    if (not x.is_cuda and "native" in allowed) or "triton" not in allowed or torch.compiler.is_compiling():
+        return None
+    return _triton()
+
+
+@cache
+def _triton() -> ModuleType | None:
+    if find_spec("triton") is None:
+        return None
+    from bitwright.kernels import gpu  # an extra
+
+    return gpu
 
 
 def _refuse_non_finite(x: Tensor) -> None:

@@ -26,17 +26,19 @@ def _(format: Overwrite, x: Tensor, rounding: Rounding) -> Tensor:
         raise Unsupported(f"{format} under {rounding}")
     highest = format.lane.bounds().highest
     if format.lane.bounds().lowest == 0 and x.numel() and float(x.amin()) < 0:
-        format.encode(x.numpy(), rounding)  # says which level it is
+        format.encode(x.cpu().numpy(), rounding)  # says which level it is
     levels, k = x.reshape(-1), x.shape[-1]
     elements = round_to(format.lane, levels, rounding)
     is_zero = elements == 0
     beyond = torch.nonzero(levels.abs() > highest).flatten()
-    _, is_outlier, wide = format.classes(levels[beyond].double().numpy(), rounding)
-    outliers, wide = beyond[torch.from_numpy(is_outlier)], wide[is_outlier]
+    _, is_outlier, wide = format.classes(levels[beyond].double().cpu().numpy(), rounding)
+    outliers, wide = beyond[torch.from_numpy(is_outlier).to(x.device)], wide[is_outlier]
     if format.range_overwrite and len(outliers):
         zero = _first_zero(is_zero, outliers, k, format)
         served = _served(zero, wide, format.pick)
-        elements[outliers[served]] = torch.from_numpy(format.two_digits(wide[served.numpy()])).float()
+        elements[outliers[served]] = (
+            torch.from_numpy(format.two_digits(wide[served.cpu().numpy()])).float().to(x.device)
+        )
         is_zero[zero[served]] = False  # no longer free
     if format.precision_overwrite:
         is_free = is_zero.view(-1, k).clone()
@@ -66,7 +68,8 @@ def _served(zero: Tensor, wide: np.ndarray, pick: Pick) -> Tensor:
     """Indices of the outliers that get the zero they reach: outliers of one zero follow each other."""
     order = torch.nonzero(zero >= 0).flatten()
     if pick is Pick.LARGEST:  # by zero, then by falling size; equals stay in order
-        order = order[torch.from_numpy(np.lexsort((-np.abs(wide[order.numpy()]), zero[order].numpy())))]
+        by_size = np.lexsort((-np.abs(wide[order.cpu().numpy()]), zero[order].cpu().numpy()))
+        order = order[torch.from_numpy(by_size).to(zero.device)]
     claimed = zero[order]
     is_first = torch.ones_like(claimed, dtype=torch.bool)
     is_first[1:] = claimed[1:] != claimed[:-1]
@@ -88,20 +91,20 @@ def _(format: L1Bounded, x: Tensor, rounding: Rounding) -> Tensor:
     """By the reference, whose sorting is what takes the time: weights are rounded once."""
     if rounding is Rounding.STOCHASTIC:
         raise Unsupported(f"{format} under {rounding}")
-    return torch.from_numpy(format.decode(format.encode(x.double().numpy(), rounding))).float()
+    return torch.from_numpy(format.decode(format.encode(x.double().cpu().numpy(), rounding))).float().to(x.device)
 
 
 @round_to.register
 def _(format: TermBudget, x: Tensor, rounding: Rounding) -> Tensor:
     """Magnitudes select their truncated values from tables."""
     if not format.signed and x.numel() and float(x.amin()) < 0:
-        format.encode(x.numpy(), rounding)  # says which level it is
+        format.encode(x.cpu().numpy(), rounding)  # says which level it is
     integer = round_to(Int(format.largest.bit_length() + 1), x.clamp(-format.largest, format.largest), rounding)
     if format.budget is None:
         return integer
     magnitude = integer.abs().int()
     if format.group == 1:
-        kept = torch.index_select(_single(format), 0, magnitude.flatten()).view(x.shape)
+        kept = torch.index_select(_single(format, x.device), 0, magnitude.flatten()).view(x.shape)
     else:
         k = x.shape[-1]
         groups = torch.nn.functional.pad(magnitude, (0, -k % format.group)).unflatten(-1, (-1, format.group))
@@ -114,7 +117,7 @@ def _within_budget(format: TermBudget, magnitude: Tensor) -> Tensor:
 
     Terms above one exponent are kept whole, those below are dropped; of that exponent's the first lanes' are kept.
     """
-    truncated, term, counters, width = _tables(format.recoding, format.largest, format.group)
+    truncated, term, counters, width = _tables(format.recoding, format.largest, format.group, magnitude.device)
     index = magnitude.flatten().long()
     counts = counters[index].view(magnitude.shape).sum(-1)
     left = torch.full_like(counts, format.budget)  # type: ignore[arg-type]  # None is handled before
@@ -133,14 +136,14 @@ def _within_budget(format: TermBudget, magnitude: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _single(format: TermBudget) -> Tensor:
+def _single(format: TermBudget, device: torch.device) -> Tensor:
     """Value of each magnitude with a budget of its own."""
     magnitudes = np.arange(format.largest + 1)[:, None]
-    return torch.from_numpy(format.decode(magnitudes)[:, 0].astype(np.float32))
+    return torch.from_numpy(format.decode(magnitudes)[:, 0].astype(np.float32)).to(device)
 
 
 @lru_cache(maxsize=16)
-def _tables(recoding: Recoding, largest: int, group: int) -> tuple[Tensor, Tensor, Tensor, int]:
+def _tables(recoding: Recoding, largest: int, group: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor, int]:
     """By cut and magnitude: terms from the cut up, and the term just below it. By magnitude: counters. Their bits."""
     digits = recoding.digits(np.arange(largest + 1)).astype(np.int64).T  # [exponents, magnitudes]
     width = group.bit_length()
@@ -153,4 +156,5 @@ def _tables(recoding: Recoding, largest: int, group: int) -> tuple[Tensor, Tenso
     none = np.zeros_like(powers[:1])
     truncated = np.concatenate([from_top, none]).astype(np.float32)
     below = np.concatenate([none, powers]).astype(np.float32)
-    return torch.from_numpy(truncated), torch.from_numpy(below), torch.from_numpy(counters), width
+    kept, term, count = (torch.from_numpy(table).to(device) for table in (truncated, below, counters))
+    return kept, term, count, width

@@ -269,7 +269,7 @@ def _sum_over_blocks(datapath: Datapath, x: Operand, w: Operand) -> tuple[Tensor
     bound = x.largest * _units(w.elements.double().abs().sum(2).max(), w.unit)
     if datapath.outer.is_integer and 2 * bound * _largest_inside(x) * _largest_inside(w) * x.elements.shape[1] >= 2**53:
         raise Unsupported("outer sums of more than 53 bits")  # rounding a scale product at most doubles it
-    total = torch.empty(x.rows, w.rows, dtype=torch.float64)
+    total = torch.empty(x.rows, w.rows, dtype=torch.float64, device=x.elements.device)
     overflows = 0
     step = max(CHUNK // max(w.rows, 1), 16)
     if bound >= 2**53 and _has_bare_scales(datapath, x, w):
@@ -292,7 +292,7 @@ def _block_steps(datapath: Datapath, x: Operand, w: Operand, bound: float) -> It
     """Exact sum and exact scale product of each block."""
     for i in range(x.elements.shape[1]):
         partial = block_sum(datapath.inner, x.elements[:, i], w.elements[:, i], bound)
-        yield partial, _column(x.inside, i, x.rows)[:, None] * _column(w.inside, i, w.rows)[None, :]
+        yield partial, _column(x, i)[:, None] * _column(w, i)[None, :]
 
 
 def _carrier(datapath: Datapath, x: Operand, w: Operand, bound: float) -> torch.dtype | None:
@@ -318,8 +318,8 @@ def significant_bits(format: Format) -> int:
 
 def _scaled_blocks(x: Tensor, w: Tensor) -> Tensor:
     """Each block's exact sum, rounded to float32 and added there."""
-    total = torch.zeros(len(x), len(w))
-    product = torch.empty(len(x), len(w), dtype=x.dtype)
+    total = torch.zeros(len(x), len(w), device=x.device)
+    product = torch.empty(len(x), len(w), dtype=x.dtype, device=x.device)
     for i in range(x.shape[1]):
         torch.mm(x[:, i], w[:, i].T, out=product)
         total.add_(product.float())
@@ -335,10 +335,10 @@ def _has_bare_scales(datapath: Datapath, x: Operand, w: Operand) -> bool:
 
 def _split_blocks(x: Operand, w: Operand) -> Tensor:
     """As `_scaled_blocks`, for block sums of more than 53 bits."""
-    total = torch.zeros(x.rows, w.rows)
+    total = torch.zeros(x.rows, w.rows, device=x.elements.device)
     for i in range(x.elements.shape[1]):
         high, low = split_product(x.elements[:, i], w.elements[:, i], x, w)
-        scale = _column(x.inside, i, x.rows)[:, None] * _column(w.inside, i, w.rows)[None, :]
+        scale = _column(x, i)[:, None] * _column(w, i)[None, :]
         total.add_(_to_float32(high * scale, low * scale))
     return total.double()
 
@@ -387,8 +387,8 @@ def _largest_inside(operand: Operand) -> float:
     return 1.0 if operand.inside is None else float(operand.inside.max())
 
 
-def _column(inside: Tensor | None, i: int, rows: int) -> Tensor:
-    return torch.ones(rows, dtype=torch.float64) if inside is None else inside[:, i].double()
+def _column(operand: Operand, i: int) -> Tensor:
+    return operand.outside.new_ones(operand.rows) if operand.inside is None else operand.inside[:, i].double()
 
 
 def _is_float32(register: Accumulator) -> bool:

@@ -95,6 +95,11 @@ class Operand:
         scale = self.outside if self.inside is None else self.inside.double() * self.outside
         return (self.elements.double() * scale[..., None]).flatten(1)[:, : self.k]
 
+    def to(self, device: torch.device | str) -> "Operand":
+        """The same matrix there."""
+        inside = None if self.inside is None else self.inside.to(device)
+        return replace(self, elements=self.elements.to(device), inside=inside, outside=self.outside.to(device))
+
     def take(self, rows: slice) -> "Operand":
         """Some of its rows."""
         inside = None if self.inside is None else self.inside[rows]
@@ -109,16 +114,16 @@ class Operand:
 
     def lanes(self, tile: int) -> Lanes:
         """The same rows for the reference datapath."""
-        units = np.ldexp(self.flat().double().numpy(), -self.unit)
+        units = np.ldexp(self.flat().double().cpu().numpy(), -self.unit)
         largest = float(np.abs(units).max(initial=0))
         integers = units.astype(np.int64) if largest < 2**24 else np.vectorize(int, otypes=[object])(units)
         integers = tiles(integers[:, None], self.k, tile)
         inside = np.ones(integers.shape[:2])
         if self.inside is not None:
-            inside = np.repeat(self.inside.double().numpy(), -(-self.elements.shape[2] // tile), 1)[
+            inside = np.repeat(self.inside.double().cpu().numpy(), -(-self.elements.shape[2] // tile), 1)[
                 :, : integers.shape[1]
             ]
-        return Lanes(integers, inside, self.outside.numpy(), self.unit, self.inside is not None)
+        return Lanes(integers, inside, self.outside.cpu().numpy(), self.unit, self.inside is not None)
 
 
 def _largest(x: Tensor) -> float:

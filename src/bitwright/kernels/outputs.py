@@ -19,6 +19,7 @@ from bitwright.kernels.dispatch import allows, matmul
 from bitwright.kernels.matmul import Stationary, are_tiles_free, is_one_integer_sum, settle
 from bitwright.kernels.operand import Operand
 from bitwright.kernels.rounding import Unsupported
+from bitwright.kernels.whole import whole_products
 from bitwright.quantization import Zero
 
 CHUNK = 1 << 18
@@ -41,7 +42,7 @@ def outputs(datapath: Datapath, x: Operand, w: Stationary, out: Tensor, bias: Te
     one = one_sum(datapath, x, w) if allows("torch") else None
     if one is None:
         values, overflows, accumulations = matmul(datapath, x, w)
-        rescale(values, torch.ones(1, 1).double(), torch.ones(values.shape[1], 1).double(), bias, out=out)
+        rescale(values, values.new_ones(1, 1), values.new_ones(values.shape[1], 1), bias, out=out)
         return overflows, accumulations
     overflows = 0
     for part, sums in product(one, x, w, out):
@@ -65,7 +66,7 @@ def rescale(
 
     Goes into `out` where given, a contiguous float32 matrix, or `sums` itself.
     """
-    out = torch.empty(sums.shape, dtype=torch.float32) if out is None else out
+    out = torch.empty(sums.shape, dtype=torch.float32, device=sums.device) if out is None else out
     if allows("native"):
         try:
             return native.rescale(sums, of_rows, of_columns, bias, out)
@@ -170,11 +171,13 @@ def product(one: OneSum, x: Operand, w: Stationary, out: Tensor) -> Iterator[tup
     k = min(rows.shape[1], weight.shape[1])  # one may be padded further
     rows, weight = rows[:, :k], weight[:, :k]
     if one.carrier == torch.float32:
-        yield slice(None), torch.mm(rows, weight.T, out=out)
+        with whole_products(rows):
+            sums = torch.mm(rows, weight.T, out=out)
+        yield slice(None), sums
         return
     weight = w.wide[:, :k]
     step = max(CHUNK // max(k, 1), 1)
-    sums = torch.empty(min(step, len(rows)), len(weight), dtype=torch.float64)
+    sums = torch.empty(min(step, len(rows)), len(weight), dtype=torch.float64, device=rows.device)
     for start in range(0, len(rows), step):
         part = rows[start : start + step].double()
         yield slice(start, start + step), torch.mm(part, weight.T, out=sums[: len(part)])

@@ -46,9 +46,8 @@ def spans_of(
 
 def _span(quantizer: Quantizer, shape: torch.Size, padded: Tensor, scale: Scale, given: Range | None) -> Tensor:
     if given is not None:
-        if quantizer.zero is Zero.FIXED:
-            return torch.from_numpy(given.magnitude).float()
-        return torch.from_numpy(given.high.clip(min=0) - given.low.clip(max=0)).float()
+        covered = given.magnitude if quantizer.zero is Zero.FIXED else given.high.clip(min=0) - given.low.clip(max=0)
+        return torch.from_numpy(covered).to(padded.device, torch.float32)
     if quantizer.zero is Zero.FITTED:
         raise Unsupported("a zero point from the input at hand")
     is_signed = quantizer.format.bounds().lowest < 0
@@ -80,14 +79,14 @@ def _encode(
 ) -> Operand:  # fmt: skip
     rows, block = len(padded), quantizer.block(len(padded), k)
     values, product = coarse_scales(quantizer.scales, spans, tops(quantizer, full_scale))
-    divisor = product if quantizer.divide_by is ScaleValue.STORED else spans[-1] / full_scale
+    divisor = product if quantizer.divide_by is ScaleValue.STORED else divided(spans[-1], full_scale)
     offset = None
     if quantizer.zero is Zero.FITTED:
         assert coarsest is not None, "dynamic zero points are refused before"
         offset = zero_points(quantizer, coarsest, product)
     blocks = padded.view(rows, -1, block)
     elements = torch.empty_like(blocks)
-    step = max(CHUNK // max(padded.shape[1], 1), 1)
+    step = max(rows, 1) if padded.is_cuda or torch.compiler.is_compiling() else max(CHUNK // max(padded.shape[1], 1), 1)
     for start in range(0, rows, step):
         part = slice(start, min(start + step, rows))
         by = divisor[part] if len(divisor) > 1 else divisor
@@ -100,7 +99,7 @@ def _encode(
             zero = offset[part, :, None] if len(offset) > 1 else offset[..., None]
             elements[part] = round_to(quantizer.format, level.round_().add_(zero), quantizer.rounding).sub_(zero)
     inside = None
-    outside = torch.ones(1, 1, dtype=torch.float64)
+    outside = torch.ones(1, 1, dtype=torch.float64, device=padded.device)
     for scale, value in zip(quantizer.scales, values, strict=True):
         if scale.share.splits_k:
             inside = value.expand(rows, -1) if len(value) == 1 else value
@@ -109,9 +108,14 @@ def _encode(
     return Operand(elements, inside, outside.expand(rows, 1), k, quantizer)
 
 
+def divided(x: Tensor, by: float) -> Tensor:
+    """x / by: on a GPU torch multiplies by a number's reciprocal, which rounds twice, but divides by a tensor."""
+    return x / (x.new_full((1, 1), by) if x.is_cuda else by)
+
+
 def zero_points(quantizer: Quantizer, range: Range, scale: Tensor) -> Tensor:
     """The level that real zero becomes."""
-    low = torch.from_numpy(range.low.clip(max=0)).float()
+    low = torch.from_numpy(range.low.clip(max=0)).to(scale.device, torch.float32)
     return round_to(quantizer.format, torch.where(scale > 0, -low / scale, 0.0), Rounding.NEAREST_EVEN)
 
 
@@ -131,7 +135,7 @@ def coarse_scales(
     See bitwright.quantization.scale.set_scales.
     """
     values: list[Tensor] = []
-    taken = torch.ones(1, 1)
+    taken = spans[0].new_ones(1, 1) if spans else torch.ones(1, 1)
     for scale, span, top in zip(scales, spans, tops, strict=False):
         if scale.magnitude_format is not None:
             span = _round_magnitude(span, scale.magnitude_format.mantissa_bits)  # type: ignore[attr-defined]
@@ -173,7 +177,7 @@ def _squared_error(operand: Operand, x: Tensor) -> Tensor:
     wrong = (operand.decode_exactly() - x).square()
     finest = operand.quantizer.scales[-1].share
     if not torch.compiler.is_compiling():
-        return torch.from_numpy(finest.reduce(np.add, wrong.numpy()))
+        return torch.from_numpy(finest.reduce(np.add, wrong.cpu().numpy())).to(x.device)
     padded = torch.nn.functional.pad(wrong, (0, -operand.k % operand.elements.shape[2]))
     errors = padded.view(operand.elements.shape).sum(2)
     return errors if finest.cell(*x.shape)[0] == 1 else errors.sum(0, keepdim=True)

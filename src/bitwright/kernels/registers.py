@@ -34,7 +34,7 @@ def stepped(datapath: Datapath, x: Operand, w: Operand) -> tuple[Tensor, int, in
     unit = x.unit + w.unit
     sums = _TileSums(datapath, x, w, k, tile)
     outer = _outer(datapath, x, w, 4 * sums.bound * tiles) if has_outer else None  # rounding may grow a sum fourfold
-    total = torch.empty(x.rows, w.rows, dtype=torch.float64)
+    total = torch.empty(x.rows, w.rows, dtype=torch.float64, device=x.elements.device)
     overflows = 0
     step = max(CHUNK // max(w.rows, 1), 1)
     for start in range(0, x.rows, step):
@@ -128,7 +128,7 @@ class _TileSums:
         b = self.weight.to(step.dtype).movedim(0, 2).contiguous()
 
         def sum_of(i: int) -> Sum:
-            total = torch.zeros(part.rows, self.w.rows, dtype=step.dtype)
+            total = torch.zeros(part.rows, self.w.rows, dtype=step.dtype, device=a.device)
             for column, weight in zip(a[i], b[i], strict=True):
                 step.add_(total, column[:, None], weight[None, :])
             return total, 0 if exact is None else int((total != exact(i)).sum())
@@ -256,7 +256,7 @@ class _Scales:
 
     def _column(self, operand: Operand, i: int) -> Tensor:
         if operand.inside is None:
-            return torch.ones(1, dtype=torch.float64)
+            return torch.ones(1, dtype=torch.float64, device=operand.elements.device)
         return operand.inside[:, i * self.tile // operand.elements.shape[2]].double()
 
 
@@ -288,7 +288,7 @@ def _float_outer(outer: Accumulator, unit: int) -> _Outer:
             return round_(sum_to_odd(total, addend))
 
     def run(inner: Callable[[int], Sum], scales: _Scales, tiles: int) -> Sum:
-        total, overflows = torch.zeros(1, 1, dtype=torch.float64), 0
+        total, overflows = torch.zeros((), dtype=torch.float64), 0  # of no device, as a number
         for i in range(tiles):
             partial, count = inner(i)
             # float64 multiplies as the reference does, rounding included
@@ -309,7 +309,7 @@ def _add_float32(total: Tensor, addend: Tensor) -> Tensor:
 
 def _integer_outer(outer: Accumulator, unit: int, scale_unit: int) -> _Outer:
     def run(inner: Callable[[int], Sum], scales: _Scales, tiles: int) -> Sum:
-        total = exact = torch.zeros(1, 1, dtype=torch.float64)
+        total = exact = torch.zeros((), dtype=torch.float64)
         overflows = 0
         for i in range(tiles):
             partial, count = inner(i)

@@ -61,7 +61,7 @@ def _(format: Minifloat | Table, x: Tensor, rounding: Rounding) -> Tensor:
         return x.clamp(-format.full_scale, format.full_scale).to(half).float()
     if format.bits > 8 or rounding is Rounding.STOCHASTIC:
         raise Unsupported(f"{format} under {rounding}")
-    values, shift = _answers(format, rounding)
+    values, shift = _answers(format, rounding, x.device)
     bits = x.contiguous().view(torch.int32)
     cell = bits.bitwise_right_shift(shift)
     # a value on a cell's edge gets 2·cell, one inside gets 2·cell + 1
@@ -70,7 +70,7 @@ def _(format: Minifloat | Table, x: Tensor, rounding: Rounding) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _answers(format: Format, rounding: Rounding) -> tuple[Tensor, int]:
+def _answers(format: Format, rounding: Rounding, device: torch.device) -> tuple[Tensor, int]:
     codes = np.arange(2**format.bits)
     grid = np.unique(format.decode(codes[~format.is_reserved(codes)]))
     edges = np.concatenate([grid, (grid[1:] + grid[:-1]) / 2])
@@ -85,7 +85,7 @@ def _answers(format: Format, rounding: Rounding) -> tuple[Tensor, int]:
     finite = np.isfinite(levels)
     answer = np.zeros(levels.shape, np.float32)
     answer[finite] = format.decode(format.encode(levels[finite].astype(np.float64), rounding))
-    return torch.from_numpy(np.append(answer, 0).astype(np.float32)), shift
+    return torch.from_numpy(np.append(answer, 0).astype(np.float32)).to(device), shift
 
 
 def _low_bits(edges: np.ndarray, mantissa: int) -> np.ndarray:

@@ -106,7 +106,7 @@ class Attention(Site):
     def _checked_product(self, left: str, right: str, x: Tensor, w: Tensor) -> Tensor:
         if self._observes:
             for name, operand in ((left, x), (right, w)):
-                self.seen[name].update(_rows(operand.detach()).float().numpy())
+                self.seen[name].update(_rows(operand.detach()).float().cpu().numpy())
         if self._observes or not self.is_resolved:
             return x @ w.transpose(-1, -2)
         if self.is_exact:

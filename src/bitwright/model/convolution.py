@@ -78,7 +78,7 @@ class Conv(Lowering):
         image, (left, right, top, bottom) = _as_image(x), self.padding
         if left != right or top != bottom:
             image, left, top = functional.pad(image, self.padding), 0, 0
-        y = functional.conv2d(image, _as_image(weight), bias, self.stride, (top, left), self.dilation, self.groups)
+        y = self._convolve(image, _as_image(weight), bias, (top, left))
         return y if x.dim() == 4 else y.squeeze(2)
 
     def channels(self, weight: Tensor) -> int:
@@ -154,8 +154,11 @@ class Conv(Lowering):
         """One channel a group; a single-channel image is the case of one group."""
         return self.groups == channels
 
-    def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
-        return functional.conv2d(x, weight, None, self.stride, 0, self.dilation, self.groups)
+    def _convolve(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None = None, around: tuple[int, int] = (0, 0)
+    ) -> Tensor:
+        with kernels.whole_products(x):
+            return functional.conv2d(x, weight, bias, self.stride, around, self.dilation, self.groups)
 
     def _size(self, size: torch.Size, kernel: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns of the output of an image of this size."""
@@ -228,8 +231,7 @@ class Conv(Lowering):
             around = (top, left)
             if left != right or top != bottom:
                 image, around = functional.pad(image, self.padding), (0, 0)
-            sums = functional.conv2d(image, weight.to(dtype), None, self.stride, around, self.dilation, self.groups)
-            return sums.movedim(1, -1).contiguous()
+            return self._convolve(image, weight.to(dtype), around=around).movedim(1, -1).contiguous()
 
         (factor, lowest), *others = digits(one, x, w) or [(0.0, x.scaled)]
         if not others:
@@ -302,7 +304,7 @@ class Conv(Lowering):
         per_channel = _per_element(x)[:, :channels].view(batch, height, width, channels)
         inside = self._windows(per_channel, kernel).repeat_interleave(multiplier, -1)
         weight = w.operand.flat()[:, :taps]
-        scale = torch.ones(1, 1)
+        scale = torch.ones(1, 1, device=weight.device)
         if w.operand.inside is not None:
             scale = _per_element(w.operand)[:, :taps]
         bound = x.largest * w.operand.largest

@@ -61,7 +61,7 @@ class FakeQuantizedLayer(Site):
         """Choose formats and ranges from the input's statistics and the weight itself."""
         weight = self.weight.detach().float()
         fitted = self.lowering.fit_weight(self.scheme.weight, weight)
-        rows = self.lowering.weight_rows(weight, fitted.alignment).numpy()
+        rows = self.lowering.weight_rows(weight, fitted.alignment).cpu().numpy()
         weights = Statistics.of(rows, kernels.PASSES)
         self.weight_quantizer = fitted.fit(weights, kernels.squared_errors)
         if self.scheme.input is None and norm_bound(self.weight_quantizer.format) is not None:
@@ -152,7 +152,7 @@ class FakeQuantizedLayer(Site):
     def forward(self, x: Tensor) -> Tensor:
         if self._observes and self.seen is not None:
             with naming(self.name):
-                self.seen.update(self.lowering.input_rows(x.detach()).float().numpy())
+                self.seen.update(self.lowering.input_rows(x.detach()).float().cpu().numpy())
         if not self.is_resolved or self._observes:
             return self.lowering.add_bias(self.lowering.forward(x, self.real_weight()), self.bias)
         with naming(self.name):
@@ -276,7 +276,7 @@ class QuantizedLayer(nn.Module):
             self.register_buffer(f"scales_{i}", _as_buffer(codes, scale.format.bits))
         self.register_buffer("bias", None if source.bias is None else source.bias.detach().clone())
         self.overflows = self.accumulations = 0
-        self._stationary: dict[Quantizer, Stationary] = {}
+        self._stationary: dict[tuple[Quantizer, torch.device], Stationary] = {}
         self.register_load_state_dict_post_hook(lambda module, keys: module.forget())
 
     is_resolved = True
@@ -293,11 +293,12 @@ class QuantizedLayer(nn.Module):
 
     def stationary(self) -> Stationary:
         """The weight as the kernels take it."""
-        quantizer = self.weight_quantizer
-        if quantizer not in self._stationary:
+        made_for = self.weight_quantizer, self.codes.device
+        if made_for not in self._stationary:
             kernel = self.lowering.kernel(torch.empty(self.weight_shape))
-            self._stationary[quantizer] = Stationary(Operand.of(self.quantized_weight()), kernel)
-        return self._stationary[quantizer]
+            operand = Operand.of(self.quantized_weight()).to(self.codes.device)
+            self._stationary[made_for] = Stationary(operand, kernel)
+        return self._stationary[made_for]
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
@@ -339,7 +340,7 @@ class QuantizedEmbedding(nn.Module):
     def __init__(self, layer: nn.Embedding, scheme: Scheme) -> None:
         super().__init__()
         self.scheme, self.padding_idx, self.name = scheme, layer.padding_idx, ""
-        table = Statistics.of(layer.weight.detach().float().numpy(), kernels.PASSES)
+        table = Statistics.of(layer.weight.detach().float().cpu().numpy(), kernels.PASSES)
         self.weight_quantizer = scheme.weight.fit(table, kernels.squared_errors)
         ranges = self.weight_quantizer.estimate(table, kernels.squared_errors)
         self.quantized = self.weight_quantizer.quantize(table.sample, ranges)

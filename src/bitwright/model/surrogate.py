@@ -19,6 +19,7 @@ from bitwright import kernels
 from bitwright.formats import Format
 from bitwright.kernels import Operand
 from bitwright.kernels.native import training as native
+from bitwright.kernels.quantize import divided
 from bitwright.quantization import Quantizer, Range, Scale, ScaleValue, Zero
 from bitwright.schemes.overq import Overwrite
 
@@ -251,13 +252,13 @@ def _divisor(quantizer: Quantizer, x: Tensor, ranges: Ranges, operand: Operand) 
     share, rows = quantizer.scales[-1].share, len(x)
     given = ranges[-1] if len(ranges) == len(quantizer.scales) else None
     if given is not None:
-        magnitude = torch.from_numpy(given.magnitude).float()
+        magnitude = torch.from_numpy(given.magnitude).to(x.device, torch.float32)
     else:
         blocks = _in_blocks(x, operand.elements)
         largest = (blocks.abs() if quantizer.format.bounds().lowest < 0 else blocks.clamp(min=0)).amax(2)
         height, _ = share.cell(rows, operand.k)
         magnitude = torch.nn.functional.pad(largest, (0, 0, 0, -rows % height)).unflatten(0, (-1, height)).amax(1)
-    return _each_row(magnitude, rows) / quantizer.candidates()[0]
+    return divided(_each_row(magnitude, rows), quantizer.candidates()[0])
 
 
 def _each_row(cells: Tensor, rows: int) -> Tensor:
@@ -279,6 +280,6 @@ def _zero_point(quantizer: Quantizer, x: Tensor, ranges: Ranges) -> Tensor | Non
     if quantizer.zero is Zero.FIXED:
         return None
     is_static = bool(ranges) and ranges[0] is not None
-    codes = quantizer.quantize(np.zeros((1, 1), np.float32) if is_static else x.numpy(), ranges).zero_points
+    codes = quantizer.quantize(np.zeros((1, 1), np.float32) if is_static else x.cpu().numpy(), ranges).zero_points
     assert codes is not None, "fitted"
-    return _each_row(torch.from_numpy(quantizer.format.decode(codes)).float(), len(x))
+    return _each_row(torch.from_numpy(quantizer.format.decode(codes)).to(x.device, torch.float32), len(x))
