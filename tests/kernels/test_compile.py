@@ -73,6 +73,7 @@ def test_every_scheme_is_one_graph_with_the_same_values_or_says_why_not(factory,
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the compiler itself
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.parametrize("name", ["integer", "vs_quant", "ant", "mxfp4", "nvfp4"])
 def test_compiled_code_gives_the_same_values(name):

@@ -69,8 +69,22 @@ def _(format: Minifloat | Table, x: Tensor, rounding: Rounding) -> Tensor:
     return torch.index_select(values, 0, index.flatten()).view(x.shape)
 
 
-@lru_cache(maxsize=64)
 def _answers(format: Format, rounding: Rounding, device: torch.device) -> tuple[Tensor, int]:
+    """The table, kept on its device; not one that is made while a graph is traced, which is no tensor afterwards."""
+    if torch.compiler.is_compiling():
+        values, shift = _table(format, rounding)
+        return torch.from_numpy(values).to(device), shift
+    return _kept(format, rounding, device)
+
+
+@lru_cache(maxsize=64)
+def _kept(format: Format, rounding: Rounding, device: torch.device) -> tuple[Tensor, int]:
+    values, shift = _table(format, rounding)
+    return torch.from_numpy(values).to(device), shift
+
+
+@lru_cache(maxsize=64)
+def _table(format: Format, rounding: Rounding) -> tuple[np.ndarray, int]:
     codes = np.arange(2**format.bits)
     grid = np.unique(format.decode(codes[~format.is_reserved(codes)]))
     edges = np.concatenate([grid, (grid[1:] + grid[:-1]) / 2])
@@ -85,7 +99,7 @@ def _answers(format: Format, rounding: Rounding, device: torch.device) -> tuple[
     finite = np.isfinite(levels)
     answer = np.zeros(levels.shape, np.float32)
     answer[finite] = format.decode(format.encode(levels[finite].astype(np.float64), rounding))
-    return torch.from_numpy(np.append(answer, 0).astype(np.float32)).to(device), shift
+    return np.append(answer, 0).astype(np.float32), shift
 
 
 def _low_bits(edges: np.ndarray, mantissa: int) -> np.ndarray:
