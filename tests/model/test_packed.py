@@ -126,3 +126,9 @@ def test_a_recipe_names_the_layers_that_are_packed(rule):
     recipe = bw.Recipe((bw.Rule(rule, bw.from_text("mxfp4(weight_only=True)")),))
     packed = bw.pack_linear(network(), recipe)
     assert [isinstance(layer, PackedLinear) for layer in packed] == [rule == "first", False, rule == "last"]
+
+
+def test_another_device_than_the_cpu_is_refused():
+    packed = bw.pack_linear(nn.Sequential(nn.Linear(64, 32)), "nvfp4(weight_only=True)")
+    with pytest.raises(ValueError, match="layer 0: input on meta, codes on cpu; packed layers run on CPUs"):
+        packed(torch.ones(1, 64, device="meta"))

@@ -70,6 +70,10 @@ class PackedLinear(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
+        if {x.device.type, self.codes.device.type} != {"cpu"}:
+            raise ValueError(
+                f"layer {self.name}: input on {x.device}, codes on {self.codes.device}; packed layers run on CPUs"
+            )
         rows = x.reshape(-1, x.shape[-1])
         with naming(self.name):
             y = self._product()(rows)
