@@ -5,25 +5,12 @@
 #include <cstring>
 
 #include "../checkpoint.hpp"
+#include "bits.hpp"
 
 namespace LEVEL {
 namespace {
 
-#define INLINE inline __attribute__((always_inline))
-
 constexpr int64_t kRun = 2048;  // elements worked on together: whole groups
-
-INLINE int32_t bits_of(float x) {
-    int32_t bits;
-    std::memcpy(&bits, &x, sizeof bits);
-    return bits;
-}
-
-INLINE float float_of(int32_t bits) {
-    float x;
-    std::memcpy(&x, &bits, sizeof x);
-    return x;
-}
 
 // Kinds of numbers: what is stored, as float32, and float32 rounded to it.
 struct Single {

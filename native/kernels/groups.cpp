@@ -12,41 +12,13 @@
 #endif
 
 #include "../groups.hpp"
+#include "rounding.hpp"
 
 namespace LEVEL {
 namespace {
 
-#define INLINE inline __attribute__((always_inline))
-
 constexpr int32_t kDone = 0, kNotFinite = 1, kNegative = 2, kUnknown = -1;
 constexpr int kWord = 64;
-
-int32_t bits_of(float x) {
-    int32_t bits;
-    std::memcpy(&bits, &x, sizeof bits);
-    return bits;
-}
-
-// Levels to integers.
-struct NearestEven { float operator()(float q) const { return std::nearbyintf(q); } };
-struct NearestUp {
-    float operator()(float q) const { const float floor = std::floor(q); return floor + (q - floor >= 0.5f ? 1.0f : 0.0f); }
-};
-struct NearestAway {
-    float operator()(float q) const {
-        const float magnitude = std::fabs(q), inward = std::floor(magnitude);
-        return std::copysign(inward + (magnitude - inward >= 0.5f ? 1.0f : 0.0f), q);
-    }
-};
-struct NearestZero {
-    float operator()(float q) const {
-        const float magnitude = std::fabs(q), inward = std::floor(magnitude);
-        return std::copysign(inward + (magnitude - inward > 0.5f ? 1.0f : 0.0f), q);
-    }
-};
-struct Floor { float operator()(float q) const { return std::floor(q); } };
-struct Ceiling { float operator()(float q) const { return std::ceil(q); } };
-struct TowardZero { float operator()(float q) const { return std::trunc(q); } };
 
 template <class Call>
 int32_t with_rounding(int32_t rounding, Call call) {

@@ -2,11 +2,10 @@
 #include <algorithm>
 
 #include "../outputs.hpp"
+#include "bits.hpp"
 
 namespace LEVEL {
 namespace {
-
-#define INLINE inline __attribute__((always_inline))
 
 template <class Sum, bool kHasBias>
 INLINE void rescale_row(const Sum* sums, float* out, int64_t n, double of_row, const double* of_columns, const float* bias) {

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "../packed.hpp"
+#include "bits.hpp"
 #include "packed_vectors.hpp"
 
 namespace LEVEL {
@@ -14,12 +15,6 @@ namespace {
 
 constexpr int64_t kStepBytes = 4 * kTileRows;
 constexpr int64_t kRun = 8;  // steps of floats that are summed apart where no scale cuts K into blocks
-
-float float_of(int32_t bits) {
-    float x;
-    std::memcpy(&x, &bits, sizeof x);
-    return x;
-}
 
 // The scales of a tile's blocks as float32 [blocks, 16].
 void decode_scales(const PackedWeight& w, int64_t tile, int64_t blocks, float* __restrict out) {

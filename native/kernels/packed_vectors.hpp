@@ -7,7 +7,7 @@
 #include <immintrin.h>
 #endif
 
-#define INLINE inline __attribute__((always_inline))
+#include "bits.hpp"
 
 namespace LEVEL {
 namespace {

@@ -9,27 +9,13 @@
 #include <vector>
 
 #include "../training.hpp"
+#include "bits.hpp"
 
 namespace LEVEL {
 namespace {
 
-// Loops become straight vector code only where they are inlined.
-#define INLINE inline __attribute__((always_inline))
-
 constexpr int64_t kLanes = 16;
 constexpr double kHair = 1.0 + 0x1p-20;
-
-int32_t bits_of(float x) {
-    int32_t bits;
-    std::memcpy(&bits, &x, sizeof bits);
-    return bits;
-}
-
-float float_of(int32_t bits) {
-    float x;
-    std::memcpy(&x, &bits, sizeof x);
-    return x;
-}
 
 template <class Float>
 INLINE Float clip(Float x, Float low, Float high) {

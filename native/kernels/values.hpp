@@ -7,53 +7,17 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 
 #include "../quantize.hpp"
+#include "rounding.hpp"
 
 namespace LEVEL {
 namespace {
-
-// Loops of a fixed length become straight vector code only where they are inlined.
-#define INLINE inline __attribute__((always_inline))
-
-int32_t bits_of(float x) {
-    int32_t bits;
-    std::memcpy(&bits, &x, sizeof bits);
-    return bits;
-}
-
-float float_of(int32_t bits) {
-    float x;
-    std::memcpy(&x, &bits, sizeof x);
-    return x;
-}
 
 float clip(float x, float low, float high) {
     x = x < low ? low : x;
     return x > high ? high : x;
 }
-
-// Each rounds a quotient whose integers float32 holds.
-struct NearestEven { float operator()(float q) const { return std::nearbyintf(q); } };
-struct NearestUp {
-    float operator()(float q) const { const float floor = std::floor(q); return floor + (q - floor >= 0.5f ? 1.0f : 0.0f); }
-};
-struct NearestAway {
-    float operator()(float q) const {
-        const float magnitude = std::fabs(q), inward = std::floor(magnitude);
-        return std::copysign(inward + (magnitude - inward >= 0.5f ? 1.0f : 0.0f), q);
-    }
-};
-struct NearestZero {
-    float operator()(float q) const {
-        const float magnitude = std::fabs(q), inward = std::floor(magnitude);
-        return std::copysign(inward + (magnitude - inward > 0.5f ? 1.0f : 0.0f), q);
-    }
-};
-struct Floor { float operator()(float q) const { return std::floor(q); } };
-struct Ceiling { float operator()(float q) const { return std::ceil(q); } };
-struct TowardZero { float operator()(float q) const { return std::trunc(q); } };
 
 // Formats: a level to its value.
 struct Same {

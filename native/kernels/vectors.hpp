@@ -10,7 +10,7 @@
 #include <arm_neon.h>
 #endif
 
-#define INLINE inline __attribute__((always_inline))
+#include "bits.hpp"
 
 namespace LEVEL {
 namespace {
