@@ -262,16 +262,16 @@ def test_zero_points_equal_the_reference(share, is_given):
     )
 
 
-def _child(connection):
-    x = torch.ones(4, 1 << 20)
-    connection.send(float(kernels.fake_quantize(CASES["int8"], x).sum()))
+def _child(connection, x):  # nothing of torch that has threads of its own: those hang after a fork
+    connection.send(float(kernels.fake_quantize(CASES["int8"], x).numpy().sum()))
 
 
 def test_a_forked_process_computes_with_threads(monkeypatch):
     monkeypatch.setattr(native, "LARGE", 1)
-    kernels.fake_quantize(CASES["int8"], torch.ones(4, 1 << 20))  # threads of the parent have run
+    x = torch.ones(4, 1 << 20)
+    kernels.fake_quantize(CASES["int8"], x)  # threads of the parent have run
     receiving, sending = multiprocessing.Pipe(False)
-    child = multiprocessing.get_context("fork").Process(target=_child, args=(sending,))
+    child = multiprocessing.get_context("fork").Process(target=_child, args=(sending, x))
     child.start()
     assert receiving.poll(60), "the child hangs"
     assert receiving.recv() == 4 << 20
