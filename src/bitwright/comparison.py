@@ -109,11 +109,11 @@ def compare(
         raise ValueError(f"evaluation {evaluation!r} found; choose from {', '.join(map(repr, EVALUATIONS))}")
     parsed = {text: from_text(text) for text in schemes}
     say = progress or (lambda what, done, total: None)
-    bench = _Bench.build(task, limit, say)
-    info = _info(task, bench, evaluation, command)
+    bench = Bench.build(task, limit, say)
+    info = run_info(task, bench, evaluation, command)
     rows = []
     for text, recipe in parsed.items():
-        key = key_of(text, info.task, info.hashes, info.samples, evaluation, info.versions["bitwright"], _source_hash())
+        key = key_of(text, info.task, info.hashes, info.samples, evaluation, info.versions["bitwright"], source_hash())
         path = None if folder is None else folder / "rows" / f"{key}.json"
         is_saved = path is not None and path.exists()
         if is_saved and path is not None:
@@ -132,7 +132,7 @@ def compare(
 
 
 @dataclass(frozen=True)
-class _Bench:
+class Bench:
     """What every scheme shares: the folded float model, its outputs, calibration batches and their statistics."""
 
     task: Task
@@ -143,7 +143,7 @@ class _Bench:
     float_bytes: int
 
     @staticmethod
-    def build(task: Task, limit: int | None, say: Progress) -> "_Bench":
+    def build(task: Task, limit: int | None, say: Progress) -> "Bench":
         float_model = task.load()
         calibration = tuple(task.calibration())
         if not calibration:
@@ -168,10 +168,10 @@ class _Bench:
         say("calibration", total, total)
         against = reference(task, float_model, limit, tick)
         size = sum(p.numel() * 4 for p in float_model.parameters())
-        return _Bench(task, model, against, calibration, seen, size)
+        return Bench(task, model, against, calibration, seen, size)
 
 
-def _row(bench: _Bench, text: str, recipe: Scheme | Recipe, evaluation: str, say: Progress) -> SchemeResult:
+def _row(bench: Bench, text: str, recipe: Scheme | Recipe, evaluation: str, say: Progress) -> SchemeResult:
     started = time.perf_counter()
     try:
         return _measured_row(bench, text, recipe, evaluation, say, started)
@@ -185,7 +185,7 @@ def _row(bench: _Bench, text: str, recipe: Scheme | Recipe, evaluation: str, say
 
 
 def _measured_row(
-    bench: _Bench, text: str, recipe: Scheme | Recipe, evaluation: str, say: Progress, started: float
+    bench: Bench, text: str, recipe: Scheme | Recipe, evaluation: str, say: Progress, started: float
 ) -> SchemeResult:
     task = bench.task
     prepared = resolve(prepare(bench.model, recipe, bench.calibration[0].inputs), bench.seen)
@@ -228,7 +228,8 @@ def _measured_row(
     )  # fmt: skip
 
 
-def _info(task: Task, bench: _Bench, evaluation: str, command: str) -> RunInfo:
+def run_info(task: Task, bench: Bench, evaluation: str, command: str) -> RunInfo:
+    """What identifies a run of a task."""
     return RunInfo(
         task=task.name, model_source=task.source, data_source=task.data_source,
         metric=task.metric.name, metric_unit=task.metric.unit, higher_is_better=task.metric.higher_is_better,
@@ -250,7 +251,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _source_hash() -> str:
+def source_hash() -> str:
     """Of the code that computes results, so that a change of it never reads an old row."""
     root = Path(__file__).parent
     folders = ("formats", "quantization", "datapath", "schemes", "kernels", "model")

@@ -49,6 +49,8 @@ class Mac:
     """Of the slowest path, as far as it is known."""
     remarks: tuple[str, ...] = ()
     """What a reader of the figures must know: what they leave out, what stands in for what."""
+    serves_all: bool = True
+    """Whether it computes every layer that it was found for."""
 
 
 def published_mac(weight_bits: int, input_bits: int, accumulator_bits: int) -> Mac:

@@ -62,7 +62,7 @@ def _serving(work: Work, cell: Callable[[Need], Mac | None]) -> Mac:
     largest = max((mac for mac in found if mac is not None), key=lambda mac: mac.area_um2.value)
     if len({mac.area_um2.value for mac in found if mac is not None}) > 1:
         said = "no measured cell serves all layers: each is priced as the largest of their cells"
-        return replace(largest, remarks=(*largest.remarks, said))
+        return replace(largest, remarks=(*largest.remarks, said), serves_all=False)
     return largest
 
 

@@ -123,7 +123,7 @@ def freeze(prepared: nn.Module) -> nn.Module:
             if not layer.is_resolved:
                 raise ValueError("the model is not calibrated; call calibrate before freeze")
             with naming(layer.name):
-                replacements[id(layer)] = _freeze_layer(layer)
+                replacements[id(layer)] = freeze_layer(layer)
         elif isinstance(layer, Attention):
             layer.is_exact = True
     return replaced(frozen, replacements)
@@ -190,7 +190,8 @@ def quantized_weight(layer: FakeQuantizedLayer | QuantizedLayer) -> QuantizedTen
     return layer.weight_quantizer.quantize(rows.numpy(), layer.weight_ranges)
 
 
-def _freeze_layer(layer: FakeQuantizedLayer) -> QuantizedLayer:
+def freeze_layer(layer: FakeQuantizedLayer) -> QuantizedLayer:
+    """A calibrated layer alone, as `freeze` makes it."""
     weight = quantized_weight(layer)
     certificate = None
     if layer.input_quantizer is not None:

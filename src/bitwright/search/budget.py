@@ -1,0 +1,130 @@
+"""Limits in physical units, as a command line has them: "area<=0.5mm2, top1>=0.69"."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from bitwright.recipe import nearest
+from bitwright.search.point import Costs
+
+
+class Unit(NamedTuple):
+    """What a limit's number is multiplied by to be in the unit of `Costs`."""
+
+    field: str
+    factors: dict[str, float]
+
+
+_MM2 = {"mm2": 1.0, "mm²": 1.0, "um2": 1e-6, "µm2": 1e-6, "um²": 1e-6, "µm²": 1e-6}
+_UJ = {"uJ": 1.0, "µJ": 1.0, "mJ": 1e3, "nJ": 1e-3, "pJ": 1e-6, "J": 1e6}
+_MS = {"ms": 1.0, "s": 1e3, "us": 1e-3, "µs": 1e-3, "ns": 1e-6}
+_BYTES = {"": 1.0, "B": 1.0, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}
+
+QUANTITIES = {
+    "area": Unit("area_mm2", _MM2),
+    "array": Unit("array_mm2", _MM2),
+    "energy": Unit("energy_uj", _UJ),
+    "delay": Unit("delay_ms", _MS),
+    "cycles": Unit("cycles", {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}),
+    "model": Unit("model_bytes", _BYTES),
+    "accumulator": Unit("accumulator_bits", {"": 1.0, "bit": 1.0, "bits": 1.0}),
+}
+"""What may be limited, less the metric."""
+
+ALIASES = {"latency": "delay", "bytes": "model", "size": "model", "accuracy": "metric", "top1": "metric",
+           "perplexity": "metric", "psnr": "metric", "spearman": "metric"}  # fmt: skip
+METRIC, DROP = "metric", "drop"
+
+
+@dataclass(frozen=True)
+class Limit:
+    """At most, or at least, so much of a quantity."""
+
+    quantity: str  # a name of QUANTITIES, "metric" or "drop" (what the metric loses to float)
+    bound: float  # in the unit of the field
+    is_most: bool
+    text: str
+
+    def excess(self, value: float) -> float:
+        """By which part of its bound a value breaks it; 0 where it is kept."""
+        beyond = value - self.bound if self.is_most else self.bound - value
+        return max(beyond, 0.0) / max(abs(self.bound), 1e-12)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Limits that hold at once."""
+
+    limits: tuple[Limit, ...] = ()
+
+    @staticmethod
+    def of(texts: Iterable[str], *, is_per_cent: bool = True, higher_is_better: bool = True) -> "Budget":
+        """Of texts such as "area<=0.5mm2, top1>=0.69"; a metric in per cent may be written as a part of 1.
+
+        ValueError names the quantity or unit that is not known, and a limit on the wrong side.
+        """
+        parts = [part.strip() for text in texts for part in text.split(",") if part.strip()]
+        return Budget(tuple(_limit(part, is_per_cent, higher_is_better) for part in parts))
+
+    @property
+    def of_costs(self) -> tuple[Limit, ...]:
+        return tuple(limit for limit in self.limits if limit.quantity in QUANTITIES)
+
+    def bound(self, quantity: str) -> float | None:
+        """The tightest limit on a quantity."""
+        bounds = [limit.bound for limit in self.limits if limit.quantity == quantity]
+        return min(bounds) if bounds else None
+
+    def excess(self, costs: Costs) -> tuple[tuple[str, float], ...]:
+        """The limits on costs that are broken, and by how much."""
+        found = ((limit.text, limit.excess(cost_of(costs, limit.quantity))) for limit in self.of_costs)
+        return tuple((text, beyond) for text, beyond in found if beyond > 0)
+
+    def metric_excess(self, metric: float, drop: float) -> tuple[tuple[str, float], ...]:
+        """The same for limits on the metric and on what it loses to float."""
+        values = {METRIC: metric, DROP: drop}
+        found = ((m.text, m.excess(values[m.quantity])) for m in self.limits if m.quantity in values)
+        return tuple((text, beyond) for text, beyond in found if beyond > 0)
+
+
+def cost_of(costs: Costs, quantity: str) -> float:
+    """A field of costs by the name that limits have for it."""
+    return float(getattr(costs, QUANTITIES[quantity].field))
+
+
+def _limit(text: str, is_per_cent: bool, higher_is_better: bool) -> Limit:
+    found = re.fullmatch(r"([A-Za-z_][\w-]*)\s*(<=|>=|<|>)\s*([\d.]+(?:[eE][+-]?\d+)?)\s*([A-Za-zµ]*[2²]?|%)", text)
+    if not found:
+        raise ValueError(
+            f"a limit of {text!r} found; write a quantity, <= or >=, a number and its unit, as area<=0.5mm2"
+        )
+    name, sign, number, unit = found.groups()
+    quantity, bound, is_most = ALIASES.get(name.lower(), name.lower()), float(number), sign[0] == "<"
+    if quantity in (METRIC, DROP):
+        return _metric_limit(text, quantity, bound, unit, is_most, is_per_cent, higher_is_better)
+    if quantity not in QUANTITIES:
+        known = [*QUANTITIES, METRIC, DROP]
+        raise ValueError(f"{text!r} limits {name!r}; choose from {', '.join(known)}{nearest(name, known)}")
+    factors = QUANTITIES[quantity].factors
+    if unit not in factors:
+        raise ValueError(f"{text!r} has the unit {unit!r}; {quantity} takes {', '.join(f or 'none' for f in factors)}")
+    if not is_most:
+        raise ValueError(f"{text!r} asks for at least so much {quantity}, which is a cost; write <=")
+    return Limit(quantity, bound * factors[unit], True, text)
+
+
+def _metric_limit(
+    text: str, quantity: str, bound: float, unit: str, is_most: bool, is_per_cent: bool, higher_is_better: bool
+) -> Limit:  # fmt: skip
+    if unit not in ("", "%", "dB"):
+        raise ValueError(f"{text!r} has the unit {unit!r}; a metric takes none, % or dB")
+    should_be_most = quantity == DROP or not higher_is_better
+    if is_most is not should_be_most:
+        raise ValueError(f"{text!r} limits the metric on its good side; write {'<=' if should_be_most else '>='}")
+    if is_per_cent and unit != "%" and bound <= 1 and quantity == METRIC:
+        bound *= 100
+    return Limit(quantity, bound, is_most, text)

@@ -1,0 +1,303 @@
+"""One search from end to end: sensitivities, allocations as seeds, generations, a front, and a choice."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bitwright.comparison import Bench, run_info, source_hash
+from bitwright.cost.table_cells import cells_of
+from bitwright.model.task import Task
+from bitwright.result import RunInfo
+from bitwright.search import strategies
+from bitwright.search.allocate import allocations, damage_of, nearest_allocation
+from bitwright.search.budget import DROP, METRIC, Budget
+from bitwright.search.candidates import Candidates
+from bitwright.search.evaluate import HELD_OUT, Evaluator
+from bitwright.search.execute import Executor, Here
+from bitwright.search.point import Design, Machine, Point
+from bitwright.search.prices import Prices
+from bitwright.search.sensitivity import Damages, Measure, measured, rank_correlation
+from bitwright.search.store import Store
+from bitwright.search.study import NOTHING, Study, Terms, front
+from bitwright.store import key_of, write_json
+
+Progress = Callable[[str, int, int], None]
+
+DEFAULT_SCHEMES = (
+    "integer(8, 8)",
+    "integer(6, 6)",
+    "integer(4, 8)",
+    "integer(4, 4)",
+    "ant(4, 4)",
+    "vs_quant(4, 4)",
+    "nvfp4()",
+)
+"""Eight, six and four bits, and what published systems make of four."""
+
+LEVELS = 6
+"""Of energy, between the least and the most of uniform designs, at which the allocator seeds the search."""
+
+
+@dataclass(frozen=True)
+class Trust:
+    """How far the additive model's order of designs agrees with what was measured."""
+
+    beside: str
+    correlation: float | None  # Spearman's
+    designs: int
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A uniform design, and the best searched one that takes no more area × delay and no more energy."""
+
+    scheme: str
+    machine: Machine
+    metric: float
+    held_out_metric: float | None
+    best: int | None  # index in `points`; None where the uniform design itself is the best
+    gain: float  # of the metric, towards its good side
+    held_out_gain: float | None
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """A front of designs and how it was found."""
+
+    info: RunInfo
+    budget: tuple[str, ...]
+    objectives: tuple[str, ...]
+    schemes: tuple[str, ...]
+    machines: tuple[Machine, ...]
+    library: str
+    measure: str
+    sampler: str
+    seed: int
+    trials: int
+    evaluated: int
+    rejected: int
+    repeated: int
+    seconds: float
+    evaluation_seconds: float
+    float_metric: float  # of the searched samples
+    layers: tuple[str, ...]
+    damages: tuple[tuple[str, str, float], ...]  # layer, scheme, damage of it alone
+    refused: tuple[tuple[str, str, str], ...]  # layer, scheme, reason
+    points: tuple[Point, ...]
+    front: tuple[int, ...]  # indices of points, the best metric first
+    chosen: int | None
+    nearest: Point | None  # where no design keeps the budget
+    trust: tuple[Trust, ...]
+    gains: tuple[Gain, ...]
+    left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Question:
+    """What to search, as plain values."""
+
+    schemes: tuple[str, ...] = DEFAULT_SCHEMES
+    budget: tuple[str, ...] = ()
+    machines: tuple[Machine, ...] = (Machine("16x16"), Machine("32x32"))
+    trials: int = 200
+    seed: int = 0
+    population: int = 20
+    sampler: str = "nsga2"
+    objectives: tuple[str, ...] = ("area_delay", "energy")
+    measure: str = "kl"
+    library: str = "generic45"
+    limit: int | None = None
+    held_out: float = HELD_OUT
+    words: dict[str, object] = field(default_factory=dict)  # other words of the accelerator: dram, dram_bits, clock_mhz
+
+    def __post_init__(self) -> None:
+        if self.trials < 1 or self.population < 2:
+            raise ValueError(
+                f"{self.trials} trials in generations of {self.population} found; at least 1 and 2 are needed"
+            )
+        if not 0 <= self.held_out < 1:
+            raise ValueError(f"a held-out part of {self.held_out:g} found; it is at least 0 and less than 1")
+        if not self.machines:
+            raise ValueError("no accelerator to choose from; name one, as --array 16x16")
+
+
+def search(
+    task: Task, question: Question = Question(), *, folder: Path | None = None,
+    executor: Callable[[Evaluator, Store | None], Executor] = Here, command: str = "bitwright.search",
+    progress: Progress = lambda *_: None,
+) -> SearchResult:  # fmt: skip
+    """Designs of `task`'s network, their figures and costs. The same question in the same folder goes on where it was.
+
+    ValueError for words that are not known, schemes that a layer can have none of, and a network without products.
+    """
+    started = time.perf_counter()
+    metric = task.metric
+    budget = Budget.of(question.budget, is_per_cent=metric.unit == "%", higher_is_better=metric.higher_is_better)
+    cells = cells_of(question.library)
+    bench = Bench.build(task, question.limit, progress)
+    candidates = Candidates.of(bench, question.schemes)
+    prices = Prices(candidates, cells, question.words)
+    evaluator = Evaluator(candidates, question.held_out)
+    terms = Terms(
+        question.trials, question.seed, question.population, question.sampler, question.objectives, budget,
+        question.machines, metric.higher_is_better, evaluator.float_metric,
+    )  # fmt: skip
+    info = run_info(task, bench, "exact", command)
+    key = key_of(info.task, info.hashes, info.samples, info.versions["bitwright"], source_hash())
+    own = None if folder is None else folder / key_of(key, question.held_out)
+    damages = measured(candidates, question.measure, own, key, progress)
+    running = executor(evaluator, None if own is None else Store(own))
+    try:
+        study = Study(terms, prices, damages, running)
+        study.evaluate(_uniform(candidates, question.machines), "uniform")
+        _allocate(study, budget, question.machines)
+        _publish(study, candidates, damages, question.machines, own, key, progress)
+        study.run([*study.points], progress)
+    finally:
+        running.close()
+    result = _result(study, question, info, candidates, damages, started)
+    if folder is not None:
+        write_json(folder / "search.json", result)
+    return result
+
+
+def _uniform(candidates: Candidates, machines: Iterable[Machine]) -> list[Design]:
+    """One scheme wherever it can be had, else the first that can."""
+    found = []
+    for machine in machines:
+        for text in candidates.schemes:
+            layers = tuple((n, text if text in texts else texts[0]) for n, texts in candidates.choices.items())
+            found.append(Design(layers, machine))
+    return found
+
+
+def _allocate(study: Study, budget: Budget, machines: Sequence[Machine]) -> None:
+    """The allocator's best within the budget, and at levels of energy below it."""
+    energies = [p.costs.energy_uj for p in study.points.values() if p.costs is not NOTHING]
+    low, high = min(energies), max(energies)
+    designs = []
+    for level in range(LEVELS):
+        energy = low + (high - low) * (level + 0.5) / LEVELS
+        limits = Budget.of([f"energy<={energy}uJ"]).limits
+        found = allocations(study.prices, study.damages, Budget((*budget.of_costs, *limits)), machines, 2)
+        designs += [allocation.design for allocation in found[:2]]
+    found = allocations(study.prices, study.damages, budget, machines)
+    study.evaluate([*(a.design for a in found[:6]), *designs], "allocation")
+
+
+def _publish(
+    study: Study, candidates: Candidates, damages: Damages, machines: Sequence[Machine], own: Path | None, key: str,
+    progress: Progress,
+) -> None:  # fmt: skip
+    """Designs of published strategies, where these schemes and layers allow them."""
+    machine = machines[-1]
+    study.evaluate(strategies.ant4_8(candidates, damages, machine), "ant4_8")
+    if any(text.startswith("integer(") for text in candidates.schemes):
+        study.evaluate(strategies.mixquant(candidates, machine), "mixquant")
+    try:
+        masked = measured(candidates, "masked_kl", own, key, progress)
+    except ValueError:
+        return  # layers without weights of their own
+    study.evaluate(strategies.ohq(study.prices, masked, machine), "ohq")
+
+
+def _result(
+    study: Study, question: Question, info: RunInfo, candidates: Candidates, damages: Damages, started: float
+) -> SearchResult:  # fmt: skip
+    terms, points = study.terms, tuple(study.points.values())
+    best = front(points, terms)
+    chosen = _choice(best, terms)
+    nearest = None
+    if chosen is None:
+        nearest = _nearest(study)
+    figures = {point.design.key: point.figures for point in points if point.figures}
+    return SearchResult(
+        info, question.budget, question.objectives, tuple(candidates.schemes), question.machines, question.library,
+        question.measure, question.sampler, question.seed, question.trials, len(figures), study.rejected,
+        study.repeated, time.perf_counter() - started, sum(f.seconds for f in figures.values()), terms.float_metric,
+        candidates.names, tuple((n, t, d) for (n, t), d in damages.items()),
+        tuple((n, t, why) for (n, t), why in candidates.refused.items()), points,
+        tuple(points.index(point) for point in best), None if chosen is None else points.index(chosen), nearest,
+        _trust(points, terms), _gains(points, terms), candidates.left_out,
+    )  # fmt: skip
+
+
+def _choice(best: Sequence[Point], terms: Terms) -> Point | None:
+    """The best metric within the budget; where the budget asks for a metric, the least product of the objectives."""
+    if not best:
+        return None
+    if any(limit.quantity in (METRIC, DROP) for limit in terms.budget.limits):
+
+        def product(point: Point) -> float:
+            found = 1.0
+            for value in terms.values(point)[1:]:
+                found *= max(value, 1e-30)
+            return found
+
+        return min(best, key=product)
+    return best[0]
+
+
+def _nearest(study: Study) -> Point | None:
+    """The design that breaks the budget least: of the evaluated ones, and of the allocator's with slack."""
+    terms = study.terms
+    found = nearest_allocation(study.prices, study.damages, terms.budget, terms.machines)
+    designs = [] if found is None else [found.design]
+    cheapest = [p.design for p in study.points.values() if p.costs is not NOTHING]
+    cheapest.sort(key=lambda design: sum(part for _, part in study.points[design].excess))
+    candidates = []
+    for design in [*designs, *cheapest[:3]]:
+        costs = study.prices.of(design)
+        figures = study.evaluate_anyway(design)
+        candidates.append(terms.judged(Point(design, costs, damage_of(design, study.damages), figures, "nearest")))
+    return min(candidates, key=lambda point: sum(part for _, part in point.excess), default=None)
+
+
+def _trust(points: Sequence[Point], terms: Terms) -> tuple[Trust, ...]:
+    """The predicted damage beside what was measured, over designs of different schemes."""
+    unique = {p.design.key: p for p in points if p.figures is not None and p.metric is not None}
+    predicted = [p.predicted_damage for p in unique.values()]
+    drops = [terms.drop(p.metric) for p in unique.values() if p.metric is not None]
+    noise = [(p.predicted_damage, -p.figures.output_sqnr_db) for p in unique.values()
+             if p.figures is not None and p.figures.output_sqnr_db is not None]  # fmt: skip
+    return (
+        Trust("loss of the metric", rank_correlation(predicted, drops), len(drops)),
+        Trust("noise of the outputs", rank_correlation(*map(list, zip(*noise))) if noise else None, len(noise)),
+    )
+
+
+def _gains(points: Sequence[Point], terms: Terms) -> tuple[Gain, ...]:
+    """Each uniform design that was evaluated, beside the best at no more area × delay and energy."""
+    found = []
+    for point in points:
+        if point.origin != "uniform" or point.metric is None or len(point.design.schemes) > 1:
+            continue
+        able = [
+            (i, p) for i, p in enumerate(points)
+            if p.metric is not None and p.costs.area_delay <= point.costs.area_delay * (1 + 1e-9)
+            and p.costs.energy_uj <= point.costs.energy_uj * (1 + 1e-9)
+        ]  # fmt: skip
+        index, best = min(able, key=lambda pair: terms.loss(pair[1].metric))  # type: ignore[arg-type]
+        assert best.figures is not None, "it has a metric"
+        assert point.figures is not None, "it has a metric"
+        kept, own = best.figures.held_out_metric, point.figures.held_out_metric
+        found.append(
+            Gain(
+                point.design.schemes[0],
+                point.design.machine,
+                point.metric,
+                own,
+                None if best is point else index,
+                terms.loss(point.metric) - terms.loss(best.figures.metric),
+                None if kept is None or own is None else terms.loss(own) - terms.loss(kept),
+            )
+        )
+    return tuple(found)
+
+
+def additive_check(candidates: Candidates, damages: Damages, designs: Sequence[Design]) -> Trust:
+    """Damages added up beside the divergence of the whole network, on the calibration samples."""
+    whole = Measure(candidates)
+    real = [whole.of(design.assignment) for design in designs]
+    return Trust("divergence of outputs", rank_correlation([damage_of(d, damages) for d in designs], real), len(real))
