@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bitwright.config import from_text
+from bitwright.config import from_text, label_of
 from bitwright.model.evaluate import Evaluation, Reference, evaluate, forward, reference
 from bitwright.model.measure import layer_results, measure, model_bits, pictures
 from bitwright.model.neighbours import lane_row, neighbour_result, sample_levels
@@ -108,6 +108,7 @@ def compare(
     if evaluation not in EVALUATIONS:
         raise ValueError(f"evaluation {evaluation!r} found; choose from {', '.join(map(repr, EVALUATIONS))}")
     parsed = {text: from_text(text) for text in schemes}
+    _require_own_names(parsed)
     say = progress or (lambda what, done, total: None)
     bench = Bench.build(task, limit, say)
     info = run_info(task, bench, evaluation, command)
@@ -171,6 +172,15 @@ class Bench:
         return Bench(task, model, against, calibration, seen, size)
 
 
+def _require_own_names(texts: Iterable[str]) -> None:
+    """ValueError where two texts have one name: rows are told apart by it."""
+    by_name: dict[str, str] = {}
+    for text in texts:
+        other = by_name.setdefault(label_of(text), text)
+        if other != text:
+            raise ValueError(f"two schemes are named {label_of(text)!r}; give each a name of its own")
+
+
 def _row(bench: Bench, text: str, recipe: Scheme | Recipe, evaluation: str, say: Progress) -> SchemeResult:
     started = time.perf_counter()
     try:
@@ -178,7 +188,8 @@ def _row(bench: Bench, text: str, recipe: Scheme | Recipe, evaluation: str, say:
     except (ValueError, OverflowError) as error:
         seconds = time.perf_counter() - started
         return SchemeResult(
-            scheme=text, title=text, metric=None, simulated_metric=None, agreement=None, output_sqnr_db=None,
+            scheme=label_of(text), title=label_of(text), definition=text,
+            metric=None, simulated_metric=None, agreement=None, output_sqnr_db=None,
             weight_bits=None, input_bits=None, model_bytes=None, accumulator_bits=None, overflow_rate=None,
             seconds=seconds, error=str(error),
         )  # fmt: skip
@@ -215,7 +226,7 @@ def _measured_row(
     levels = sample_levels(task, prepared, bench.calibration[0])
     widths = [r.accumulator_bits for r in layers if r.accumulator_bits is not None]
     return SchemeResult(
-        scheme=text, title=text,
+        scheme=label_of(text), title=label_of(text), definition=text,
         metric=main.metric, simulated_metric=results[SIMULATED].metric if SIMULATED in results else None,
         agreement=main.agreement, output_sqnr_db=main.output_sqnr_db,
         weight_bits=weight_bits, input_bits=input_bits, model_bytes=size,

@@ -1,12 +1,14 @@
 """Schemes and recipes as text: the call that makes them, parsed with `ast`, literals and known names only.
 
 "vs_quant(4, 8, weight_scale_bits=6)" is a call of the catalogue; `repr` of any scheme is text for the same scheme. A
-third party's scheme is "their_package.module:scheme(bits=4)".
+third party's scheme is "their_package.module:scheme(bits=4)". A text may have a name in front, "mine = nvfp4()", which
+stands for it in tables.
 """
 
 import ast
 import importlib
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable
@@ -47,8 +49,18 @@ _NOUNS: dict[str, Any] = {
 }  # fmt: skip
 
 
+_NAMED = re.compile(r"\s*([A-Za-z_][\w.-]*)\s*=(?=\s*[A-Za-z_])")
+
+
+def label_of(text: str) -> str:
+    """The name in front of a scheme's text, or the text itself."""
+    found = _NAMED.match(text)
+    return found[1] if found else text
+
+
 def from_text(text: str) -> Scheme | Recipe:
     """The scheme or recipe that a text makes. A wrong name or argument raises ValueError with the nearest right one."""
+    text = _NAMED.sub("", text, count=1) if _NAMED.match(text) else text
     module, colon, call = text.partition(":")
     external: dict[str, Any] = {}
     is_external = bool(colon) and all(part.isidentifier() for part in module.strip().split("."))
@@ -71,6 +83,15 @@ def from_text(text: str) -> Scheme | Recipe:
     if not isinstance(value, Scheme | Recipe):
         raise ValueError(f"{text!r} makes a {type(value).__name__}; a scheme or a recipe is needed")
     return value
+
+
+def scheme_texts_of(text: str) -> tuple[str, ...]:
+    """Texts of the schemes that a recipe's rules assign, each once; of a scheme its own."""
+    if isinstance(from_text(text), Scheme):
+        return (text,)
+    calls = [node for node in ast.walk(ast.parse(_NAMED.sub("", text, count=1).strip())) if isinstance(node, ast.Call)]
+    rules = [call.args[1] for call in calls if ast.unparse(call.func) == Rule.__name__ and len(call.args) > 1]
+    return tuple(dict.fromkeys(ast.unparse(rule) for rule in rules if not isinstance(rule, ast.Constant)))
 
 
 def _import(module: str) -> dict[str, Any]:

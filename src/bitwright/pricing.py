@@ -5,8 +5,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bitwright.config import from_text
+from bitwright.config import from_text, label_of
 from bitwright.cost.accelerator import Accelerator
+from bitwright.cost.elements import elements, side_by_side
 from bitwright.cost.estimate import Cost, LayerCost, estimate
 from bitwright.cost.figure import Figure, Fitted, Sum
 from bitwright.cost.gemm import read_config, read_header
@@ -104,14 +105,28 @@ def price(
     for scheme in schemes:
         found, left = source(from_text(scheme))
         work = tuple((layer.batched(batch), assigned) for layer, assigned in found)
-        mac = cells(work)
+        macs = _elements(work, cells)
+        mac = side_by_side(macs)
         fitted = accelerator
         if has_equal_area and prices:
             _require_one_origin(prices[0], scheme, mac)
             areas = prices[0].cost.areas_um2
             fitted = accelerator.with_array_area(sum(areas[n].value for n in ("array", "edge") if n in areas), mac)
-        prices.append(Price(scheme, estimate(fitted, mac, [job(*each) for each in work]), left, mac))
+        prices.append(Price(label_of(scheme), _estimate(fitted, macs, work), left, mac))
     return tuple(prices)
+
+
+def _elements(work: Work, cells: Callable[[Work], Mac]) -> dict[Scheme, Mac]:
+    """Of each layer's scheme: one for all, or side by side where none serves all."""
+    mac = cells(work)
+    schemes = {scheme: tuple(pair for pair in work if pair[1] == scheme) for _, scheme in work}
+    return dict.fromkeys(schemes, mac) if mac.serves_all else elements(schemes, cells)
+
+
+def _estimate(machine: Accelerator, macs: dict[Scheme, Mac], work: Work) -> Cost:
+    """Each layer on its element."""
+    layers = [estimate(machine, macs[scheme], [job(layer, scheme)]).layers for layer, scheme in work]
+    return Cost(machine, tuple(layer for (layer,) in layers), machine.areas_um2(side_by_side(macs)))
 
 
 def _require_one_origin(first: Price, scheme: str, mac: Mac) -> None:

@@ -164,7 +164,7 @@ class TermPairs:
 class SchemeResult:
     """One row of the comparison."""
 
-    scheme: str  # the call that makes it
+    scheme: str  # its name, or the call that makes it
     title: str
     metric: float | None
     simulated_metric: float | None
@@ -183,6 +183,7 @@ class SchemeResult:
     neighbours: tuple[NeighbourResult, ...] = ()  # layers that overwrite neighbours
     lane_row: LaneRow | None = None  # of one of them
     term_pairs: tuple[TermPairs, ...] = ()  # of schemes with terms, and of plain integers to compare with
+    definition: str = ""  # the text that makes it, where `scheme` is only its name
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def priced(
             found.append(SchemePrice(row.scheme, error="the scheme gave no result"))
             continue
         try:
-            made, record = _price(row.scheme, source, accelerator, cells)
+            made, record = _price(row.definition or row.scheme, source, accelerator, cells)
         except (ValueError, OverflowError) as error:
             found.append(SchemePrice(row.scheme, error=str(error)))
             continue

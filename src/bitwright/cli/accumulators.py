@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from bitwright.cli.common import Screen, chosen_task, command, leave, one_sentence, use_data_folder
+from bitwright.cli.common import Screen, chosen_task, command, leave, one_sentence, scheme_text, use_data_folder
 
 
 def certify(
@@ -32,7 +32,11 @@ def certify(
 
         with Screen(quiet=not sys.stderr.isatty()) as screen:
             certificate = certify_task(
-                chosen_task(model, data), scheme, Placement(tile, bias_inside), samples=limit, progress=screen.progress
+                chosen_task(model, data),
+                scheme_text(scheme),
+                Placement(tile, bias_inside),
+                samples=limit,
+                progress=screen.progress,
             )
         print("\n".join(certificate.lines()))
         if out is not None:
@@ -79,8 +83,8 @@ def overflow(
         folder = out or Path("runs") / f"{model.replace(':', '.')}-overflow"
         with Screen(quiet=not sys.stderr.isatty()) as screen:
             found = sweep(
-                chosen_task(model, data), scheme, widths_of(widths), names or DEFAULT, Register(tile, exponent_bits),
-                samples=limit, command=command(), progress=screen.progress,
+                chosen_task(model, data), scheme_text(scheme), widths_of(widths), names or DEFAULT,
+                Register(tile, exponent_bits), samples=limit, command=command(), progress=screen.progress,
             )  # fmt: skip
         write_json(folder / "overflow.json", found)
         overflow_page.write_csv(found, folder / "overflow.csv")

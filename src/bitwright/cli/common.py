@@ -1,5 +1,6 @@
 """What the commands share: errors in one sentence, the task that is meant, and the screen."""
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -36,6 +37,37 @@ def leave(sentence: str, status: int) -> NoReturn:
 
 def command() -> str:
     return " ".join(["bitwright", *(f"'{a}'" if any(c in a for c in " (;") else a for a in sys.argv[1:])])
+
+
+def scheme_texts(given: list[str] | None) -> list[str]:
+    """Texts of schemes: several may stand in one, apart by ';', and "@recipe.txt" stands for what the file holds."""
+    texts = [text.strip() for one in given or [] for text in one.split(";") if text.strip()]
+    return [scheme_text(text) for text in texts]
+
+
+def scheme_text(text: str) -> str:
+    """One text, or what the file after @ holds, under the file's name."""
+    if not text.startswith("@"):
+        return text
+    path = Path(text[1:])
+    name = re.sub(r"[^\w.-]", "_", path.stem)
+    return f"{name if name[:1].isalpha() else f'_{name}'} = {_read(path)}"
+
+
+LARGEST_RECIPE = 1 << 20
+"""Bytes of a file that holds a recipe."""
+
+
+def _read(path: Path) -> str:
+    if not path.is_file():
+        raise ValueError(f"{path} is not there; after @ stands a file that holds a scheme or a recipe")
+    content = path.read_bytes()[: LARGEST_RECIPE + 1]
+    if len(content) > LARGEST_RECIPE:
+        raise ValueError(f"{path} is larger than {LARGEST_RECIPE} bytes, so it holds no recipe; name another file")
+    try:
+        return " ".join(content.decode().split())
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not text; name a file that holds a scheme or a recipe") from None
 
 
 def use_data_folder(data: Path | None) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bitwright.cli import hardware
-from bitwright.cli.common import Screen, chosen_task, command, leave, one_sentence, use_data_folder
+from bitwright.cli.common import Screen, chosen_task, command, leave, one_sentence, scheme_texts, use_data_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,8 +62,8 @@ def compare(
     With --array, for example 32x32, also area, energy and delay on that array.
     Results are saved row by row: run the same command again to continue one that was stopped.
     """
-    texts = [t.strip() for s in schemes or [] for t in s.split(";") if t.strip()]
     with one_sentence():
+        texts = scheme_texts(schemes)
         if model.partition(":")[1] == "":
             use_data_folder(data)
         import warnings

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from bitwright.cli import hardware
-from bitwright.cli.common import chosen_task, one_sentence, use_data_folder
+from bitwright.cli.common import chosen_task, one_sentence, scheme_texts, use_data_folder
 
 
 def cost(
@@ -48,8 +48,8 @@ def cost(
 
     Cells come from a table of measured circuits, memories from tables and constants of others; lines below say which.
     """
-    texts = [t.strip() for s in scheme or ["integer(8, 8)"] for t in s.split(";") if t.strip()]
     with one_sentence():
+        texts = scheme_texts(scheme or ["integer(8, 8)"])
         if not texts:
             raise ValueError(f"no scheme in {'; '.join(scheme or ())!r} found; write one, as --scheme 'integer(8, 8)'")
         from bitwright import pricing

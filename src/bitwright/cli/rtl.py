@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bitwright.cli.common import chosen_task, leave, one_sentence, use_data_folder
+from bitwright.cli.common import chosen_task, leave, one_sentence, scheme_text, use_data_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +18,10 @@ PANEL = "With --array"
 
 
 def rtl(
-    scheme: Annotated[str, typer.Argument(help="A scheme such as 'ant(4)' or 'overq(4, tile=16)'.")],
+    scheme: Annotated[
+        str,
+        typer.Argument(help="A scheme such as 'ant(4)' or 'overq(4, tile=16)'; @recipe.txt for each one of a recipe."),
+    ],
     rows: Annotated[int, typer.Option(help="Rows of the array: products along K. Lanes of a vector unit.")] = 16,
     columns: Annotated[int, typer.Option(help="Columns of the array: outputs.")] = 16,
     unit: Annotated[
@@ -45,11 +48,13 @@ def rtl(
     The first call on a machine compiles yosys, which takes a minute or two; later ones take seconds.
     """
     with one_sentence():
+        from bitwright.config import scheme_texts_of
         from bitwright.rtl.generate import circuit
 
-        made = circuit(scheme, unit, rows, columns, k=longest, inputs=inputs, vectors=vectors, wide=wide)
-        path = made.write(out, as_rtlil=as_rtlil)
-        print("\n".join([*made.facts(), f"circuit   {path}"]))
+        for text in scheme_texts_of(scheme_text(scheme)) or (scheme,):
+            made = circuit(text, unit, rows, columns, k=longest, inputs=inputs, vectors=vectors, wide=wide)
+            path = made.write(out, as_rtlil=as_rtlil)
+            print("\n".join([*made.facts(), f"circuit   {path}"]))
 
 
 def verify(

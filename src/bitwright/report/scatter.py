@@ -84,7 +84,7 @@ def scatter(comparison: Comparison) -> dict:
     panels, costs = metric_panels(comparison), _costs(comparison)
     figure, views = _figure(comparison, costs, panels, WHOLE)
     figure["layout"]["legend"] = legend(panels[0], comparison.info.float_metric)
-    figure["layout"]["updatemenus"] = [_menu([cost.button for cost in costs], [["update", list(v)] for v in views])]
+    figure["layout"]["updatemenus"] = [menu([cost.button for cost in costs], [["update", list(v)] for v in views])]
     return figure
 
 
@@ -282,7 +282,7 @@ def _layout(comparison: Comparison, panels: list[Panel], canvas: Canvas, view: d
     }  # fmt: skip
 
 
-def _menu(labels: list[str], calls: list[list]) -> dict:
+def menu(labels: list[str], calls: list[list]) -> dict:
     """A row of plain buttons at the figure's upper right."""
     return {
         "type": "buttons",

@@ -14,7 +14,7 @@ from scipy.sparse import csr_array
 
 from bitwright.search.budget import Budget, Limit
 from bitwright.search.point import Design, Machine
-from bitwright.search.prices import LayerSums, Prices
+from bitwright.search.prices import LayerSums, Prices, own_area
 from bitwright.search.sensitivity import Damages
 
 LARGEST_SET = 3
@@ -136,8 +136,8 @@ def _places(
             for chosen in combinations(texts, size):
                 work = prices.candidates.widest_work(chosen)
                 areas = prices.areas(prices.accelerator(machine), prices.elements(work))
-                own = sum(figure.value for figure in areas[:-3]) / 1e6
-                yield machine, chosen, {"area": sum(f.value for f in areas) / 1e6, "array": own}
+                whole = sum(figure.value for figure in areas.values()) / 1e6
+                yield machine, chosen, {"area": whole, "array": own_area(areas)}
 
 
 def _allocation(chosen: dict[str, str], machine: Machine, damages: Damages) -> Allocation:

@@ -9,13 +9,13 @@ from bitwright.comparison import Bench, run_info, source_hash
 from bitwright.cost.table_cells import cells_of
 from bitwright.model.task import Task
 from bitwright.result import RunInfo
+from bitwright.result_search import Design, Gain, Machine, Point, SearchResult, Trust
 from bitwright.search import strategies
 from bitwright.search.allocate import allocations, damage_of, nearest_allocation
 from bitwright.search.budget import DROP, METRIC, Budget
 from bitwright.search.candidates import Candidates
 from bitwright.search.evaluate import HELD_OUT, Evaluator
 from bitwright.search.execute import Executor, Here
-from bitwright.search.point import Design, Machine, Point
 from bitwright.search.prices import Prices
 from bitwright.search.sensitivity import Damages, Measure, measured, rank_correlation
 from bitwright.search.store import Store
@@ -37,60 +37,6 @@ DEFAULT_SCHEMES = (
 
 LEVELS = 6
 """Of energy, between the least and the most of uniform designs, at which the allocator seeds the search."""
-
-
-@dataclass(frozen=True)
-class Trust:
-    """How far the additive model's order of designs agrees with what was measured."""
-
-    beside: str
-    correlation: float | None  # Spearman's
-    designs: int
-
-
-@dataclass(frozen=True)
-class Gain:
-    """A uniform design, and the best searched one that takes no more area × delay and no more energy."""
-
-    scheme: str
-    machine: Machine
-    metric: float
-    held_out_metric: float | None
-    best: int | None  # index in `points`; None where the uniform design itself is the best
-    gain: float  # of the metric, towards its good side
-    held_out_gain: float | None
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """A front of designs and how it was found."""
-
-    info: RunInfo
-    budget: tuple[str, ...]
-    objectives: tuple[str, ...]
-    schemes: tuple[str, ...]
-    machines: tuple[Machine, ...]
-    library: str
-    measure: str
-    sampler: str
-    seed: int
-    trials: int
-    evaluated: int
-    rejected: int
-    repeated: int
-    seconds: float
-    evaluation_seconds: float
-    float_metric: float  # of the searched samples
-    layers: tuple[str, ...]
-    damages: tuple[tuple[str, str, float], ...]  # layer, scheme, damage of it alone
-    refused: tuple[tuple[str, str, str], ...]  # layer, scheme, reason
-    points: tuple[Point, ...]
-    front: tuple[int, ...]  # indices of points, the best metric first
-    chosen: int | None
-    nearest: Point | None  # where no design keeps the budget
-    trust: tuple[Trust, ...]
-    gains: tuple[Gain, ...]
-    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

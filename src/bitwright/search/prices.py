@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from bitwright.cost.accelerator import Accelerator
+from bitwright.cost.elements import elements, side_by_side
 from bitwright.cost.estimate import LayerCost, estimate
 from bitwright.cost.figure import Figure, total
 from bitwright.cost.hardware import accelerator
@@ -36,6 +37,11 @@ class LayerSums(NamedTuple):
     model: float  # bytes
 
 
+def own_area(areas: Mapping[str, Figure]) -> float:
+    """mm² without buffers."""
+    return sum(figure.value for name, figure in areas.items() if name in ARRAY) / 1e6
+
+
 @dataclass
 class Prices:
     """Of a network's layers on accelerators that have `cells`; other words of the accelerator are the same for all."""
@@ -54,34 +60,22 @@ class Prices:
         macs = self.elements(work)
         layers = [self.layer(machine, macs[text], pair) for text, pairs in work.items() for pair in pairs]
         areas, cycles = self.areas(machine, macs), sum(layer.cycles for layer in layers)
-        area = total(areas)
+        area = total(areas.values())
         energy = total(f for one in layers for f in (one.mac_pj, *one.edge_pj, *one.sram_pj, one.dram_pj))
         return Costs(
-            area.value / 1e6, sum(figure.value for figure in areas[:-3]) / 1e6, energy.value / 1e6,
-            1e3 * cycles / (machine.clock_mhz * 1e6), cycles, self.candidates.model_bytes(assignment),
-            self.accumulator_bits(assignment), tuple(sorted({*area.origins, *energy.origins})),
-            tuple(dict.fromkeys(remark for mac in macs.values() for remark in mac.remarks)),
+            area.value / 1e6, own_area(areas),  energy.value / 1e6,
+            cycles / (machine.clock_mhz * 1e3), float(cycles), self.candidates.model_bytes(assignment),
+            float(self.accumulator_bits(assignment)), tuple(sorted({*area.origins, *energy.origins})),
+            side_by_side(macs).remarks,
         )  # fmt: skip
 
     def elements(self, work: Work) -> dict[str, Mac]:
         """The element of each scheme; the same where one serves several."""
-        groups: list[tuple[list[str], Mac]] = []
-        for text, pairs in work.items():
-            for texts, _ in groups:
-                together = self._mac(tuple(pair for t in (*texts, text) for pair in work[t]))
-                if together.serves_all:
-                    index = [t for t, _ in groups].index(texts)
-                    groups[index] = [*texts, text], together
-                    break
-            else:
-                groups.append(([text], self._mac(pairs)))
-        return {text: mac for texts, mac in groups for text in texts}
+        return elements(work, self._mac)
 
-    def areas(self, machine: Accelerator, macs: Mapping[str, Mac]) -> tuple[Figure, ...]:
-        """µm² of the elements and their edges, and last of the three buffers."""
-        found = [machine.areas_um2(mac) for mac in dict.fromkeys(macs.values())]
-        arrays = [areas[name] for areas in found for name in ARRAY if name in areas]
-        return (*arrays, *(figure for name, figure in found[0].items() if name not in ARRAY))
+    def areas(self, machine: Accelerator, macs: Mapping[str, Mac]) -> dict[str, Figure]:
+        """µm² of the elements, their edges and the buffers."""
+        return machine.areas_um2(side_by_side(macs))
 
     def accelerator(self, machine: Machine) -> Accelerator:
         if machine not in self._machines:

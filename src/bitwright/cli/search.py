@@ -1,0 +1,106 @@
+"""`bitwright search`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bitwright.cli import hardware
+from bitwright.cli.common import Screen, chosen_task, command, one_sentence, scheme_texts, use_data_folder
+from bitwright.cli.hardware import PANEL
+
+
+def search(
+    model: Annotated[str, typer.Argument(help="A built-in task, or module:function, as in compare.")] = "digits",
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--budget", "-b",
+            help="Limits such as 'area<=0.5mm2, energy<=20uJ, top1>=0.69': area, array, energy, delay, cycles, model, "
+            "accumulator; metric, or drop from float.",
+        ),
+    ] = None,
+    schemes: Annotated[
+        list[str] | None,
+        typer.Option("--schemes", "-s", help="What a layer may get; repeat, or separate by ';'. Default: seven."),
+    ] = None,
+    array: Annotated[
+        list[str] | None, typer.Option(help="To choose from; repeat. Default: 16x16, 32x32.", rich_help_panel=PANEL)
+    ] = None,
+    dataflow: Annotated[
+        list[str] | None, typer.Option(help="ws, os or is, to choose from; repeat. Default: ws.", rich_help_panel=PANEL)
+    ] = None,
+    buffers: Annotated[
+        list[str] | None,
+        typer.Option(help="KB for weights, inputs, sums; repeat. Default: 128,128,128.", rich_help_panel=PANEL),
+    ] = None,
+    dram: Annotated[str, hardware.DRAM] = "lpddr4",
+    dram_bits: Annotated[int, hardware.DRAM_BITS] = 256,
+    clock: Annotated[float, hardware.CLOCK] = 500.0,
+    library: Annotated[str, hardware.LIBRARY] = "generic45",
+    trials: Annotated[int, typer.Option(min=1, help="Designs to look at.")] = 200,
+    sampler: Annotated[str, typer.Option(help="What proposes designs: nsga2, tpe or random.")] = "nsga2",
+    objectives: Annotated[
+        str, typer.Option(help="Costs to make small beside the metric, of: area, energy, delay, area_delay, model, ...")
+    ] = "area_delay,energy",
+    measure: Annotated[str, typer.Option(help="Damage of a layer: kl, error, fisher or masked_kl.")] = "kl",
+    seed: Annotated[int, typer.Option(help="Of the sampler.")] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use this many test samples only.")] = None,
+    held_out: Annotated[float, typer.Option(min=0.0, max=0.9, help="Part of them that no decision sees.")] = 0.5,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that evaluate.")] = 1,
+    data: Annotated[Path | None, typer.Option(help="Data, as in compare.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder. Default: runs/MODEL-search.")] = None,
+) -> None:  # fmt: skip
+    """Find a scheme for each layer, and the array, within limits in physical units.
+
+    Ends with the designs that no other beats, search.html, and the chosen one as recipe.txt, which every command takes
+    as --schemes @recipe.txt. Run the same command again to continue a search that was stopped; more --trials go on
+    from where fewer ended.
+    """
+    with one_sentence():
+        if model.partition(":")[1] == "":
+            use_data_folder(data)
+        from dataclasses import replace
+        from itertools import product
+
+        from bitwright.report import search_page
+        from bitwright.search.driver import Question
+        from bitwright.search.driver import search as run
+        from bitwright.search.evaluate import Evaluator
+        from bitwright.search.execute import Executor, Here, Processes
+        from bitwright.search.point import Machine, recipe_text
+        from bitwright.search.store import Store
+        from bitwright.search.worker import Setup
+        from bitwright.store import write_atomically
+
+        machines = product(array or ["16x16", "32x32"], dataflow or ["ws"], buffers or ["128,128,128"])
+        texts = tuple(scheme_texts(schemes))
+        question = Question(
+            budget=tuple(budget or ()), machines=tuple(Machine(*words) for words in machines), trials=trials, seed=seed,
+            sampler=sampler, objectives=tuple(t.strip() for t in objectives.split(",") if t.strip()), measure=measure,
+            library=library, limit=limit, held_out=held_out,
+            words={"dram": dram, "dram_bits": dram_bits, "clock_mhz": clock},
+        )  # fmt: skip
+        question = replace(question, schemes=texts) if texts else question
+        folder = out or Path("runs") / f"{model.replace(':', '.')}-search"
+
+        def executor(evaluator: Evaluator, store: Store | None) -> Executor:
+            if workers == 1 or store is None:
+                return Here(evaluator, store)
+            setup = Setup(model, str(data) if data else None, limit, question.schemes, held_out, str(store.folder))
+            return Processes(setup, workers)
+
+        with Screen(quiet=not sys.stderr.isatty()) as screen:
+            task = chosen_task(model, data)
+            found = run(task, question, folder=folder, executor=executor, command=command(), progress=screen.progress)
+        search_page.write_csv(found, folder / "designs.csv")
+        search_page.write_report(found, folder / "search.html")
+        print("\n".join(search_page.lines(found)))
+        best = found.points[found.chosen] if found.chosen is not None else found.nearest
+        if best is not None:
+            write_atomically(folder / "recipe.txt", recipe_text(best.design).encode())
+            print(f"recipe: {folder / 'recipe.txt'}")
+        print(f"report: {folder / 'search.html'}")
+    if found.chosen is None:
+        raise SystemExit(1)

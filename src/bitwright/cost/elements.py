@@ -1,0 +1,44 @@
+"""Elements for networks whose layers have different schemes: shared where one serves several, else side by side."""
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import replace
+from typing import TypeVar
+
+from bitwright.cost.mac import Edge, Mac, added
+from bitwright.gemm import LayerGemm
+from bitwright.scheme import Scheme
+
+K = TypeVar("K", bound=Hashable)
+
+Pairs = tuple[tuple[LayerGemm, Scheme], ...]
+
+
+def elements(work: Mapping[K, Pairs], cells: Callable[[Pairs], Mac]) -> dict[K, Mac]:
+    """The element of each part of the work: the first one that serves it together with parts before, or its own."""
+    groups: list[tuple[list[K], Mac]] = []
+    for key, pairs in work.items():
+        for i, (keys, _) in enumerate(groups):
+            together = cells(tuple(pair for k in (*keys, key) for pair in work[k]))
+            if together.serves_all:
+                groups[i] = [*keys, key], together
+                break
+        else:
+            groups.append(([key], cells(pairs)))
+    return {key: mac for keys, mac in groups for key in keys}
+
+
+def side_by_side(macs: Mapping[K, Mac]) -> Mac:
+    """One of each in every place of an array, of which one works: areas add, the rest is the largest one's."""
+    every = list(dict.fromkeys(macs.values()))
+    largest = max(every, key=lambda mac: mac.area_um2.value)
+    if len(every) == 1:
+        return largest
+    edges = [mac.edge for mac in every if mac.edge is not None]
+    edge = None
+    if edges:
+        rows, columns = (added(*(getattr(e, name) for e in edges)) for name in ("row_um2", "column_um2"))
+        edge = Edge(rows, columns, edges[0].input_pj, edges[0].weight_pj, edges[0].output_pj)
+    said = f"{len(every)} elements side by side in every place, of which one works"
+    remarks = tuple(dict.fromkeys((said, *(remark for mac in every for remark in mac.remarks))))
+    period = max(mac.period_ns for mac in every)
+    return replace(largest, area_um2=added(*(m.area_um2 for m in every)), edge=edge, period_ns=period, remarks=remarks)

@@ -1,0 +1,85 @@
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bitwright.search.allocate import Program, allocations, nearest_allocation
+from bitwright.search.budget import Budget
+from bitwright.search.point import Machine
+
+MACHINES = (Machine("16x16"), Machine("32x32"))
+
+
+@st.composite
+def programs(draw):
+    layers, texts, quantities = draw(st.integers(1, 4)), draw(st.integers(1, 3)), draw(st.integers(0, 2))
+    numbers = st.integers(0, 20).map(float)
+    choices = tuple((i, f"scheme {t}") for i in range(layers) for t in range(texts))
+    damage = np.array(draw(st.lists(numbers, min_size=len(choices), max_size=len(choices))))
+    costs = np.array([draw(st.lists(numbers, min_size=len(choices), max_size=len(choices))) for _ in range(quantities)])
+    bounds = np.array(draw(st.lists(st.integers(1, 60).map(float), min_size=quantities, max_size=quantities)))
+    names = tuple(f"layer {i}" for i in range(layers))
+    return names, choices, damage, costs.reshape(quantities, len(choices)), bounds
+
+
+def every(program):
+    """Damage and costs of all assignments."""
+    by_layer = [[c for c, (i, _) in enumerate(program.choices) if i == n] for n in range(len(program.layers))]
+    for columns in itertools.product(*by_layer):
+        yield program.damage[list(columns)].sum(), program.costs[:, list(columns)].sum(1)
+
+
+@settings(deadline=None, max_examples=150)
+@given(programs())
+def test_an_integer_program_finds_what_trying_all_finds(parts):
+    program = Program(*parts)
+    able = [damage for damage, costs in every(program) if (costs <= program.bounds + 1e-9).all()]
+    solved = program.solve()
+    if not able:
+        assert solved is None
+        return
+    chosen, beyond = solved
+    column = {(program.layers[i], text): c for c, (i, text) in enumerate(program.choices)}
+    assert sum(program.damage[column[pair]] for pair in chosen.items()) == pytest.approx(min(able), abs=1e-6)
+    assert not beyond.any()
+
+
+@settings(deadline=None, max_examples=100)
+@given(programs())
+def test_with_slack_the_exceeded_parts_are_least(parts):
+    program = Program(*parts)
+    least = min(np.maximum(costs / program.bounds - 1, 0).sum() if len(costs) else 0.0 for _, costs in every(program))
+    _, beyond = program.solve(slack=True)
+    assert beyond.sum() == pytest.approx(least, abs=1e-6)
+
+
+def test_every_allocation_keeps_the_budget(prices, damages):
+    budget = Budget.of(["area<=1.8mm2, energy<=3.4uJ, model<=14kB, accumulator<=22"])
+    found = allocations(prices, damages, budget, MACHINES)
+    assert found
+    for allocation in found:
+        assert budget.excess(prices.of(allocation.design)) == ()
+    assert [a.damage for a in found] == sorted(a.damage for a in found)
+
+
+def test_a_looser_budget_never_has_more_damage(prices, damages):
+    least = [
+        allocations(prices, damages, Budget.of([f"energy<={energy}uJ"]), MACHINES)[0].damage for energy in (3, 3.5, 4, 6)
+    ]
+    assert least == sorted(least, reverse=True)
+
+
+def test_without_a_limit_each_layer_has_its_least_damaging_scheme(prices, damages):
+    best = allocations(prices, damages, Budget(), MACHINES[:1])[0]
+    for name, texts in prices.candidates.choices.items():
+        assert damages[name, best.design.assignment[name]] == min(damages[name, text] for text in texts)
+
+
+def test_an_impossible_budget_ends_with_the_nearest_design_and_what_binds(prices, damages):
+    budget = Budget.of(["area<=0.5mm2, energy<=100uJ"])
+    assert allocations(prices, damages, budget, MACHINES) == []
+    nearest = nearest_allocation(prices, damages, budget, MACHINES)
+    assert [text for text, _ in nearest.broken] == ["area<=0.5mm2"]
+    assert nearest.design.machine == MACHINES[0]

@@ -1,0 +1,92 @@
+import itertools
+
+import pytest
+import torch
+
+from bitwright.config import from_text
+from bitwright.model.prepare import freeze, prepare, resolve
+from bitwright.model.products import products
+from bitwright.model.measure import layer_results, model_bits
+from bitwright.pricing import price
+from bitwright.search.candidates import Candidates
+from bitwright.search.point import Design, Machine, recipe_of, recipe_text
+
+
+def mixed(candidates):
+    turn = itertools.cycle(candidates.schemes)
+    return Design(tuple((name, next(turn)) for name in candidates.names), Machine("16x16"))
+
+
+def frozen(candidates, recipe):
+    bench = candidates.bench
+    prepared = resolve(prepare(bench.model, recipe, bench.calibration[0].inputs), bench.seen)
+    return prepared, freeze(prepared)
+
+
+def test_a_network_put_together_computes_as_the_recipe_prepared_at_once(candidates, evaluator):
+    design = mixed(candidates)
+    _, network = frozen(candidates, recipe_of(design, candidates.schemes))
+    batch = evaluator.searched.batches[0]
+    with torch.no_grad():
+        expected = candidates.task.forward(network, batch)
+        found = candidates.task.forward(candidates.frozen(design.assignment), batch)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_without_an_assignment_the_network_is_the_float_one(candidates, evaluator):
+    batch = evaluator.searched.batches[0]
+    with torch.no_grad():
+        torch.testing.assert_close(
+            candidates.task.forward(candidates.frozen({}), batch), candidates.task.forward(candidates.bench.model, batch)
+        )
+
+
+@pytest.mark.parametrize("is_mixed", [True, False])
+def test_bytes_and_accumulators_are_those_of_the_comparison(candidates, prices, is_mixed):
+    design = mixed(candidates) if is_mixed else Design(tuple((n, "integer(4, 4)") for n in candidates.names))
+    prepared, network = frozen(candidates, recipe_of(design, candidates.schemes))
+    layers = layer_results(prepared, network)
+    assert round(candidates.model_bytes(design.assignment)) == model_bits(prepared, layers)[2]
+    assert prices.accumulator_bits(design.assignment) == max(layer.accumulator_bits for layer in layers)
+
+
+@pytest.mark.parametrize("is_mixed", [True, False])
+def test_costs_are_those_of_the_price(candidates, prices, is_mixed):
+    design = mixed(candidates) if is_mixed else Design(tuple((n, "nvfp4()") for n in candidates.names), Machine("16x16"))
+    recipe = recipe_of(design, candidates.schemes)
+
+    def source(_):
+        return products(candidates.task, recipe)[:2]
+
+    (expected,) = price(source, ["nvfp4()"], prices.accelerator(design.machine), cells=prices.cells)
+    found, cost = prices.of(design), expected.cost
+    assert found.cycles == cost.cycles
+    assert found.area_mm2 == pytest.approx(cost.area_um2.value / 1e6)
+    assert found.energy_uj == pytest.approx(cost.energy_pj.value / 1e6, rel=1e-3)  # formats are chosen on other samples
+
+
+def test_the_recipes_text_makes_the_recipe(candidates):
+    design = mixed(candidates)
+    assert from_text(recipe_text(design)) == recipe_of(design, candidates.schemes)
+    uniform = Design(tuple((n, "nvfp4()") for n in candidates.names))
+    assert from_text(recipe_text(uniform)) == from_text("nvfp4()")
+
+
+@pytest.mark.parametrize(
+    ("texts", "words"),
+    [
+        ([], "no scheme to choose from"), (["ant4_8(promoted=2)"], "assigns schemes to layers itself"),
+        (["term_revealing_mlp()"], "assigns schemes"), (["integr(8, 8)"], "did you mean"),
+    ],
+)  # fmt: skip
+def test_what_is_no_choice_is_refused(candidates, texts, words):
+    with pytest.raises(ValueError, match=words):
+        Candidates.of(candidates.bench, texts)
+
+
+def test_a_scheme_that_a_layer_cannot_have_is_refused_there_with_its_reason(candidates):
+    narrow = "integer(8, 8, accumulator_bits=18)"
+    found = Candidates.of(candidates.bench, ["integer(8, 8)", narrow])
+    refused = {name for (name, text), why in found.refused.items() if text == narrow} if found.choices else set()
+    assert refused
+    assert refused == {name for name in found.names if narrow not in found.choices[name]}

@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+import torch
+
+from bitwright.search.sensitivity import Measure, measured, rank_correlation
+from bitwright.search.strategies import mixquant_widths
+
+
+def quiet(*_):
+    pass
+
+
+@pytest.fixture(scope="module")
+def measure(candidates):
+    return Measure(candidates, samples=24)
+
+
+def test_a_network_in_float_has_no_damage(measure):
+    assert measure.of({}) == 0
+
+
+def test_eight_bits_damage_every_layer_less_than_four(damages, candidates):
+    for name in candidates.names:
+        assert damages[name, "integer(8, 8)"] < damages[name, "integer(4, 4)"]
+
+
+def test_the_error_of_a_layer_is_that_of_its_output(measure, candidates):
+    found = measure.error(quiet)
+    name, text = candidates.names[0], "integer(4, 4)"
+    layer, inputs = candidates.float_layers[name], []
+    candidates.frozen({})
+    hook = layer.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
+    (batch,) = measure.batches
+    with torch.no_grad():
+        candidates.task.forward(candidates.frozen({}), batch)
+        hook.remove()
+        y, z = layer(inputs[0]), candidates.layer(name, text).exact(inputs[0])
+    assert found[name, text] == pytest.approx(float((z - y).square().sum() / y.square().sum()), rel=1e-4)
+
+
+def test_the_fisher_damage_of_a_linear_head_is_the_quadratic_form_of_its_softmax(measure, candidates):
+    """Of the last layer the loss's gradient is known: probabilities less the chosen class."""
+    name, text = "head", "integer(4, 4)"
+    assert candidates.names[-1] == name or name in candidates.names
+    found = measure.fisher(quiet)
+    (batch,), (outputs,) = measure.batches, measure.outputs
+    p = torch.softmax(outputs.double(), -1)
+    gradient = p - torch.nn.functional.one_hot(outputs.argmax(-1), p.shape[-1])
+    wrong = measure._outputs({name: text}, batch).double() - outputs.double()
+    assert found[name, text] == pytest.approx(float((wrong * gradient).square().sum() / 2 / len(p)), rel=1e-3)
+
+
+def test_masks_leave_the_weights_as_they_were(measure, candidates):
+    before = {n: candidates.float_layers[n].weight.detach().clone() for n in candidates.names}
+    found = measure.masked_kl(quiet)
+    assert all(value >= 0 for value in found.values())
+    for name, weight in before.items():
+        torch.testing.assert_close(candidates.float_layers[name].weight.detach(), weight, rtol=0, atol=0)
+
+
+def test_measured_damages_are_read_back(candidates, damages, tmp_path):
+    first = measured(candidates, "kl", tmp_path, "key")
+    assert first == damages
+    (path,) = tmp_path.glob("sensitivity/*.json")
+    path.write_text(path.read_text().replace('"kl"', '"read"'))
+    assert measured(candidates, "kl", tmp_path, "key") == first
+
+
+def test_an_unknown_measure_is_refused(candidates):
+    with pytest.raises(ValueError, match="choose from kl"):
+        measured(candidates, "hessian", None, "")
+
+
+def test_a_rank_correlation_needs_values_that_vary():
+    assert rank_correlation([1.0, 2.0, 3.0], [2.0, 4.0, 9.0]) == 1
+    assert rank_correlation([1.0, 1.0, 1.0], [2.0, 4.0, 9.0]) is None
+
+
+@pytest.mark.parametrize(("multiplier", "bits"), [(2.0, 8), (5.0, 7), (20.0, 6), (100.0, 5), (1000.0, 4)])
+def test_mixquant_gives_a_gaussian_the_widths_of_its_error_ratios(multiplier, bits):
+    """Ratios to 8 bits: {2: 6957, 3: 1321, 4: 290, 5: 70, 6: 16, 7: 3.9}."""
+    weight = np.random.default_rng(0).normal(size=200_000)
+    assert mixquant_widths([weight], multiplier) == [bits]
+
+
+def test_mixquant_needs_a_multiplier_of_at_least_one():
+    with pytest.raises(ValueError, match="at least 1"):
+        mixquant_widths([np.ones(3)], 0.5)
