@@ -66,7 +66,8 @@ def test_every_allocation_keeps_the_budget(prices, damages):
 
 def test_a_looser_budget_never_has_more_damage(prices, damages):
     least = [
-        allocations(prices, damages, Budget.of([f"energy<={energy}uJ"]), MACHINES)[0].damage for energy in (3, 3.5, 4, 6)
+        allocations(prices, damages, Budget.of([f"energy<={energy}uJ"]), MACHINES)[0].damage
+        for energy in (3, 3.5, 4, 6)
     ]
     assert least == sorted(least, reverse=True)
 

@@ -13,7 +13,8 @@ COSTS = Costs(0.5, 0.1, 20.0, 2.0, 1e6, 4000.0, 18.0)
         ("energy<=1.5mJ", "energy", 1500), ("energy<=300nJ", "energy", 0.3), ("latency<=2ms", "delay", 2),
         ("delay<=50us", "delay", 0.05), ("cycles<=1M", "cycles", 1e6), ("model<=100kB", "model", 1e5),
         ("size<=1MiB", "model", 2**20), ("accumulator<=16bits", "accumulator", 16), ("top1>=0.69", "metric", 69),
-        ("top1>=69%", "metric", 69), ("accuracy>=69", "metric", 69), ("drop<=1%", "drop", 1), ("drop<=0.5", "drop", 0.5),
+        ("top1>=69%", "metric", 69), ("accuracy>=69", "metric", 69), ("drop<=1%", "drop", 1),
+        ("drop<=0.5", "drop", 0.5),
     ],
 )  # fmt: skip
 def test_a_limit_is_in_the_unit_of_its_figure(text, quantity, bound):

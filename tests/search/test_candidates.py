@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from bitwright.config import from_text
+from bitwright.model.measure import layer_results, model_bits
 from bitwright.model.prepare import freeze, prepare, resolve
 from bitwright.model.products import products
-from bitwright.model.measure import layer_results, model_bits
 from bitwright.pricing import price
 from bitwright.search.candidates import Candidates
 from bitwright.search.point import Design, Machine, recipe_of, recipe_text
@@ -37,7 +37,8 @@ def test_without_an_assignment_the_network_is_the_float_one(candidates, evaluato
     batch = evaluator.searched.batches[0]
     with torch.no_grad():
         torch.testing.assert_close(
-            candidates.task.forward(candidates.frozen({}), batch), candidates.task.forward(candidates.bench.model, batch)
+            candidates.task.forward(candidates.frozen({}), batch),
+            candidates.task.forward(candidates.bench.model, batch),
         )
 
 
@@ -52,7 +53,9 @@ def test_bytes_and_accumulators_are_those_of_the_comparison(candidates, prices, 
 
 @pytest.mark.parametrize("is_mixed", [True, False])
 def test_costs_are_those_of_the_price(candidates, prices, is_mixed):
-    design = mixed(candidates) if is_mixed else Design(tuple((n, "nvfp4()") for n in candidates.names), Machine("16x16"))
+    design = (
+        mixed(candidates) if is_mixed else Design(tuple((n, "nvfp4()") for n in candidates.names), Machine("16x16"))
+    )
     recipe = recipe_of(design, candidates.schemes)
 
     def source(_):

@@ -45,6 +45,12 @@ def search(
         str, typer.Option(help="Costs to make small beside the metric, of: area, energy, delay, area_delay, model, ...")
     ] = "area_delay,energy",
     measure: Annotated[str, typer.Option(help="Damage of a layer: kl, error, fisher or masked_kl.")] = "kl",
+    strategy: Annotated[
+        list[str] | None, typer.Option(help="Published seeds: mixquant, ohq, ant4_8, or none; repeat. Default: all.")
+    ] = None,
+    latency: Annotated[str, typer.Option(help="That OHQ weighs: cycles, or measured with this machine's kernels.")] = (
+        "cycles"
+    ),
     seed: Annotated[int, typer.Option(help="Of the sampler.")] = 0,
     limit: Annotated[int | None, typer.Option(min=1, help="Use this many test samples only.")] = None,
     held_out: Annotated[float, typer.Option(min=0.0, max=0.9, help="Part of them that no decision sees.")] = 0.5,
@@ -78,11 +84,14 @@ def search(
         texts = tuple(scheme_texts(schemes))
         question = Question(
             budget=tuple(budget or ()), machines=tuple(Machine(*words) for words in machines), trials=trials, seed=seed,
-            sampler=sampler, objectives=tuple(t.strip() for t in objectives.split(",") if t.strip()), measure=measure,
+            sampler=sampler, objectives=tuple(t.strip() for t in objectives.split(",") if t.strip()),
+            measure=measure, latency=latency,
             library=library, limit=limit, held_out=held_out,
             words={"dram": dram, "dram_bits": dram_bits, "clock_mhz": clock},
         )  # fmt: skip
         question = replace(question, schemes=texts) if texts else question
+        if strategy:
+            question = replace(question, strategies=tuple(name for name in strategy if name != "none"))
         folder = out or Path("runs") / f"{model.replace(':', '.')}-search"
 
         def executor(evaluator: Evaluator, store: Store | None) -> Executor:

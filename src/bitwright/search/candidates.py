@@ -98,6 +98,11 @@ class Candidates:
                 raise ValueError(f"layer {name} can have none of these schemes ({reasons}); add one that it can have")
         return found
 
+    @cached_property
+    def is_weighted(self) -> bool:
+        """Whether every layer is one of weights: none is attention or an embedding."""
+        return all(isinstance(layer, FakeQuantizedLayer) for layer in self.float_layers.values())
+
     def layer(self, name: str, text: str) -> Layer:
         return self._layers(text)[name]
 

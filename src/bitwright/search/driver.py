@@ -17,8 +17,9 @@ from bitwright.search.candidates import Candidates
 from bitwright.search.evaluate import HELD_OUT, Evaluator
 from bitwright.search.execute import Executor, Here
 from bitwright.search.prices import Prices
-from bitwright.search.sensitivity import Damages, Measure, measured, rank_correlation
+from bitwright.search.sensitivity import Damages, measured, rank_correlation, stored
 from bitwright.search.store import Store
+from bitwright.search.strategies import latencies
 from bitwright.search.study import NOTHING, Study, Terms, front
 from bitwright.store import key_of, write_json
 
@@ -34,6 +35,8 @@ DEFAULT_SCHEMES = (
     "nvfp4()",
 )
 """Eight, six and four bits, and what published systems make of four."""
+
+LATENCIES = ("cycles", "measured")
 
 LEVELS = 6
 """Of energy, between the least and the most of uniform designs, at which the allocator seeds the search."""
@@ -52,6 +55,8 @@ class Question:
     sampler: str = "nsga2"
     objectives: tuple[str, ...] = ("area_delay", "energy")
     measure: str = "kl"
+    strategies: tuple[str, ...] = strategies.STRATEGIES  # published ones, whose designs are seeds
+    latency: str = "cycles"  # that OHQ weighs: of the cycle model, or "measured" with this machine's kernels
     library: str = "generic45"
     limit: int | None = None
     held_out: float = HELD_OUT
@@ -64,6 +69,11 @@ class Question:
             )
         if not 0 <= self.held_out < 1:
             raise ValueError(f"a held-out part of {self.held_out:g} found; it is at least 0 and less than 1")
+        for name in self.strategies:
+            if name not in strategies.STRATEGIES:
+                raise ValueError(f"there is no strategy {name!r}; choose from {', '.join(strategies.STRATEGIES)}")
+        if self.latency not in LATENCIES:
+            raise ValueError(f"there is no latency {self.latency!r}; choose from {', '.join(LATENCIES)}")
         if not self.machines:
             raise ValueError("no accelerator to choose from; name one, as --array 16x16")
 
@@ -98,7 +108,7 @@ def search(
         study = Study(terms, prices, damages, running)
         study.evaluate(_uniform(candidates, question.machines), "uniform")
         _allocate(study, budget, question.machines)
-        _publish(study, candidates, damages, question.machines, own, key, progress)
+        _publish(study, question, damages, own, key, progress)
         study.run([*study.points], progress)
     finally:
         running.close()
@@ -133,19 +143,26 @@ def _allocate(study: Study, budget: Budget, machines: Sequence[Machine]) -> None
 
 
 def _publish(
-    study: Study, candidates: Candidates, damages: Damages, machines: Sequence[Machine], own: Path | None, key: str,
-    progress: Progress,
-) -> None:  # fmt: skip
-    """Designs of published strategies, where these schemes and layers allow them."""
-    machine = machines[-1]
-    study.evaluate(strategies.ant4_8(candidates, damages, machine), "ant4_8")
-    if any(text.startswith("integer(") for text in candidates.schemes):
-        study.evaluate(strategies.mixquant(candidates, machine), "mixquant")
-    try:
-        masked = measured(candidates, "masked_kl", own, key, progress)
-    except ValueError:
-        return  # layers without weights of their own
-    study.evaluate(strategies.ohq(study.prices, masked, machine), "ohq")
+    study: Study, question: Question, damages: Damages, own: Path | None, key: str, progress: Progress
+) -> None:
+    """Designs of published strategies, on the last of the machines."""
+    candidates, machine = study.prices.candidates, question.machines[-1]
+    for name in question.strategies:
+        if name == "mixquant" and not strategies.integers(candidates):
+            continue  # it chooses widths of integers
+        if name == "ant4_8":
+            designs = strategies.ant4_8(candidates, damages, machine)
+        elif name == "mixquant":
+            designs = strategies.mixquant(candidates, machine)
+        elif candidates.is_weighted:
+            masked = measured(candidates, "masked_kl", own, key, progress)
+            times = None
+            if question.latency == "measured":
+                times = stored(own, "latencies", key, candidates, lambda: latencies(candidates, progress))
+            designs = strategies.ohq(study.prices, masked, machine, times=times)
+        else:
+            continue  # it masks weights, and some layers have none
+        study.evaluate(designs, name)
 
 
 def _result(
@@ -161,7 +178,8 @@ def _result(
     return SearchResult(
         info, question.budget, question.objectives, tuple(candidates.schemes), question.machines, question.library,
         question.measure, question.sampler, question.seed, question.trials, len(figures), study.rejected,
-        study.repeated, time.perf_counter() - started, sum(f.seconds for f in figures.values()), terms.float_metric,
+        study.repeated, time.perf_counter() - started, sum((f.seconds for f in figures.values()), 0.0),
+        terms.float_metric,
         candidates.names, tuple((n, t, d) for (n, t), d in damages.items()),
         tuple((n, t, why) for (n, t), why in candidates.refused.items()), points,
         tuple(points.index(point) for point in best), None if chosen is None else points.index(chosen), nearest,
@@ -240,10 +258,3 @@ def _gains(points: Sequence[Point], terms: Terms) -> tuple[Gain, ...]:
             )
         )
     return tuple(found)
-
-
-def additive_check(candidates: Candidates, damages: Damages, designs: Sequence[Design]) -> Trust:
-    """Damages added up beside the divergence of the whole network, on the calibration samples."""
-    whole = Measure(candidates)
-    real = [whole.of(design.assignment) for design in designs]
-    return Trust("divergence of outputs", rank_correlation([damage_of(d, damages) for d in designs], real), len(real))

@@ -133,7 +133,7 @@ class Measure:
             progress("sensitivity", i, len(self.batches))
             network = self.candidates.frozen({})
             layers = {name: self.candidates.float_layers[name] for name in names}
-            with _seeing(layers) as seen:
+            with seeing(layers) as seen:
                 outputs = self.task.forward(network, batch)
             flat = [(name, x, y) for name, calls in seen.items() for x, y in calls]
             gradients = [torch.zeros(1)] * len(flat)
@@ -186,15 +186,18 @@ def measured(
     """By one of MEASURES; read from `folder` where the same was measured before."""
     if measure not in MEASURES:
         raise ValueError(f"there is no measure {measure!r} of sensitivity; choose from {', '.join(MEASURES)}")
-    path = (
-        None if folder is None else folder / "sensitivity" / f"{key_of(measure, key, tuple(candidates.schemes))}.json"
-    )
-    if path is not None and path.exists():
-        stored = read_json(path, Stored)
-        return {(layer, text): value for layer, text, value in stored.damages}
-    found = MEASURES[measure](Measure(candidates), progress)
-    if path is not None:
-        write_json(path, Stored(measure, tuple((layer, text, value) for (layer, text), value in found.items())))
+    return stored(folder, measure, key, candidates, lambda: MEASURES[measure](Measure(candidates), progress))
+
+
+def stored(folder: Path | None, what: str, key: str, candidates: Candidates, make: Callable[[], Damages]) -> Damages:
+    """A value by layer and scheme: read from `folder`, or made and written there."""
+    if folder is None:
+        return make()
+    path = folder / "sensitivity" / f"{key_of(what, key, tuple(candidates.schemes))}.json"
+    if path.exists():
+        return {(layer, text): value for layer, text, value in read_json(path, Stored).damages}
+    found = make()
+    write_json(path, Stored(what, tuple((layer, text, value) for (layer, text), value in found.items())))
     return found
 
 
@@ -222,7 +225,7 @@ def _divergence(exact: Tensor, found: Tensor, *, is_distribution: bool) -> np.nd
 
 
 @contextmanager
-def _seeing(layers: dict[str, nn.Module]) -> Iterator[dict[str, list[tuple[Tensor, Tensor]]]]:
+def seeing(layers: dict[str, nn.Module]) -> Iterator[dict[str, list[tuple[Tensor, Tensor]]]]:
     """Inputs and outputs of layers, once a call."""
     seen: dict[str, list[tuple[Tensor, Tensor]]] = {}
 

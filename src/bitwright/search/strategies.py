@@ -14,7 +14,7 @@ from bitwright.search.allocate import Program
 from bitwright.search.candidates import Candidates
 from bitwright.search.point import Design, Machine
 from bitwright.search.prices import Prices
-from bitwright.search.sensitivity import Damages
+from bitwright.search.sensitivity import Damages, seeing
 
 WIDTHS = (2, 3, 4, 5, 6, 7, 8)
 """MixQuant's candidates."""
@@ -71,11 +71,11 @@ def ant4_8(candidates: Candidates, damages: Damages, machine: Machine) -> list[D
 
 def ohq(
     prices: Prices, damages: Damages, machine: Machine, *, weights: tuple[float, float, float] = (1.0, 0.5, 0.5),
-    sizes: Sequence[float] = (0.5, 0.625, 0.75, 0.875), latencies: Damages | None = None,
+    sizes: Sequence[float] = (0.5, 0.625, 0.75, 0.875), times: Damages | None = None,
 ) -> list[Design]:  # fmt: skip
     """OHQ: integer programs of damage, latency and energy, each over its largest, within parts of the largest size.
 
-    `damages` are its masked-KL estimate; `latencies` of `measured_latencies`, of the cycle model where None. Huang et
+    `damages` are its masked-KL estimate; `latencies` of `latencies`, of the cycle model where None. Huang et
     al., arXiv 2309.01945; the weights of the three are not published.
     """
     candidates, array = prices.candidates, prices.accelerator(machine)
@@ -85,7 +85,7 @@ def ohq(
     for column, (i, text) in enumerate(choices):
         name = candidates.names[i]
         sums = prices.of_layer(array, macs[text], name, text)
-        latency = latencies[name, text] if latencies else sums.cycles
+        latency = times[name, text] if times else sums.cycles
         columns[:, column] = damages[name, text], latency, sums.energy, sums.model
     normal = columns[:3] / np.maximum(columns[:3].max(1, keepdims=True), 1e-30)
     cost = np.array(weights) @ normal
@@ -100,12 +100,10 @@ def ohq(
 
 
 @torch.no_grad()
-def measured_latencies(candidates: Candidates, say: Callable[[str, int, int], None] = lambda *_: None) -> Damages:
+def latencies(candidates: Candidates, say: Callable[[str, int, int], None] = lambda *_: None) -> Damages:
     """Seconds that this machine's integer kernels take for each layer under each scheme, the median of some runs."""
-    from bitwright.search.sensitivity import _seeing
-
     batch = candidates.bench.calibration[0].first(1)
-    with _seeing(candidates.float_layers) as seen:
+    with seeing(candidates.float_layers) as seen:
         candidates.task.forward(candidates.frozen({}), batch)
     found: Damages = {}
     for i, (name, texts) in enumerate(candidates.choices.items()):
@@ -133,16 +131,21 @@ def _weights(candidates: Candidates) -> list[np.ndarray]:
 
 def _by_widths(candidates: Candidates, widths: Sequence[int], machine: Machine) -> Design:
     """The scheme whose weights have the width, of integer schemes, or the narrowest of the wider ones."""
-    integers = sorted((_weight_bits(text), text) for text in candidates.schemes if text.startswith("integer("))
-    if not integers:
+    known = integers(candidates)
+    if not known:
         raise ValueError("MixQuant chooses widths of integers; name integer schemes, such as integer(4, 8)")
     layered = dict(zip(_weighted(candidates), widths, strict=True))
     chosen = {}
     for name, texts in candidates.choices.items():
-        able = [(bits, text) for bits, text in integers if text in texts]
+        able = [(bits, text) for bits, text in known if text in texts]
         wanted = layered.get(name, 8)
         chosen[name] = next((text for bits, text in able if bits >= wanted), able[-1][1] if able else texts[0])
     return Design(tuple(chosen.items()), machine)
+
+
+def integers(candidates: Candidates) -> list[tuple[int, str]]:
+    """Widths of weights and texts of integer schemes, the narrowest first."""
+    return sorted((_weight_bits(text), text) for text in candidates.schemes if text.startswith("integer("))
 
 
 def _weighted(candidates: Candidates) -> list[str]:

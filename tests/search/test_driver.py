@@ -1,0 +1,110 @@
+import json
+
+import pytest
+
+from bitwright.config import from_text
+from bitwright.model.zoo import EMBEDDED
+from bitwright.result_search import SearchResult
+from bitwright.search.driver import Question, search
+from bitwright.search.point import Machine
+from bitwright.store import read_json
+
+QUESTION = Question(
+    schemes=("integer(8, 8)", "integer(4, 4)", "nvfp4()"), budget=("energy<=4uJ",), machines=(Machine("16x16"),),
+    trials=24, population=6, limit=60,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("search")
+
+
+@pytest.fixture(scope="module")
+def result(folder):
+    return search(EMBEDDED["digits"], QUESTION, folder=folder)
+
+
+def seen(result):
+    return [(p.design, p.figures and (p.figures.metric, p.figures.held_out_metric)) for p in result.points]
+
+
+def test_every_design_of_the_front_keeps_the_budget_and_none_beats_another(result):
+    best = [result.points[i] for i in result.front]
+    assert best
+    for point in best:
+        assert point.costs.energy_uj <= 4
+        assert not any(
+            other is not point and other.metric >= point.metric and other.costs.energy_uj <= point.costs.energy_uj
+            and other.costs.area_delay <= point.costs.area_delay
+            for other in best
+        )  # fmt: skip
+    assert result.points[result.chosen].metric == max(point.metric for point in best)
+
+
+def test_what_breaks_a_limit_on_costs_is_not_evaluated(result):
+    broken = [point for point in result.points if point.excess]
+    assert broken
+    assert all(point.figures is None for point in broken)
+    assert result.rejected == len(broken)
+
+
+def test_the_same_question_again_evaluates_nothing_and_ends_the_same(result, folder):
+    files = {path: path.stat().st_mtime_ns for path in folder.rglob("points/*.json")}
+    again = search(EMBEDDED["digits"], QUESTION, folder=folder)
+    assert seen(again) == seen(result)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("points/*.json")} == files
+    assert len(files) == result.evaluated
+
+
+def test_without_a_folder_the_path_is_the_same(result):
+    assert seen(search(EMBEDDED["digits"], QUESTION)) == seen(result)
+
+
+def test_the_result_is_read_back_as_it_was(result, folder):
+    path = folder / "again" / "search.json"
+    path.parent.mkdir()
+    path.write_text((folder / "search.json").read_text())
+    found = read_json(path, SearchResult)
+    assert seen(found) == seen(result)
+    assert found.gains == result.gains
+
+
+def test_uniform_designs_stand_beside_the_best_of_no_more_cost(result):
+    assert {gain.scheme for gain in result.gains} <= set(QUESTION.schemes)
+    assert all(gain.gain >= 0 for gain in result.gains)
+
+
+def test_an_impossible_budget_names_what_binds(folder):
+    question = Question(**{**vars(QUESTION), "budget": ("area<=0.3mm2, energy<=50uJ",), "trials": 8})
+    found = search(EMBEDDED["digits"], question, folder=folder)
+    assert found.chosen is None
+    assert found.front == ()
+    assert [text for text, _ in found.nearest.excess] == ["area<=0.3mm2"]
+    assert found.nearest.figures.metric > 50
+
+
+def test_the_command_ends_with_a_recipe_that_other_commands_take(tmp_path, monkeypatch, capsys):
+    from bitwright.cli import main
+
+    def run(*words):
+        monkeypatch.setattr("sys.argv", ["bitwright", *words])
+        code = 0
+        try:
+            main()
+        except SystemExit as leaving:
+            code = leaving.code
+        return code, capsys.readouterr().out
+
+    words = ("search", "digits", "-b", "energy<=4uJ", "-s", "integer(4, 4); nvfp4()", "--array", "16x16",
+             "--trials", "12", "--limit", "40", "-o", str(tmp_path))  # fmt: skip
+    code, text = run(*words)
+    assert code == 0
+    assert "The best design within energy<=4uJ" in text
+    recipe = tmp_path / "recipe.txt"
+    from_text(recipe.read_text())
+    page = (tmp_path / "search.html").read_text()
+    assert "front-plot" in page
+    assert len((tmp_path / "designs.csv").read_text().splitlines()) > 2
+    code, text = run("cost", "digits", "-s", f"@{recipe}", "--array", "16x16", "--json")
+    assert json.loads(text)[0]["scheme"] == "recipe"
