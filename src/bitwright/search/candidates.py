@@ -80,12 +80,12 @@ class Candidates:
     @cached_property
     def names(self) -> tuple[str, ...]:
         """Layers in the order of execution."""
-        return tuple(dict.fromkeys(name for *_, name in self._slots))
+        return tuple(self.float_layers)
 
     @cached_property
     def float_layers(self) -> dict[str, nn.Module]:
         """What computes in float in each place."""
-        return {name: parent._modules[key] for parent, key, name in self._slots}  # type: ignore[misc]
+        return {name: module for *_, name, module in self._slots}
 
     @cached_property
     def choices(self) -> dict[str, tuple[str, ...]]:
@@ -108,9 +108,9 @@ class Candidates:
 
     def frozen(self, assignment: Assignment) -> nn.Module:
         """The network computing exactly, each layer under its scheme; layers that are not named compute in float."""
-        for parent, key, name in self._slots:
+        for parent, key, name, module in self._slots:
             text = assignment.get(name)
-            parent._modules[key] = self.float_layers[name] if text is None else self.layer(name, text).exact
+            parent._modules[key] = module if text is None else self.layer(name, text).exact
         return self._holder[0]  # type: ignore[index]
 
     def work(self, assignment: Assignment) -> dict[str, tuple[tuple[LayerGemm, Scheme], ...]]:
@@ -144,15 +144,15 @@ class Candidates:
         return nn.Sequential(prepare(self.bench.model, from_text(PLAIN), self._example))
 
     @cached_property
-    def _slots(self) -> tuple[tuple[nn.Module, str, str], ...]:
-        """Module, attribute and layer of every place; layers that are not calibrated compute in float."""
+    def _slots(self) -> tuple[tuple[nn.Module, str, str, nn.Module], ...]:
+        """Module, attribute and layer of every place, and what computes in float there: a layer without ranges."""
         slots, embeddings = [], dict(self.bench.model.named_modules())
         for parent in list(self._holder.modules()):
             for key, child in list(parent._modules.items()):
                 if isinstance(child, QuantizedEmbedding):
-                    parent._modules[key] = embeddings[child.name]
-                if isinstance(child, QuantizedEmbedding | Site):
-                    slots.append((parent, key, child.name))
+                    slots.append((parent, key, child.name, embeddings[child.name]))
+                elif isinstance(child, Site):
+                    slots.append((parent, key, child.name, child))
         return tuple(slots)
 
     def _scheme(self, name: str, text: str, gemm: LayerGemm) -> Scheme:
