@@ -20,10 +20,12 @@ class Fragment:
         self.name = name
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
+        self.operands: dict[str, str] = {}
+        """Values that stand for "input" and "weight" of the layer, to be checked when the file runs."""
         self._known: dict[tuple[Any, ...], str] = {}
 
     def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
-        """A node with one output; gives the output's name."""
+        """A node with one output; gives the output's name. `domain` is an attribute like others."""
         output = f"{self.name}/{kind}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, list(inputs), [output], name=output, **attributes))
         return output
