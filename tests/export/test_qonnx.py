@@ -101,7 +101,9 @@ def test_other_integers_are_named(small, tmp_path):
 
 def test_what_no_node_says_is_refused_by_layer(small, tmp_path):
     frozen = bw.quantize(small, "integer(8, 8, accumulator_bits=9, overflow=Overflow.WRAP)", [X])
-    with pytest.raises(ValueError, match="layer first: QONNX cannot hold a 9-bit register that may overflow; "):
+    with pytest.raises(
+        ValueError, match=r"layer first: QONNX cannot hold a 9-bit register that may overflow; .*: bundle$"
+    ):
         target.write(frozen, tmp_path / "model.onnx", (X,))
     assert not list(tmp_path.iterdir())
 

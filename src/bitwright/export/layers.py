@@ -17,6 +17,7 @@ from bitwright import kernels
 from bitwright.datapath import Overflow
 from bitwright.export.graph import Fragment, replace
 from bitwright.export.operands import Ranges, Unholdable, is_of_tensor
+from bitwright.export.targets import ways_out
 from bitwright.export.trace import DOMAIN, Site, sites, trace
 from bitwright.formats import FLOAT32
 from bitwright.model.attention import Attention
@@ -110,31 +111,43 @@ def as_filters(layer: QuantizedLayer, rows: np.ndarray) -> np.ndarray:
 
 
 def compose(
-    frozen: nn.Module, inputs: Inputs, write: Writer, target: str, ways_out: str, *, has_free_axis: bool = True
+    frozen: nn.Module, inputs: Inputs, write: Writer, target: str, *, has_free_axis: bool = True
 ) -> onnx.ModelProto:
     """The graph with each layer in a target's words, and proofs in its metadata.
 
-    A layer that the target cannot hold raises ValueError that names it and `ways_out`.
+    A layer that the target cannot hold raises ValueError that names it and the targets that can.
     """
     found = sites(frozen)
+    reason = refusal(frozen, write, target)
+    if reason is not None:
+        raise ValueError(f"{reason}; {ways_out(frozen)}")
     model = trace(frozen, inputs, has_free_axis=has_free_axis)
     fragments, places = {}, {}
     for node in model.graph.node:
         if node.domain == DOMAIN:
             named = {a.name: a.s.decode() for a in node.attribute}
             g = Fragment(node.output[0])
-            site = found[named["name"]]
-            try:
-                _require_exact_sums(site)
-                output = write(g, site, named, list(node.input))
-            except Unholdable as reason:
-                raise ValueError(f"layer {named['name']}: {target} cannot hold {reason}; {ways_out}") from None
-            fragments[node.output[0]] = g, output
+            fragments[node.output[0]] = g, write(g, found[named["name"]], named, list(node.input))
             places[node.output[0]] = {**named, "inputs": list(node.input), "operands": g.operands}
     replace(model, fragments)
     for key, value in (("version", version("bitwright")), ("nodes", places), ("layers", _proofs(found))):
         model.metadata_props.add(key=f"bitwright.{key}", value=value if isinstance(value, str) else json.dumps(value))
     return model
+
+
+def refusal(frozen: nn.Module, write: Writer, target: str) -> str | None:
+    """What a target has no words for, and in which layer; None where it holds the whole model."""
+    for name, site in sites(frozen).items():
+        try:
+            _require_exact_sums(site)
+            if isinstance(site, Attention):
+                for left, right in (("query", "key"), ("probability", "value")):
+                    write(Fragment(name), site, {"left": left, "right": right, "k": "1", "rank": "4"}, ["x", "w"])
+            else:
+                write(Fragment(name), site, {}, ["x"])
+        except Unholdable as reason:
+            return f"layer {name}: {target} cannot hold {reason}"
+    return None
 
 
 def _require_exact_sums(site: Site) -> None:
@@ -251,24 +264,29 @@ def _operands(site: Site, place: dict[str, str], inputs: list[Tensor]) -> dict[s
     if isinstance(site, QuantizedEmbedding):
         return {}
     if isinstance(site, Attention):
-        x, w = (
-            _decoded(site.quantizers[side], site.ranges[side], t.reshape(-1, t.shape[-1])).view(t.shape)
-            for side, t in zip((place["left"], place["right"]), inputs, strict=True)
+        (x, a), (w, b) = (
+            tuple(t.view(shaped.shape) for t in _decoded(site.quantizers[side], site.ranges[side], shaped))
+            for side, shaped in zip((place["left"], place["right"]), inputs, strict=True)
         )
-        return {"input": x, "weight": w.transpose(-1, -2)}
-    x = inputs[0].double()
+        w, b = w.transpose(-1, -2), b.transpose(-1, -2)
+        return {"input": x, "weight": w, "sums": a @ b}
+    x = levels = inputs[0].double()
+    lowering = site.lowering
     if site.input_quantizer is not None:
-        rows = _decoded(site.input_quantizer, site.input_ranges, site.lowering.input_rows(inputs[0]))
-        x = site.lowering.input_from_rows(rows, inputs[0])
-    if isinstance(site.lowering, Linear):
-        return {"input": x, "weight": torch.from_numpy(site.quantized_weight().decode()).T}
+        rows = _decoded(site.input_quantizer, site.input_ranges, lowering.input_rows(inputs[0]))
+        x, levels = (lowering.input_from_rows(part, inputs[0]) for part in rows)
     weight = site.quantized_weight()
-    padded = (weight.elements() * weight.scale()[..., None]).reshape(len(weight.codes), -1)
-    return {"input": x, "weight": torch.from_numpy(as_filters(site, padded))}
+    padded = weight.elements(), weight.elements() * weight.scale()[..., None]
+    elements, real = (torch.from_numpy(as_filters(site, part.reshape(len(part), -1))) for part in padded)
+    unit = 2.0 ** weight.quantizer.format.bounds().exponent.start
+    sums = lowering.forward(levels, elements / unit)
+    return {"input": x, "weight": real.T if isinstance(lowering, Linear) else real, "sums": sums}
 
 
-def _decoded(quantizer: Quantizer, ranges: Ranges, rows: Tensor) -> Tensor:
-    return kernels.quantize(quantizer, rows.float().contiguous(), ranges).decode().double()
+def _decoded(quantizer: Quantizer, ranges: Ranges, x: Tensor) -> tuple[Tensor, Tensor]:
+    """x [..., k] as its codes represent it, and the codes' levels."""
+    operand = kernels.quantize(quantizer, x.reshape(-1, x.shape[-1]).float().contiguous(), ranges)
+    return operand.decode().double(), operand.flat()[:, : operand.k].double()
 
 
 def _exact(site: Site, place: dict[str, str], inputs: list[Tensor]) -> Tensor:

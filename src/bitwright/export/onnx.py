@@ -1,65 +1,80 @@
-"""ONNX files that ONNX Runtime executes on a CPU: weights packed, inputs and weights as what their codes represent.
+"""ONNX files: for ONNX Runtime on any CPU, with integer operators, or in ONNX's own low-precision types.
 
-Integers of 4 and 8 bits are stored as such and read by DequantizeLinear, in blocks where scales are; other formats of
-at most 4 bits as codes that a Gather looks up. What no operator can say is refused, by layer, with the targets that
-can. ONNX has no word for an accumulator's width: the proof that none overflows stands in the file's metadata.
+Weights are packed. What no operator can say is refused, by layer, with the targets that can. ONNX has no word for an
+accumulator's width: the proof that none overflows stands in the file's metadata.
 """
 
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import onnx
 from torch import nn
 
-from bitwright.export import layers
+from bitwright.export import integers, layers, native
+from bitwright.export.engines import ONNX_RUNTIME, Engine, Values
 from bitwright.export.operands import represent
 from bitwright.export.weights import filters, stored
 from bitwright.model.task import Inputs
 
-OTHERS = "bitwright's own bundle and Verilog hold every scheme"
+WORDS = layers.Words(represent, stored, filters)
 
 
-def write(frozen: nn.Module, path: Path | str, inputs: Inputs) -> Path:
+@dataclass(frozen=True)
+class Variant:
+    """A way to say a network in ONNX."""
+
+    name: str
+    write: layers.Writer
+
+
+EVERYWHERE = Variant("ONNX", WORDS.write)
+"""Opset 21; integers of 4 and 8 bits are read by DequantizeLinear, other formats of 4 bits by a Gather."""
+
+INTEGER_OPERATORS = Variant("ONNX with integer operators", partial(integers.write, WORDS))
+"""Products by MatMulInteger and ConvInteger, for integers of at most 8 bits and scales of tensors and rows."""
+
+NATIVE_TYPES = Variant("ONNX in its own types", native.WORDS.write)
+"""INT2, FP8, FP4 and E8M0 as such; the opset follows. ONNX Runtime's CPU provider lacks some of them."""
+
+
+def write(frozen: nn.Module, path: Path | str, inputs: Inputs, variant: Variant = EVERYWHERE) -> Path:
     """Write what `freeze` or `bw.quantize` gave, for inputs of these shapes (the first axis is free where it can be).
 
     A scheme that no operators express raises ValueError naming the layer.
     """
     path = Path(path)
-    model = layers.compose(frozen, inputs, WORDS.write, "ONNX", OTHERS)
+    model = layers.compose(frozen, inputs, variant.write, variant.name)
+    native.raise_versions(model)
     onnx.checker.check_model(model)
     onnx.save(model, path)
     return path
 
 
-def verify(path: Path | str, frozen: nn.Module, inputs: Inputs, tolerance: float = 1e-5) -> float:
-    """Run the file in ONNX Runtime and each of its layers on what it met there; gives the largest relative difference.
+def verify(
+    path: Path | str, frozen: nn.Module, inputs: Inputs, tolerance: float = 1e-5, engine: Engine = ONNX_RUNTIME
+) -> float:
+    """Run the file and each of its layers on what it met there; gives the largest relative difference of an output.
 
-    A layer's output may differ by the order of float additions: by `tolerance` of its largest value, or ValueError.
+    Integers must equal those of the codes; an output may differ by the order of float additions: by `tolerance` of its
+    largest value. ValueError naming the layer otherwise.
     """
     model = onnx.load(path)
     places = layers.watched(model)
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in layers.unseen(model, places))
-    run = layers.Run(path, "ONNX Runtime", _run(model.SerializeToString(), inputs))
-    return layers.compare(run, frozen, places, tolerance)
+    feeds = _feeds(model, inputs)
+    return layers.compare(
+        layers.Run(path, engine.name, feeds | engine.run(model, feeds)), frozen, places, tolerance
+    )  # fmt: skip
 
 
-def run(path: Path | str, inputs: Inputs) -> np.ndarray:
-    """The first output of the file in ONNX Runtime."""
-    import onnxruntime
+def run(path: Path | str, inputs: Inputs, engine: Engine = ONNX_RUNTIME) -> np.ndarray:
+    """The first output of the file."""
+    model = onnx.load(path)
+    return engine.run(model, _feeds(model, inputs))[model.graph.output[0].name]
 
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+def _feeds(model: onnx.ModelProto, inputs: Inputs) -> Values:
     given = inputs.values() if isinstance(inputs, dict) else inputs
-    return session.run(None, {i.name: t.numpy() for i, t in zip(session.get_inputs(), given, strict=True)})[0]
-
-
-def _run(content: bytes, inputs: Inputs) -> dict[str, np.ndarray]:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    given = inputs.values() if isinstance(inputs, dict) else inputs
-    feeds = {i.name: t.numpy() for i, t in zip(session.get_inputs(), given, strict=True)}
-    names = [o.name for o in session.get_outputs()]
-    return {**feeds, **dict(zip(names, session.run(names, feeds), strict=True))}
-
-
-WORDS = layers.Words(represent, stored, filters)
+    return {i.name: t.numpy() for i, t in zip(model.graph.input, given, strict=True)}

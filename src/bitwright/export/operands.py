@@ -43,12 +43,17 @@ Rounder = Callable[[Fragment, Format, Rounding, str], str]
 """decode(encode(level)) in float32, in a target's own words."""
 
 
-def represent(g: Fragment, quantizer: Quantizer, ranges: Ranges, x: str, k: int) -> str:
+def rounded(g: Fragment, format: Format, rounding: Rounding, level: str) -> str:
+    """decode(encode(level)) in float32."""
+    return _rounded(format, g, rounding, level)
+
+
+def represent(g: Fragment, quantizer: Quantizer, ranges: Ranges, x: str, k: int, rounder: Rounder = rounded) -> str:
     """x [..., k] as codes of the quantizer represent it."""
     grid = grid_of(quantizer, ranges)
     if grid is not None and isinstance(quantizer.format, Int) and quantizer.format.bits <= 8 and grid.is_plain:
         return dequantized(g, grid, quantize_linear(g, grid, x))
-    return by_steps(g, quantizer, ranges, x, k, rounded)
+    return by_steps(g, quantizer, ranges, x, k, rounder)
 
 
 @dataclass(frozen=True)
@@ -184,11 +189,6 @@ def _stored(g: Fragment, scale: Scale, span: str, divisor: str, rounder: Rounder
     if scale.zero_as is not None:
         value = g.op("Where", g.op("Equal", value, zero), g.constant(scale.zero_as), value)
     return value
-
-
-def rounded(g: Fragment, format: Format, rounding: Rounding, level: str) -> str:
-    """decode(encode(level)) in float32."""
-    return _rounded(format, g, rounding, level)
 
 
 @singledispatch

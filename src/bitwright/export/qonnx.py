@@ -26,7 +26,6 @@ from bitwright.model.task import Inputs
 from bitwright.quantization import QuantizedTensor, Quantizer
 
 DOMAIN, VERSION = "qonnx.custom_op.general", 1
-OTHERS = "bitwright's own bundle and Verilog hold every scheme"
 
 ROUNDINGS = {
     Rounding.NEAREST_EVEN: "ROUND", Rounding.FLOOR: "FLOOR", Rounding.CEILING: "CEIL", Rounding.TOWARD_ZERO: "DOWN",
@@ -43,7 +42,7 @@ def write(frozen: nn.Module, path: Path | str, inputs: Inputs) -> Path:
     A scheme that no nodes express raises ValueError naming the layer.
     """
     path = Path(path)
-    model = layers.compose(frozen, inputs, WORDS.write, "QONNX", OTHERS, has_free_axis=False)
+    model = layers.compose(frozen, inputs, WORDS.write, "QONNX", has_free_axis=False)
     model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, VERSION))
     onnx.save(model, path)
     return path

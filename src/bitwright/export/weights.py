@@ -1,5 +1,7 @@
 """Weights as constants of a standard ONNX graph, packed at the narrowest type that ONNX Runtime reads."""
 
+from collections.abc import Callable
+
 import numpy as np
 from onnx import TensorProto
 
@@ -17,19 +19,9 @@ def stored(g: Fragment, weight: QuantizedTensor, transposed: bool = False) -> st
     constants, ONNX Runtime makes both one operator that rounds the other operand to 8 bits; so these are cast and
     multiplied instead, which it does once, when the file is loaded.
     """
-    quantizer = weight.quantizer
-    require_scalar(quantizer)
     rows, blocks, block = weight.codes.shape
-    finest = quantizer.scales[-1]
-    inside = None
-    outer = len(quantizer.scales)
-    if finest.share.splits_k:
-        inside, outer = weight.scales[-1], outer - 1
-    outside = np.ones((1, 1))
-    for level, codes in zip(quantizer.scales[:outer], weight.scales[:outer], strict=True):
-        outside = outside * level.format.decode(codes)
-    if outside.shape[1] > 1 or (inside is not None and inside.shape[0] not in (1, rows)):
-        raise Unholdable("scales of columns")
+    finest = weight.quantizer.scales[-1]
+    inside, outside = scales_of(weight)
     values, unit, table = elements_of(weight)
     flat = values.reshape(rows, blocks * block)
     if inside is None:
@@ -44,9 +36,7 @@ def stored(g: Fragment, weight: QuantizedTensor, transposed: bool = False) -> st
         if len(scale) == 1:
             return g.op("DequantizeLinear", integers, g.constant(scale[0, 0]))
         return g.op("DequantizeLinear", integers, g.constant(scale[:, 0]), axis=0)
-    inner = _inner_scales(
-        g, finest.format, np.broadcast_to(inside, (rows, inside.shape[1])), outside * unit, transposed
-    )
+    inner = inner_scales(g, finest.format, inside, outside * unit, transposed)
     integers = g.integers("weight", flat.T if transposed else flat, _kind(flat, table))
     along = int(not transposed)
     if table is None:
@@ -63,10 +53,27 @@ def stored(g: Fragment, weight: QuantizedTensor, transposed: bool = False) -> st
     return g.op("Slice", value, *ends)
 
 
-def filters(g: Fragment, layer: QuantizedLayer) -> str:
+def scales_of(weight: QuantizedTensor) -> tuple[np.ndarray | None, np.ndarray]:
+    """Codes of the scales that split K, [rows, blocks], if any do; and the product of the others, [rows or 1, 1]."""
+    quantizer = weight.quantizer
+    require_scalar(quantizer)
+    rows, inside, outer = len(weight.codes), None, len(quantizer.scales)
+    if quantizer.scales[-1].share.splits_k:
+        inside, outer = weight.scales[-1], outer - 1
+    outside = np.ones((1, 1))
+    for level, codes in zip(quantizer.scales[:outer], weight.scales[:outer], strict=True):
+        outside = outside * level.format.decode(codes)
+    if outside.shape[1] > 1 or (inside is not None and inside.shape[0] not in (1, rows)):
+        raise Unholdable("scales of columns")
+    return None if inside is None else np.broadcast_to(inside, (rows, inside.shape[1])), outside
+
+
+def filters(
+    g: Fragment, layer: QuantizedLayer, matrix: Callable[[Fragment, QuantizedTensor, bool], str] = stored
+) -> str:
     """Rows [outputs, (kernel, channels)] as ONNX wants filters, [outputs, channels, kernel]."""
     outputs, channels, *kernel = layer.weight_shape
-    rows = stored(g, layer.quantized_weight())
+    rows = matrix(g, layer.quantized_weight(), False)
     if channels == 1:
         return g.reshape(rows, layer.weight_shape)
     padded = layer.k // int(np.prod(kernel))
@@ -108,7 +115,7 @@ def _looked_up(g: Fragment, codes: str, table: np.ndarray) -> str:
     return g.op("Gather", g.constant(table), g.op("Cast", codes, to=TensorProto.INT32))
 
 
-def _inner_scales(g: Fragment, format: Format, codes: np.ndarray, outside: np.ndarray, transposed: bool) -> str:
+def inner_scales(g: Fragment, format: Format, codes: np.ndarray, outside: np.ndarray, transposed: bool) -> str:
     """Scales of blocks in float32 [rows, blocks], or transposed: integers times the outer scale, or looked up."""
     turn = np.transpose if transposed else np.asarray
     if format == FLOAT32:
