@@ -75,8 +75,8 @@ class _Graph(Target):
 class _Onnx(_Graph):
     name: str
     variant: str
+    suffix: str
     engine: str = "ONNX Runtime"
-    suffix: str = ".onnx"
 
     def _variant(self) -> "Variant":
         from bitwright.export import onnx
@@ -128,8 +128,9 @@ def _equal(difference: float) -> str:
 TARGETS: dict[str, Target] = {
     target.name: target
     for target in (
-        _Bundle(), _Onnx("onnx", "EVERYWHERE"), _Onnx("onnx-integers", "INTEGER_OPERATORS"),
-        _Onnx("onnx-native", "NATIVE_TYPES", "onnx.reference"), _Qonnx(),
+        _Bundle(), _Onnx("onnx", "EVERYWHERE", ".onnx"),
+        _Onnx("onnx-integers", "INTEGER_OPERATORS", ".integers.onnx"),
+        _Onnx("onnx-native", "NATIVE_TYPES", ".native.onnx", "onnx.reference"), _Qonnx(),
     )
 }  # fmt: skip
 
