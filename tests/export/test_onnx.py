@@ -80,6 +80,14 @@ def test_what_no_operator_says_is_refused_by_layer(text, reason, small, tmp_path
     assert not list(tmp_path.iterdir())
 
 
+def test_signed_inputs_of_three_fixed_axes_run(tmp_path):
+    torch.manual_seed(0)
+    x = torch.randn(1, 5, 8)
+    frozen = bw.quantize(nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4)).eval(), "integer(8, 8)", [x])
+    path = target.write(frozen, tmp_path / "model.onnx", (x,))
+    assert np.allclose(target.run(path, (x,)), frozen(x), atol=1e-4)
+
+
 @pytest.mark.parametrize("text", ["integer(8, 8)", "integer(8, 8, zero=Zero.FITTED)", "a2q(4, 4, 16)"])
 def test_sums_of_integer_operators_are_the_accumulators_bit_for_bit(text, small, tmp_path):
     frozen = bw.quantize(small, text, [X])

@@ -9,7 +9,7 @@ from onnx import TensorProto
 
 from bitwright.export.graph import Fragment
 from bitwright.export.layers import Words, as_filters, window
-from bitwright.export.operands import Grid, Ranges, Unholdable, grid_of
+from bitwright.export.operands import Grid, Ranges, Unholdable, grid_of, quantize_linear, zero_of
 from bitwright.export.trace import Site
 from bitwright.model.attention import Attention
 from bitwright.model.layers import QuantizedEmbedding, QuantizedLayer
@@ -76,13 +76,7 @@ def _grid(quantizer: Quantizer, ranges: Ranges) -> Grid:
 
 def _codes(g: Fragment, grid: Grid, x: str) -> tuple[tuple[str, str], float]:
     """Unsigned bytes and their zero point, and what one is worth."""
-    low, high = (int(end) for end in (grid.format.bounds().lowest, grid.format.bounds().highest))
-    offset = MIDDLE if low < 0 else grid.offset
-    ends = (low, high) if low < 0 else (low - offset, high - offset)
-    if high - low < 255:
-        x = g.op("Clip", x, *(g.constant(end * grid.by) for end in ends))
-    zero = g.constant(offset, np.uint8)
-    return (g.op("QuantizeLinear", x, g.constant(grid.scale), zero), zero), grid.scale
+    return (quantize_linear(g, grid, x), zero_of(g, grid)), grid.scale
 
 
 def _weight(layer: QuantizedLayer) -> tuple[np.ndarray, np.ndarray]:

@@ -90,19 +90,25 @@ def grid_of(quantizer: Quantizer, ranges: Ranges) -> Grid | None:
 
 
 def quantize_linear(g: Fragment, grid: Grid, x: str) -> str:
-    """Codes of a plain grid of at most 8 bits, as INT8 or UINT8."""
+    """Codes of a plain grid of at most 8 bits, as UINT8.
+
+    Signed ones lie around a zero point of 128: ONNX Runtime makes them unsigned itself, and version 1.31 then refuses a
+    QuantizeLinear that it moved across a Reshape of its own (inputs of three axes whose sizes are fixed).
+    """
     low, high = (int(end) for end in (grid.format.bounds().lowest, grid.format.bounds().highest))
-    dtype = np.int8 if low < 0 else np.uint8
-    whole = np.iinfo(dtype)
-    if (low, high) != (whole.min, whole.max):
+    if high - low < 255:
         x = g.op("Clip", x, *(g.constant((end - grid.offset) * grid.by) for end in (low, high)))
-    return g.op("QuantizeLinear", x, g.constant(grid.scale), g.constant(grid.offset, dtype))
+    return g.op("QuantizeLinear", x, g.constant(grid.scale), zero_of(g, grid))
 
 
 def dequantized(g: Fragment, grid: Grid, codes: str) -> str:
     """What codes of a plain grid stand for."""
-    zero = g.constant(grid.offset, np.int8 if grid.format.bounds().lowest < 0 else np.uint8)
-    return g.op("DequantizeLinear", codes, g.constant(grid.scale), zero)
+    return g.op("DequantizeLinear", codes, g.constant(grid.scale), zero_of(g, grid))
+
+
+def zero_of(g: Fragment, grid: Grid) -> str:
+    """The code of real zero."""
+    return g.constant(grid.offset + (128 if grid.format.bounds().lowest < 0 else 0), np.uint8)
 
 
 def by_steps(g: Fragment, quantizer: Quantizer, ranges: Ranges, x: str, k: int, rounder: Rounder) -> str:
