@@ -14,6 +14,8 @@ import typing
 from collections.abc import Callable
 from difflib import get_close_matches
 from enum import Enum
+from functools import cache
+from importlib.metadata import entry_points
 from typing import Any
 
 from bitwright import datapath, formats, quantization
@@ -58,8 +60,15 @@ def label_of(text: str) -> str:
     return found[1] if found else text
 
 
-def from_text(text: str) -> Scheme | Recipe:
-    """The scheme or recipe that a text makes. A wrong name or argument raises ValueError with the nearest right one."""
+WORDS = "bitwright.words"
+"""Entry points of installed packages: classes of formats, scales and the like that a text may name."""
+
+
+def from_text(text: str, words: tuple[type, ...] = ()) -> Scheme | Recipe:
+    """The scheme or recipe that a text makes. A wrong name or argument raises ValueError with the nearest right one.
+
+    `words` are classes of one's own that it may name, besides those that installed packages offer as `WORDS`.
+    """
     text = _NAMED.sub("", text, count=1) if _NAMED.match(text) else text
     module, colon, call = text.partition(":")
     external: dict[str, Any] = {}
@@ -79,7 +88,8 @@ def from_text(text: str) -> Scheme | Recipe:
             f"{module.strip()} has no function {ast.unparse(tree.func)!r} "
             f"that is annotated to return a Scheme or a Recipe{_nearest(ast.unparse(tree.func), list(external))}"
         )
-    value = _value(tree, {**_NOUNS, **FACTORIES, **external}, text)
+    own = {word.__name__: word for word in words}
+    value = _value(tree, {**_installed(), **own, **_NOUNS, **FACTORIES, **external}, text)
     if not isinstance(value, Scheme | Recipe):
         raise ValueError(f"{text!r} makes a {type(value).__name__}; a scheme or a recipe is needed")
     return value
@@ -92,6 +102,11 @@ def scheme_texts_of(text: str) -> tuple[str, ...]:
     calls = [node for node in ast.walk(ast.parse(_NAMED.sub("", text, count=1).strip())) if isinstance(node, ast.Call)]
     rules = [call.args[1] for call in calls if ast.unparse(call.func) == Rule.__name__ and len(call.args) > 1]
     return tuple(dict.fromkeys(ast.unparse(rule) for rule in rules if not isinstance(rule, ast.Constant)))
+
+
+@cache
+def _installed() -> dict[str, Any]:
+    return {point.name: point.load() for point in entry_points(group=WORDS)}
 
 
 def _import(module: str) -> dict[str, Any]:

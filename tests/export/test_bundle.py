@@ -2,15 +2,21 @@
 
 import json
 import shutil
+from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
 import bitwright as bw
+from bitwright import config
 from bitwright.config import from_text
 from bitwright.export import bundle
+from bitwright.formats import Int
 from bitwright.model.zoo import EMBEDDED
+from bitwright.quantization import PerRow, PerTensor, Quantizer, Scale
+from bitwright.scheme import Scheme
 from bitwright.schemes import CATALOGUE
 
 
@@ -126,3 +132,36 @@ def test_a_model_that_is_not_frozen_is_refused(small, tmp_path):
 def test_a_model_without_quantized_layers_is_refused(small, tmp_path):
     with pytest.raises(ValueError, match="no quantized layer"):
         bundle.write(small, tmp_path)
+
+
+@dataclass(frozen=True)
+class Odd(Int):
+    """A user's own format."""
+
+
+OWN = Scheme(Quantizer(Odd(5), (Scale(PerTensor()),)), Quantizer(Odd(4), (Scale(PerRow()),)))
+
+
+def test_a_format_of_ones_own_comes_back_where_its_class_is_given(small, tmp_path):
+    frozen = bw.quantize(small, OWN, [X])
+    bundle.write(frozen, tmp_path, (Odd,))
+    bundle.verify(tmp_path, frozen, small, (X,), (Odd,))
+    with pytest.raises(ValueError, match="there is no 'Odd'"):
+        bundle.read(tmp_path, small, (X,))
+
+
+def test_a_format_that_could_not_be_read_back_is_not_written(small, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"no 'Odd'.*; pass your classes as words=\(\.\.\.\), or offer them as entry po"
+    ):
+        bundle.write(bw.quantize(small, OWN, [X]), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_installed_package_offers_its_formats_by_entry_points(small, tmp_path, monkeypatch):
+    offered = {"bitwright.words": [SimpleNamespace(name="Odd", load=lambda: Odd)]}
+    monkeypatch.setattr(config, "entry_points", lambda group: offered[group])
+    config._installed.cache_clear()
+    frozen = bw.quantize(small, OWN, [X])
+    bundle.verify(bundle.write(frozen, tmp_path), frozen, small, (X,))
+    config._installed.cache_clear()

@@ -17,6 +17,7 @@ pytest.importorskip("onnxscript", reason="needs the extra onnx")
 from onnx import TensorProto  # noqa: E402
 
 from bitwright.export import onnx as target  # noqa: E402
+from bitwright.export.engines import REFERENCE  # noqa: E402
 from bitwright.export.graph import Fragment  # noqa: E402
 from bitwright.export.operands import rounded  # noqa: E402
 from bitwright.formats import E2M1, E2M3, E3M2, E4M3, E5M2, E8M0, Int, Minifloat, Rounding  # noqa: E402
@@ -68,15 +69,97 @@ def test_each_layer_gives_what_exact_gives(text, small, tmp_path):
     ("text", "reason"),
     [
         ("term_revealing()", "inputs of TermBudget"),
-        ("vs_quant_chip()", "no operator for products that are rounded"),
+        ("vs_quant_chip()", "cannot hold products that are rounded"),
         ("integer(8, 8, accumulator_bits=9, overflow=Overflow.WRAP)", "9-bit register that may overflow"),
     ],
 )
 def test_what_no_operator_says_is_refused_by_layer(text, reason, small, tmp_path):
     frozen = bw.quantize(small, text, [X])
-    with pytest.raises(ValueError, match=rf"layer first: .*{reason}.*bundle and Verilog"):
+    with pytest.raises(ValueError, match=rf"layer first: .*{reason}.*targets that can: bundle$"):
         target.write(frozen, tmp_path / "model.onnx", (X,))
     assert not list(tmp_path.iterdir())
+
+
+def test_signed_inputs_of_three_fixed_axes_run(tmp_path):
+    torch.manual_seed(0)
+    x = torch.randn(1, 5, 8)
+    frozen = bw.quantize(nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4)).eval(), "integer(8, 8)", [x])
+    path = target.write(frozen, tmp_path / "model.onnx", (x,))
+    assert np.allclose(target.run(path, (x,)), frozen(x), atol=1e-4)
+
+
+@pytest.mark.parametrize("text", ["integer(8, 8)", "integer(8, 8, zero=Zero.FITTED)", "a2q(4, 4, 16)"])
+def test_sums_of_integer_operators_are_the_accumulators_bit_for_bit(text, small, tmp_path):
+    frozen = bw.quantize(small, text, [X])
+    path = target.write(frozen, tmp_path / "model.onnx", (X,), target.INTEGER_OPERATORS)
+    kinds = [n.op_type for n in onnx.load(path).graph.node]
+    assert (kinds.count("ConvInteger"), kinds.count("MatMulInteger"), kinds.count("Conv")) == (3, 1, 0)
+    assert target.verify(path, frozen, (X,)) < 1e-5
+
+
+def test_products_of_attention_are_integer_operators_too(tmp_path):
+    torch.manual_seed(0)
+    frozen = bw.quantize(Attending(), "integer(8, 8)", [TOKENS])
+    path = target.write(frozen, tmp_path / "model.onnx", (TOKENS,), target.INTEGER_OPERATORS)
+    assert [n.op_type for n in onnx.load(path).graph.node].count("MatMulInteger") == 2
+    assert target.verify(path, frozen, (TOKENS,)) < 1e-5
+
+
+TOKENS = torch.randn(2, 1, 5, 8, generator=torch.Generator().manual_seed(0))
+
+
+class Attending(nn.Module):
+    def forward(self, x):
+        return nn.functional.scaled_dot_product_attention(x, x, x)
+
+
+def test_floats_are_refused_by_integer_operators_and_the_targets_that_hold_them_are_named(small, tmp_path):
+    frozen = bw.quantize(small, "nvfp4()", [X])
+    with pytest.raises(
+        ValueError, match=r"layer first: ONNX with integer operators .*Minifloat.*: bundle, onnx, onnx-n"
+    ):
+        target.write(frozen, tmp_path / "model.onnx", (X,), target.INTEGER_OPERATORS)
+
+
+@pytest.mark.parametrize(
+    ("text", "opset", "types"),
+    [
+        ("integer(2, 8)", 25, {TensorProto.INT2}),
+        ("integer(3, 8)", 21, {TensorProto.INT4}),
+        ("minifloat(5, 2)", 21, {TensorProto.FLOAT8E5M2}),
+        ("mxfp8()", 24, {TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E8M0}),
+        ("mxfp4()", 24, {TensorProto.FLOAT4E2M1, TensorProto.FLOAT8E8M0}),
+        ("nvfp4()", 23, {TensorProto.FLOAT4E2M1, TensorProto.FLOAT8E4M3FN}),
+    ],
+)
+def test_the_operator_set_is_the_one_that_the_types_need(text, opset, types, small, tmp_path):
+    frozen = bw.quantize(small, text, [X])
+    path = target.write(frozen, tmp_path / "model.onnx", (X,), target.NATIVE_TYPES)
+    model = onnx.load(path)
+    plain = {TensorProto.FLOAT, TensorProto.INT64, TensorProto.INT8, TensorProto.UINT8}
+    assert model.opset_import[0].version == opset
+    assert {i.data_type for i in model.graph.initializer} - plain == types
+    assert target.verify(path, frozen, (X,), engine=REFERENCE) < 1e-5
+
+
+def test_onnx_runtime_reads_weights_of_two_bits(small, tmp_path):
+    frozen = bw.quantize(small, "integer(2, 8)", [X])
+    path = target.write(frozen, tmp_path / "model.onnx", (X,), target.NATIVE_TYPES)
+    assert target.verify(path, frozen, (X,)) < 1e-5
+
+
+def test_types_that_onnx_runtime_lacks_are_said_with_what_runs_them(small, tmp_path):
+    frozen = bw.quantize(small, "mxfp4()", [X])
+    path = target.write(frozen, tmp_path / "model.onnx", (X,), target.NATIVE_TYPES)
+    with pytest.raises(ValueError, match=r"ONNX Runtime does not run this file .*engines\.REFERENCE"):
+        target.verify(path, frozen, (X,))
+
+
+@pytest.mark.parametrize("text", ["integer(4, 4)", "vs_quant(4, 4)"])
+def test_the_reference_evaluator_gives_what_exact_gives(text, small, tmp_path):
+    frozen = bw.quantize(small, text, [X])
+    path = target.write(frozen, tmp_path / "model.onnx", (X,))
+    assert target.verify(path, frozen, (X,), engine=REFERENCE) < 1e-5
 
 
 def test_attention_and_embeddings_are_held(tmp_path):
@@ -116,7 +199,7 @@ def test_a_layer_that_differs_is_named(small, tmp_path):
     path = target.write(frozen, tmp_path / "model.onnx", (X,))
     frozen.last.codes[0, 0, 0] ^= 64
     frozen.last.forget()
-    with pytest.raises(ValueError, match="layer last differs"):
+    with pytest.raises(ValueError, match="layer last: 1 integers of its weight are others in ONNX Runtime"):
         target.verify(path, frozen, (X,))
 
 

@@ -8,6 +8,7 @@ from bitwright.cli.accumulators import certify, overflow
 from bitwright.cli.common import STOPPED, leave
 from bitwright.cli.compare import compare, report
 from bitwright.cli.cost import cost
+from bitwright.cli.export import export
 from bitwright.cli.listing import schemes, tasks
 from bitwright.cli.quantize import quantize
 from bitwright.cli.rtl import rtl, verify
@@ -17,7 +18,7 @@ app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown",
     help="From a trained neural network to a low-precision accelerator.",
 )  # fmt: skip
-for function in (compare, report, search, quantize, certify, overflow, cost, rtl, verify, schemes, tasks):
+for function in (compare, report, search, export, quantize, certify, overflow, cost, rtl, verify, schemes, tasks):
     app.command()(function)
 
 

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
 STOPPED = "stopped; finished rows are saved, run the same command again to continue"
 
+EXTRAS = {"amaranth": "rtl", "onnx": "onnx", "onnxruntime": "onnx", "onnxscript": "onnx", "qonnx": "qonnx"}
+"""What to install for a package that is missing, where it is not `compare`."""
+
 
 class one_sentence:
     """Errors that a user can mend leave with one sentence and exit status 2."""
@@ -22,7 +25,7 @@ class one_sentence:
         if isinstance(error, KeyboardInterrupt):  # here, as typer turns it into an exit without a word
             leave(STOPPED, 130)
         if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("bitwright"):
-            extra = "rtl" if error.name.startswith("amaranth") else "compare"
+            extra = EXTRAS.get(error.name.partition(".")[0], "compare")
             leave(f"{error.name} is not installed; pip install 'bitwright[{extra}]'", 2)
         if isinstance(error, ImportError | ValueError | OverflowError):
             leave(str(error), 2)

@@ -23,6 +23,8 @@ def quantize(
 ) -> None:
     """Quantize a checkpoint's weights to 4 bits, in the layouts of compressed-tensors that vLLM and transformers read.
 
+    For a network with its data, under any scheme, see `bitwright export`.
+
     Memory stays bounded whatever the model's size. Run the same command again to continue one that was stopped.
     """
     with one_sentence():

@@ -1,1 +1,5 @@
 """Quantized models as files: a module a target, with `write`, `verify`, and `read` where the format can hold it."""
+
+from bitwright.export.targets import TARGETS, Target, ways_out
+
+__all__ = ["TARGETS", "Target", "ways_out"]

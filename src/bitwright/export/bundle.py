@@ -18,7 +18,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from bitwright import formats
-from bitwright.config import from_text
+from bitwright.config import WORDS, from_text
 from bitwright.model.attention import Attention
 from bitwright.model.layers import FakeQuantizedLayer, QuantizedEmbedding, QuantizedLayer
 from bitwright.model.prepare import prepare, prove
@@ -33,6 +33,7 @@ TENSORS, MANIFEST = "model.safetensors", "manifest.json"
 VERSION = 1
 
 Ranges = tuple[Range | None, ...]
+Words = tuple[type, ...]
 Placed = QuantizedLayer | QuantizedEmbedding | FakeQuantizedLayer | Attention
 
 
@@ -56,8 +57,12 @@ class Manifest:
     places: tuple[Place, ...]
 
 
-def write(frozen: nn.Module, folder: Path | str) -> Path:
-    """Write what `freeze` or `bw.quantize` gave. A model without quantized layers raises ValueError."""
+def write(frozen: nn.Module, folder: Path | str, words: Words = ()) -> Path:
+    """Write what `freeze` or `bw.quantize` gave. A model without quantized layers raises ValueError.
+
+    `words` are classes of one's own that its schemes are made of; reading needs them too. A scheme that could not be
+    read back raises ValueError.
+    """
     folder = Path(folder)
     tensors: dict[str, Tensor] = {}
     places = []
@@ -65,6 +70,8 @@ def write(frozen: nn.Module, folder: Path | str) -> Path:
         if isinstance(module, FakeQuantizedLayer):
             raise ValueError(f"layer {path} is not frozen; call bitwright.model.prepare.freeze before it is written")
         place, own = _stored(module)
+        for text in set(place.schemes):
+            _require_readable(place.name, text, words)
         places.append(place)
         tensors |= {f"{place.name}/{name}": tensor for name, tensor in own.items()}
     if not places:
@@ -77,7 +84,7 @@ def write(frozen: nn.Module, folder: Path | str) -> Path:
     return folder
 
 
-def read(folder: Path | str, model: nn.Module, example: Inputs | None = None) -> nn.Module:
+def read(folder: Path | str, model: nn.Module, example: Inputs | None = None, words: Words = ()) -> nn.Module:
     """The frozen model back, bit for bit, in the architecture of `model`, a float model that stays as it is.
 
     `example` is needed where the model has attention, and where BatchNorm was folded. A bundle that is damaged, or of
@@ -85,7 +92,7 @@ def read(folder: Path | str, model: nn.Module, example: Inputs | None = None) ->
     """
     folder = Path(folder)
     manifest, tensors = _files(folder)
-    schemes = {place.name: [_scheme(folder, text) for text in place.schemes] for place in manifest.places}
+    schemes = {place.name: [_scheme(folder, text, words) for text in place.schemes] for place in manifest.places}
     recipe = Recipe(tuple(Rule(f"re:^{_escaped(name)}$", found[0]) for name, found in schemes.items()))
     state = {name[1:]: t for name, t in tensors.items() if name.startswith("/")}
     frozen = _skeleton(folder, model, recipe, state, example)
@@ -102,9 +109,9 @@ def read(folder: Path | str, model: nn.Module, example: Inputs | None = None) ->
     return frozen
 
 
-def verify(folder: Path | str, frozen: nn.Module, model: nn.Module, inputs: Inputs) -> None:
+def verify(folder: Path | str, frozen: nn.Module, model: nn.Module, inputs: Inputs, words: Words = ()) -> None:
     """Read the bundle back and compare codes, scales and outputs with `frozen`; ValueError where a bit differs."""
-    again = read(folder, model, inputs)
+    again = read(folder, model, inputs, words)
     for (path, a), (_, b) in zip(_places(frozen), _places(again), strict=True):
         ours, theirs = _stored(a)[1], _stored(b)[1]
         for name in ours:
@@ -275,8 +282,18 @@ def _ranges(operand: str, quantizer: Quantizer, own: dict[str, Tensor]) -> Range
     )
 
 
-def _scheme(folder: Path, text: str) -> Scheme:
-    scheme = from_text(text)
+def _require_readable(layer: str, text: str, words: Words) -> None:
+    try:
+        from_text(text, words)
+    except ValueError as error:
+        raise ValueError(
+            f"layer {layer}: its scheme could not be read back ({str(error)[:200]}); pass your classes as words=(...), "
+            f"or offer them as entry points of the group {WORDS}"
+        ) from None
+
+
+def _scheme(folder: Path, text: str, words: Words) -> Scheme:
+    scheme = from_text(text, words)
     if not isinstance(scheme, Scheme):
         raise ValueError(f"{folder}: {json.dumps(text)[:80]} is not a scheme")
     return scheme

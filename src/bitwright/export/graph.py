@@ -8,9 +8,11 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 PACKED = {
-    TensorProto.INT4: (4, True), TensorProto.UINT4: (4, False), TensorProto.INT8: (8, True),
-    TensorProto.UINT8: (8, False),
+    TensorProto.INT2: 2, TensorProto.UINT2: 2, TensorProto.INT4: 4, TensorProto.UINT4: 4, TensorProto.FLOAT4E2M1: 4,
+    TensorProto.INT8: 8, TensorProto.UINT8: 8, TensorProto.FLOAT8E4M3FN: 8, TensorProto.FLOAT8E5M2: 8,
+    TensorProto.FLOAT8E8M0: 8,
 }  # fmt: skip
+"""Bits of the types that codes are stored in."""
 
 
 class Fragment:
@@ -20,10 +22,12 @@ class Fragment:
         self.name = name
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
+        self.operands: dict[str, str] = {}
+        """Values that stand for "input" and "weight" of the layer, to be checked when the file runs."""
         self._known: dict[tuple[Any, ...], str] = {}
 
     def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
-        """A node with one output; gives the output's name."""
+        """A node with one output; gives the output's name. `domain` is an attribute like others."""
         output = f"{self.name}/{kind}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, list(inputs), [output], name=output, **attributes))
         return output
@@ -39,14 +43,13 @@ class Fragment:
         return self._known[key]
 
     def integers(self, label: str, values: np.ndarray, kind: int) -> str:
-        """Integers as INT4, UINT4, INT8 or UINT8, two to a byte where they have four bits."""
-        bits, _ = PACKED[kind]  # type: ignore[index]
+        """Integers, or codes of a float type, of one of the `PACKED` types: the first in the lowest bits of a byte."""
+        bits = PACKED[kind]  # type: ignore[index]
         flat = values.reshape(-1).astype(np.int64) & (2**bits - 1)
-        if bits == 4:
-            flat = np.pad(flat, (0, len(flat) % 2))
-            flat = flat[0::2] | flat[1::2] << 4
+        lanes = np.pad(flat, (0, -len(flat) % (8 // bits))).reshape(-1, 8 // bits)
+        joined = (lanes << (bits * np.arange(8 // bits))).sum(1)
         name = f"{self.name}/{label}"
-        raw = flat.astype(np.uint8).tobytes()
+        raw = joined.astype(np.uint8).tobytes()
         self.initializers.append(TensorProto(name=name, data_type=kind, dims=list(values.shape), raw_data=raw))
         return name
 

@@ -1,9 +1,11 @@
-"""Quantizers as standard ONNX operators: what an input is represented by, and how a weight is stored.
+"""Quantizers as standard ONNX operators: what an input is represented by.
 
 Operators are the reference's, in its order, in float32. Integers go through QuantizeLinear and DequantizeLinear; other
 formats through the operations that round to them. `Unholdable` is raised for what no operators can say.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import singledispatch
 
 import numpy as np
@@ -16,13 +18,16 @@ from bitwright.kernels import Unsupported
 from bitwright.kernels.library import NativeFormat
 from bitwright.kernels.native.scalars import element as ladder_of
 from bitwright.kernels.quantize import coarse_scales, tops, zero_points
-from bitwright.quantization import PerTile, QuantizedTensor, Quantizer, Range, Scale, ScaleValue, Zero
+from bitwright.quantization import PerTile, Quantizer, Range, Scale, ScaleValue, Zero
 
 CASTS = {
     E4M3: TensorProto.FLOAT8E4M3FN, E5M2: TensorProto.FLOAT8E5M2, FLOAT16: TensorProto.FLOAT16,
     BFLOAT16: TensorProto.BFLOAT16,
 }  # fmt: skip
 """Formats that a cast rounds to, ties to even."""
+
+
+Ranges = tuple[Range | None, ...]
 
 
 class Unholdable(ValueError):
@@ -34,43 +39,91 @@ def is_of_tensor(quantizer: Quantizer) -> bool:
     return all(not s.share.splits_k and s.share.cell(2, 2)[0] > 1 for s in quantizer.scales)
 
 
-def represent(g: Fragment, quantizer: Quantizer, ranges: tuple[Range | None, ...], x: str, k: int) -> str:
+Rounder = Callable[[Fragment, Format, Rounding, str], str]
+"""decode(encode(level)) in float32, in a target's own words."""
+
+
+def rounded(g: Fragment, format: Format, rounding: Rounding, level: str) -> str:
+    """decode(encode(level)) in float32."""
+    return _rounded(format, g, rounding, level)
+
+
+def represent(g: Fragment, quantizer: Quantizer, ranges: Ranges, x: str, k: int, rounder: Rounder = rounded) -> str:
     """x [..., k] as codes of the quantizer represent it."""
-    _require_scalar(quantizer)
+    grid = grid_of(quantizer, ranges)
+    if grid is not None and isinstance(quantizer.format, Int) and quantizer.format.bits <= 8 and grid.is_plain:
+        return dequantized(g, grid, quantize_linear(g, grid, x))
+    return by_steps(g, quantizer, ranges, x, k, rounder)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """An input under one static scale: divided by `by`, rounded to the format, and worth `scale` a level."""
+
+    format: Format
+    rounding: Rounding
+    by: float
+    scale: float  # a float32
+    offset: int  # the code of real zero
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether its levels are integers to nearest even, a scale's worth each."""
+        is_integer = isinstance(self.format, Int) and not self.format.exponent
+        return is_integer and self.rounding is Rounding.NEAREST_EVEN and self.by == self.scale
+
+
+def grid_of(quantizer: Quantizer, ranges: Ranges) -> Grid | None:
+    """The input's only scale; None where one follows the data, is shared along K, or is zero."""
+    require_scalar(quantizer)
     given = [*ranges, *[None] * (len(quantizer.scales) - len(ranges))]
-    if all(r is not None and r.low.size == 1 for r in given):
-        return _static(g, quantizer, [r for r in given if r is not None], x)
-    if quantizer.zero is Zero.FITTED:
-        raise Unholdable("a zero point of the input at hand")
-    return _dynamic(g, quantizer, given, x, k)
-
-
-def _static(g: Fragment, quantizer: Quantizer, ranges: list[Range], x: str) -> str:
+    known = [r for r in given if r is not None and r.low.size == 1]
+    if len(known) < len(given):
+        return None
     full_scale = quantizer.candidates()[0]
-    spans = [torch.from_numpy(_span(quantizer, r)).float() for r in ranges]
+    spans = [torch.from_numpy(_span(quantizer, r)).float() for r in known]
     values, product = coarse_scales(quantizer.scales, spans, tops(quantizer, full_scale))
     by = product if quantizer.divide_by is ScaleValue.STORED else spans[-1] / full_scale
-    outside = np.float32(np.prod([v.double().numpy() for v in values]))
-    if not float(by) > 0:
-        return g.op("Mul", x, g.constant(0))
-    low, high = quantizer.format.bounds().lowest, quantizer.format.bounds().highest
-    format = quantizer.format
-    is_plain = isinstance(format, Int) and format.bits <= 8 and not format.exponent
-    if is_plain and quantizer.rounding is Rounding.NEAREST_EVEN and float(by) == outside:
-        offset = 0
-        if quantizer.zero is Zero.FITTED:
-            offset = int(zero_points(quantizer, ranges[0], product))
-        dtype = np.int8 if low < 0 else np.uint8
-        whole = np.iinfo(dtype)
-        scale, zero = g.constant(outside), g.constant(offset, dtype)
-        if (low, high) != (whole.min, whole.max):
-            ends = [g.constant((end - offset) * float(by)) for end in (low, high)]
-            x = g.op("Clip", x, *ends)
-        return g.op("DequantizeLinear", g.op("QuantizeLinear", x, scale, zero), scale, zero)
+    scale = float(np.float32(np.prod([v.double().numpy() for v in values])))
+    offset = int(zero_points(quantizer, known[0], product)) if quantizer.zero is Zero.FITTED else 0
+    return Grid(quantizer.format, quantizer.rounding, float(by), scale, offset) if float(by) > 0 else None
+
+
+def quantize_linear(g: Fragment, grid: Grid, x: str) -> str:
+    """Codes of a plain grid of at most 8 bits, as UINT8.
+
+    Signed ones lie around a zero point of 128: ONNX Runtime makes them unsigned itself, and version 1.31 then refuses a
+    QuantizeLinear that it moved across a Reshape of its own (inputs of three axes whose sizes are fixed).
+    """
+    low, high = (int(end) for end in (grid.format.bounds().lowest, grid.format.bounds().highest))
+    if high - low < 255:
+        x = g.op("Clip", x, *(g.constant((end - grid.offset) * grid.by) for end in (low, high)))
+    return g.op("QuantizeLinear", x, g.constant(grid.scale), zero_of(g, grid))
+
+
+def dequantized(g: Fragment, grid: Grid, codes: str) -> str:
+    """What codes of a plain grid stand for."""
+    return g.op("DequantizeLinear", codes, g.constant(grid.scale), zero_of(g, grid))
+
+
+def zero_of(g: Fragment, grid: Grid) -> str:
+    """The code of real zero."""
+    return g.constant(grid.offset + (128 if grid.format.bounds().lowest < 0 else 0), np.uint8)
+
+
+def by_steps(g: Fragment, quantizer: Quantizer, ranges: Ranges, x: str, k: int, rounder: Rounder) -> str:
+    """x [..., k] represented by dividing, rounding and multiplying."""
+    require_scalar(quantizer)
+    given = [*ranges, *[None] * (len(quantizer.scales) - len(ranges))]
+    grid = grid_of(quantizer, ranges)
+    if grid is None and all(r is not None and r.low.size == 1 for r in given):
+        return g.op("Mul", x, g.constant(0))  # a range of nothing
     if quantizer.zero is Zero.FITTED:
-        raise Unholdable(f"a zero point of {format}")
-    level = g.op("Div", x, g.constant(float(by)))
-    return g.op("Mul", rounded(g, format, quantizer.rounding, level), g.constant(outside))
+        raise Unholdable(f"a zero point of {quantizer.format} that follows the input or has more than 8 bits")
+    if grid is None:
+        return _dynamic(g, quantizer, given, x, k, rounder)
+    level = g.op("Div", x, g.constant(grid.by))
+    return g.op("Mul", rounder(g, grid.format, grid.rounding, level), g.constant(grid.scale))
 
 
 def _span(quantizer: Quantizer, known: Range) -> np.ndarray:
@@ -79,7 +132,7 @@ def _span(quantizer: Quantizer, known: Range) -> np.ndarray:
     return known.high.clip(min=0) - known.low.clip(max=0)
 
 
-def _dynamic(g: Fragment, quantizer: Quantizer, given: list[Range | None], x: str, k: int) -> str:
+def _dynamic(g: Fragment, quantizer: Quantizer, given: list[Range | None], x: str, k: int, rounder: Rounder) -> str:
     """Blocks along the last axis, [..., blocks, block]; a row is one block where no scale splits it."""
     block = quantizer.block(1, k)
     padding = -k % block
@@ -98,13 +151,13 @@ def _dynamic(g: Fragment, quantizer: Quantizer, given: list[Range | None], x: st
         room = float(np.prod([finer.room for finer in quantizer.scales[i + 1 :]]))
         factor = g.constant(np.float32(full_scales[i] * room))
         divisor = g.op("Mul", taken, factor) if taken else factor
-        value = _stored(g, scale, span, divisor)
+        value = _stored(g, scale, span, divisor, rounder)
         inside.append(value)
         taken = g.op("Mul", value, taken) if taken else value
     by = taken if quantizer.divide_by is ScaleValue.STORED else g.op("Div", span, g.constant(full_scales[-1]))
     is_positive = g.op("Greater", by, g.constant(0))
     level = g.op("Where", is_positive, g.op("Div", blocks, by), g.constant(0))
-    value = rounded(g, quantizer.format, quantizer.rounding, level)
+    value = rounder(g, quantizer.format, quantizer.rounding, level)
     for scale_value in reversed(inside):
         value = g.op("Mul", value, scale_value)
     flat = g.op("Reshape", value, g.op("Shape", whole))
@@ -132,21 +185,16 @@ def _largest(g: Fragment, magnitude: str, scale: Scale) -> str:
     return g.op("ReduceMax", magnitude, g.constant(axes, np.int64), keepdims=1)
 
 
-def _stored(g: Fragment, scale: Scale, span: str, divisor: str) -> str:
+def _stored(g: Fragment, scale: Scale, span: str, divisor: str, rounder: Rounder) -> str:
     zero = g.constant(0)
     ideal = g.op("Where", g.op("Greater", divisor, zero), g.op("Div", span, divisor), zero)
     if scale.smallest:
         raised = g.op("Max", ideal, g.constant(scale.smallest))
         ideal = g.op("Where", g.op("Greater", ideal, zero), raised, zero)
-    value = rounded(g, scale.format, scale.rounding, ideal)
+    value = rounder(g, scale.format, scale.rounding, ideal)
     if scale.zero_as is not None:
         value = g.op("Where", g.op("Equal", value, zero), g.constant(scale.zero_as), value)
     return value
-
-
-def rounded(g: Fragment, format: Format, rounding: Rounding, level: str) -> str:
-    """decode(encode(level)) in float32."""
-    return _rounded(format, g, rounding, level)
 
 
 @singledispatch
@@ -247,7 +295,7 @@ def _power(g: Fragment, magnitude: str, smallest: int, end: int) -> str:
     return power
 
 
-def _require_scalar(quantizer: Quantizer) -> None:
+def require_scalar(quantizer: Quantizer) -> None:
     if len(quantizer.candidates()) > 1:
         raise Unholdable("several full scales, of which the least error chooses")
     if any(s.magnitude_format is not None for s in quantizer.scales):
@@ -256,111 +304,3 @@ def _require_scalar(quantizer: Quantizer) -> None:
         raise Unholdable("scales of tiles")
     if sum(s.share.splits_k for s in quantizer.scales) > 1:
         raise Unholdable("two levels of scales along K")
-
-
-def stored(g: Fragment, weight: QuantizedTensor, *, transposed: bool = False) -> str:
-    """The weight as a matrix [rows, k], or [k, rows] where transposed: packed codes, scales, and what reads them.
-
-    A transposed one goes into a MatMul. Where integers and scales of a DequantizeLinear in front of a MatMul are
-    constants, ONNX Runtime makes both one operator that rounds the other operand to 8 bits; so these are cast and
-    multiplied instead, which it does once, when the file is loaded.
-    """
-    quantizer = weight.quantizer
-    _require_scalar(quantizer)
-    rows, blocks, block = weight.codes.shape
-    finest = quantizer.scales[-1]
-    inside = None
-    outer = len(quantizer.scales)
-    if finest.share.splits_k:
-        inside, outer = weight.scales[-1], outer - 1
-    outside = np.ones((1, 1))
-    for level, codes in zip(quantizer.scales[:outer], weight.scales[:outer], strict=True):
-        outside = outside * level.format.decode(codes)
-    if outside.shape[1] > 1 or (inside is not None and inside.shape[0] not in (1, rows)):
-        raise Unholdable("scales of columns")
-    values, unit, table = _elements(weight)
-    flat = values.reshape(rows, blocks * block)
-    if inside is None:
-        flat = flat[:, : weight.k]
-        scale = outside * unit
-        integers = g.integers("weight", flat.T if transposed else flat, _kind(flat, table))
-        array = g.constant((scale.T if transposed else scale).astype(np.float32))
-        if table is not None:
-            return g.op("Mul", _looked_up(g, integers, table), array)
-        if transposed:
-            return g.op("Mul", g.op("Cast", integers, to=TensorProto.FLOAT), array)
-        if len(scale) == 1:
-            return g.op("DequantizeLinear", integers, g.constant(scale[0, 0]))
-        return g.op("DequantizeLinear", integers, g.constant(scale[:, 0]), axis=0)
-    inner = _inner_scales(
-        g, finest.format, np.broadcast_to(inside, (rows, inside.shape[1])), outside * unit, transposed
-    )
-    integers = g.integers("weight", flat.T if transposed else flat, _kind(flat, table))
-    along = int(not transposed)
-    if table is None:
-        value = g.op("DequantizeLinear", integers, inner, axis=along, block_size=block)
-    else:
-        looked = g.reshape(
-            _looked_up(g, integers, table), (blocks, block, rows) if transposed else (rows, blocks, block)
-        )
-        spread = g.op("Unsqueeze", inner, g.constant([along + 1], np.int64))
-        value = g.reshape(g.op("Mul", looked, spread), flat.T.shape if transposed else flat.shape)
-    if weight.k == blocks * block:
-        return value
-    ends = (g.constant([v], np.int64) for v in (0, weight.k, along))
-    return g.op("Slice", value, *ends)
-
-
-def _elements(weight: QuantizedTensor) -> tuple[np.ndarray, float, np.ndarray | None]:
-    """Integers and what one is worth; or codes of at most 8 bits, 1, and the table that reads them."""
-    format = weight.quantizer.format
-    unit = 2.0 ** format.bounds().exponent.start
-    integers = weight.elements() / unit
-    fits = np.abs(integers).max(initial=0) < 128 or (integers.min(initial=0) >= 0 and integers.max(initial=0) < 256)
-    if fits and (isinstance(format, Int) or format.bits > 4 or format.bounds().reach):
-        return integers.astype(np.int64), unit, None
-    if format.bits > 8 or format.bounds().reach:
-        raise Unholdable(f"weights of {format}")
-    codes = np.arange(2**format.bits)
-    table = np.where(format.is_reserved(codes), 0, format.decode(np.where(format.is_reserved(codes), 0, codes)))
-    return weight.codes, 1.0, table.astype(np.float32)
-
-
-def _kind(values: np.ndarray, table: np.ndarray | None) -> int:
-    """The narrowest type that ONNX Runtime reads."""
-    if table is not None:
-        return TensorProto.UINT4 if len(table) <= 16 else TensorProto.UINT8
-    low, high = int(values.min(initial=0)), int(values.max(initial=0))
-    if low >= -8 and high < 8:
-        return TensorProto.INT4
-    return TensorProto.INT8 if high < 128 else TensorProto.UINT8
-
-
-def _looked_up(g: Fragment, codes: str, table: np.ndarray) -> str:
-    """Values of codes; 4-bit ones become numbers first, as a cast of them is not everywhere."""
-    if len(table) <= 16:
-        codes = g.op("DequantizeLinear", codes, g.constant(1))
-    return g.op("Gather", g.constant(table), g.op("Cast", codes, to=TensorProto.INT32))
-
-
-def _inner_scales(g: Fragment, format: Format, codes: np.ndarray, outside: np.ndarray, transposed: bool) -> str:
-    """Scales of blocks in float32 [rows, blocks], or transposed: integers times the outer scale, or looked up."""
-    turn = np.transpose if transposed else np.asarray
-    if format == FLOAT32:
-        return g.constant(turn(format.decode(codes) * outside).astype(np.float32))
-    if isinstance(format, Int) and format.bits <= 8:
-        values = format.decode(codes) * 2.0**-format.exponent
-        kind = TensorProto.UINT4 if values.min(initial=0) >= 0 and values.max(initial=0) < 16 else TensorProto.UINT8
-        if values.min(initial=0) < 0:
-            kind = TensorProto.INT8
-        array = (outside * 2.0**format.exponent).astype(np.float32)
-        axis = {"axis": int(transposed)} if len(array) > 1 else {}
-        stored = g.integers("scales", turn(values), kind)
-        return g.op("DequantizeLinear", stored, g.constant(array[:, 0] if len(array) > 1 else array[0, 0]), **axis)
-    if format.bits > 8:
-        return g.constant(turn(format.decode(codes) * outside).astype(np.float32))
-    every = np.arange(2**format.bits)
-    reserved = format.is_reserved(every)
-    table = np.where(reserved, 0, format.decode(np.where(reserved, 0, every))).astype(np.float32)
-    value = _looked_up(g, g.integers("scales", turn(codes), TensorProto.UINT8), np.resize(table, max(len(table), 17)))
-    return g.op("Mul", value, g.constant(turn(outside).astype(np.float32)))

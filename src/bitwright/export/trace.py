@@ -35,8 +35,8 @@ def sites(frozen: nn.Module) -> dict[str, Site]:
     return found
 
 
-def trace(frozen: nn.Module, inputs: Inputs) -> onnx.ModelProto:
-    """The graph for inputs of these shapes, with the first axis of each free where the model allows it."""
+def trace(frozen: nn.Module, inputs: Inputs, *, has_free_axis: bool = True) -> onnx.ModelProto:
+    """The graph for inputs of these shapes, with the first axis of each free where the model allows it and if asked."""
     sites(frozen)
     model = copy.deepcopy(frozen).eval()
     standing: dict[int, nn.Module] = {}
@@ -50,12 +50,8 @@ def trace(frozen: nn.Module, inputs: Inputs) -> onnx.ModelProto:
             module.gemms = ()  # type: ignore[assignment]  # counted before, and not while tracing
     model = replaced(model, standing)
     arguments, keywords = ((), inputs) if isinstance(inputs, dict) else (tuple(inputs), {})
-    names = list(inspect.signature(model.forward).parameters)
-    given = {**dict(zip(names, arguments, strict=False)), **keywords}
-    shapes = {
-        n: {0: torch.export.Dim.AUTO} if isinstance(t, Tensor) and t.dim() and len(t) > 1 else None
-        for n, t in given.items()
-    }
+    given = inspect.signature(model.forward).bind(*arguments, **keywords).arguments
+    shapes = {name: _free(value) for name, value in given.items()} if has_free_axis else None
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             model, arguments, kwargs=keywords, dynamo=True, dynamic_shapes=shapes, opset_version=OPSET, optimize=True,
@@ -65,6 +61,15 @@ def trace(frozen: nn.Module, inputs: Inputs) -> onnx.ModelProto:
     proto = program.model_proto
     proto.ir_version = IR_VERSION
     return proto
+
+
+def _free(value: Any) -> Any:
+    """The first axis is any length; containers are those of the call."""
+    if isinstance(value, tuple | list):
+        return tuple(_free(part) for part in value)
+    if isinstance(value, dict):
+        return {name: _free(part) for name, part in value.items()}
+    return {0: torch.export.Dim.AUTO} if isinstance(value, Tensor) and value.dim() and len(value) > 1 else None
 
 
 def _symbolic(kind: str, operands: tuple[Tensor, ...], shape: Any, **attributes: Any) -> Tensor:

@@ -1,0 +1,79 @@
+"""Every scheme of the catalogue in every target: held, and equal in its engine; or refused by layer."""
+
+import importlib.util
+
+import pytest
+import torch
+from torch import nn
+
+import bitwright as bw
+from bitwright.export import TARGETS, ways_out
+from bitwright.schemes import CATALOGUE, FOLDED
+
+pytest.importorskip("onnx", reason="needs the extra onnx")
+pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+pytest.importorskip("onnxscript", reason="needs the extra onnx")
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of the converter and the qonnx package
+
+NEEDS = {"qonnx": "qonnx"}
+X = torch.randn(3, 5, 3, 3, generator=torch.Generator().manual_seed(0))
+
+
+class Tiny(nn.Module):
+    """A padded convolution whose channels fill no block, and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(5, 6, 2, padding=1), nn.Linear(6, 4)
+
+    def forward(self, x):
+        return self.last(torch.relu(self.first(x)).mean((2, 3)))
+
+
+@pytest.fixture(scope="module")
+def models():
+    torch.manual_seed(0)
+    tiny, made = Tiny().eval(), {}
+
+    def of(factory):
+        if factory not in made:
+            made[factory] = tiny, bw.quantize(tiny, factory(), [X])
+        return made[factory]
+
+    return of
+
+
+FLOATS = {"integer", "vs_quant", "ant", "ant_type", "minifloat", "mxfp4", "mxfp6", "mxfp8", "mxint8", "nvfp4", "a2q"}
+HOLDING = {
+    "bundle": {factory.__name__ for factory in (*CATALOGUE, *FOLDED)},
+    "onnx": FLOATS,
+    "onnx-integers": {"integer", "a2q"},
+    "onnx-native": FLOATS,
+    "qonnx": FLOATS,
+}
+
+
+@pytest.mark.parametrize("factory", [*CATALOGUE, *FOLDED], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_scheme_is_held_and_equal_or_refused_by_layer(name, factory, models, tmp_path):
+    target = TARGETS[name]
+    model, frozen = models(factory)
+    reason = target.refusal(frozen)
+    assert (reason is None) == (factory.__name__ in HOLDING[name]), reason
+    if name in NEEDS and importlib.util.find_spec(NEEDS[name]) is None:
+        pytest.skip(f"needs the extra {NEEDS[name]}")
+    path = tmp_path / f"model{target.suffix}"
+    if reason is None:
+        target.write(frozen, path, (X,))
+        assert target.verify(path, frozen, model, (X,)).startswith("equal")
+        return
+    with pytest.raises(ValueError, match=r"^layer (first|last): .* cannot hold .*; targets that can: bundle"):
+        target.write(frozen, path, (X,))
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_targets_that_hold_a_model_are_named(models):
+    assert ways_out(models(next(f for f in CATALOGUE if f.__name__ == "nvfp4"))[1]) == (
+        "targets that can: bundle, onnx, onnx-native, qonnx"
+    )
