@@ -31,6 +31,15 @@ GROWING = {"ConstantOfShape", "Expand", "Tile", "Range", "Pad", "Resize", "Upsam
 """Operators whose output may be far larger than their inputs; computed at once only from few elements."""
 
 FEW = 1 << 12
+SPARE = 1 << 26
+"""Elements that constants may have beyond what the file stores."""
+
+
+@dataclass
+class Budget:
+    """Elements that may still be computed while the model is built."""
+
+    left: int = SPARE
 
 
 @dataclass
@@ -44,6 +53,7 @@ class Scope:
     origin: dict[str, str] = field(default_factory=dict)  # of a computed constant: the stored one
     kinds: dict[str, int] = field(default_factory=dict)
     ranks: dict[str, int] = field(default_factory=dict)
+    budget: Budget = field(default_factory=Budget)
 
     def inner(self) -> "Scope":
         return replace(self, constants=dict(self.constants), codes=dict(self.codes), origin=dict(self.origin),
@@ -54,6 +64,7 @@ def build(graph: GraphProto, scope: Scope, captured: tuple[str, ...] = ()) -> Gr
     """The module. Operators that are not computed raise one ValueError that names all of them."""
     source = program(graph, scope.folder)
     scope.constants |= source.constants
+    scope.budget.left += 8 * sum(t.numel() for t in source.constants.values())
     scope.kinds |= source.kinds
     scope.ranks |= source.ranks
     _require_known(graph, scope.opsets)
@@ -122,6 +133,7 @@ def _folded(nodes: list[Node], scope: Scope) -> list[Node]:
             rest.append(node)
             continue
         values = _computed(node, scope)
+        scope.budget.left -= sum(v.numel() for v in values if isinstance(v, Tensor))
         for name, value in zip(node.outputs, values, strict=False):
             if isinstance(value, Tensor) and name:
                 scope.constants[name] = value
@@ -159,8 +171,10 @@ def _is_small(node: Node, scope: Scope) -> bool:
     """Whether the result cannot be much larger than what the file stores."""
     inputs = [scope.constants[i] for i in node.inputs if i]
     total = sum(t.numel() for t in inputs)
+    if total > scope.budget.left:
+        return False
     if node.op in ("ConstantOfShape", "Expand", "Tile", "Range", "OneHot", "Pad", "Resize", "Upsample", "AffineGrid"):
-        return _asked(node, inputs) <= FEW * 256
+        return _asked(node, inputs) <= scope.budget.left
     if total <= FEW:
         return True
     if node.op in GROWING:
@@ -190,8 +204,15 @@ def _asked(node: Node, inputs: list[Tensor]) -> float:
     return float("inf")
 
 
+OBSOLETE = {"consumed_inputs": None, "is_test": 1, "broadcast": 1}
+"""Attributes of old versions, at the value that says what newer versions do by themselves."""
+
+
 def _typed(node: Node, kinds: dict[str, int]) -> Node:
-    """Types that a carrier does not show, written as attributes."""
+    """Types that a carrier does not show, written as attributes; obsolete attributes left out."""
+    if OBSOLETE.keys() & node.attributes.keys():
+        kept = {n: v for n, v in node.attributes.items() if n not in OBSOLETE or OBSOLETE[n] not in (None, v) or "axis" in node.attributes}
+        node = replace(node, attributes=kept)
     if node.op == "QuantizeLinear" and not node.attributes.get("output_dtype") and len(node.inputs) > 2:
         kind = kinds.get(node.inputs[2])
         if kind:

@@ -23,8 +23,8 @@ LIMIT = 1 << 28
 LARGEST_FILE = 1 << 31
 """Bytes that a protocol buffer can have."""
 
-OLDEST = 7
-"""The first opset whose operators broadcast as today's do."""
+OLDEST = 1
+"""Operators of the first opsets that broadcast in their own way are refused by their attributes."""
 
 STANDARD = ("", "ai.onnx")
 

@@ -279,7 +279,9 @@ def softplus(x: Tensor) -> Tensor:
     return torch.logaddexp(x, torch.zeros_like(x))
 
 
-def prelu(x: Tensor, slope: Tensor) -> Tensor:
+def prelu(x: Tensor, slope: Tensor, *, opset: int) -> Tensor:
+    if opset < 7 and slope.dim() == 1:  # of channels
+        slope = slope.view(-1, *[1] * (x.dim() - 2))
     return torch.where(x < 0, x * slope, x)
 
 
@@ -313,7 +315,7 @@ MATH: dict[str, Operator] = {
     "Softmax": soft(torch.softmax), "LogSoftmax": soft(torch.log_softmax), "Hardmax": soft(hardmax),
     "ArgMax": best(True), "ArgMin": best(False), "OneHot": one_hot,
     "Elu": elu, "Celu": celu, "Selu": selu, "LeakyRelu": leaky_relu, "ThresholdedRelu": thresholded_relu,
-    "HardSigmoid": hard_sigmoid, "Shrink": shrink, "Gelu": gelu, "Swish": swish, "PRelu": plain(prelu),
+    "HardSigmoid": hard_sigmoid, "Shrink": shrink, "Gelu": gelu, "Swish": swish, "PRelu": prelu,
     "Softplus": plain(softplus), "Softsign": plain(functional.softsign), "Mish": plain(functional.mish),
     "HardSwish": plain(functional.hardswish), "Relu": plain(functional.relu), "Sigmoid": plain(torch.sigmoid),
     "Reciprocal": elementwise(torch.reciprocal), "Round": elementwise(torch.round), "Erf": elementwise(torch.erf),

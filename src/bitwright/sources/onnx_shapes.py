@@ -133,11 +133,11 @@ def tile(x: Tensor, repeats: Tensor) -> Tensor:
     return x.repeat(counts)
 
 
-def pad(x: Tensor, widths: Tensor | None = None, value: Tensor | None = None, axes: Tensor | None = None, *,
-        mode: str = "constant", pads: Sequence[int] | None = None, **attributes: float) -> Tensor:  # fmt: skip
+def pad(x: Tensor, widths: Tensor | None = None, filler: Tensor | None = None, axes: Tensor | None = None, /, *,
+        mode: str = "constant", pads: Sequence[int] | None = None, value: float = 0.0) -> Tensor:  # fmt: skip
     both = ints(widths if widths is not None else pads or ())
     along = [axis_of(a, x.dim()) for a in ints(axes)] if axes is not None else list(range(x.dim()))
-    fill = attributes.get("value", 0.0) if value is None else value.flatten()[0].item()
+    fill = value if filler is None else filler.flatten()[0].item()
     for i, axis in enumerate(along):
         before, after = both[i], both[i + len(along)]
         require_room((*x.shape[:axis], max(x.shape[axis] + before + after, 0), *x.shape[axis + 1 :]), "Pad")
