@@ -8,10 +8,12 @@ from pathlib import Path
 
 from torch import nn
 
-from bitwright.sources.onnx_build import Scope, build, known_op
+from bitwright.sources.onnx_build import build
 from bitwright.sources.onnx_file import opsets, read
+from bitwright.sources.onnx_fold import Scope
 from bitwright.sources.onnx_functions import inline
 from bitwright.sources.onnx_graph import Graph
+from bitwright.sources.onnx_table import known
 
 
 def load(path: Path | str) -> nn.Module:
@@ -23,7 +25,7 @@ def load(path: Path | str) -> nn.Module:
     model = read(path)
     try:
         versions = opsets(model)
-        graph = inline(model, known_op, versions[""])
+        graph = inline(model, known, versions[""])
         module: Graph = build(graph, Scope(versions, path.parent))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None

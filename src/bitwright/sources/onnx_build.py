@@ -3,61 +3,20 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
-import torch
 from onnx import GraphProto
-from torch import Tensor, nn
+from torch import nn
 
-from bitwright.sources.onnx_codes import Codes, carried, codes_of
+from bitwright.model.layers import QuantizedLayer
 from bitwright.sources.onnx_file import Node, Program, program
-from bitwright.sources.onnx_graph import FAULTS, Graph, Step, choose, loop, reason
+from bitwright.sources.onnx_fold import Scope, folded, opset_of
+from bitwright.sources.onnx_graph import Graph, Step, choose, loop
 from bitwright.sources.onnx_layers import layer_of
 from bitwright.sources.onnx_patterns import OWN, attended, biased, written_out
 from bitwright.sources.onnx_quantized import Quantizers, frozen
-from bitwright.sources.onnx_table import CONTROL, DOMAINS, options_of
-
-SAME_RANK = {
-    "Relu", "Clip", "Sigmoid", "Tanh", "LeakyRelu", "Identity", "MaxPool", "AveragePool", "BatchNormalization", "Pad",
-    "Dropout", "QuantizeLinear", "DequantizeLinear", "GlobalAveragePool", "Cast", "Elu", "HardSwish", "LRN", "Quant",
-    "PRelu", "Softmax", "Concat",
-}  # fmt: skip
-"""Operators whose output has as many axes as their first input."""
-
-GROWING = {"ConstantOfShape", "Expand", "Tile", "Range", "Pad", "Resize", "Upsample", "OneHot", "AffineGrid", "EyeLike",
-           "Einsum", "MatMul", "Gemm", "ConvTranspose", "GridSample", "DepthToSpace", "Loop", "If", "Conv"}  # fmt: skip
-"""Operators whose output may be far larger than their inputs; computed at once only from few elements."""
-
-FEW = 1 << 12
-SPARE = 1 << 26
-"""Elements that constants may have beyond what the file stores."""
-
-
-@dataclass
-class Budget:
-    """Elements that may still be computed while the model is built."""
-
-    left: int = SPARE
-
-
-@dataclass
-class Scope:
-    """What is known of a graph's values while it is built."""
-
-    opsets: Mapping[str, int]
-    folder: Path | None
-    constants: dict[str, Tensor] = field(default_factory=dict)
-    codes: dict[str, Codes] = field(default_factory=dict)  # of constants that are quantized
-    origin: dict[str, str] = field(default_factory=dict)  # of a computed constant: the stored one
-    kinds: dict[str, int] = field(default_factory=dict)
-    ranks: dict[str, int] = field(default_factory=dict)
-    budget: Budget = field(default_factory=Budget)
-
-    def inner(self) -> "Scope":
-        return replace(self, constants=dict(self.constants), codes=dict(self.codes), origin=dict(self.origin),
-                       kinds=dict(self.kinds), ranks=dict(self.ranks))  # fmt: skip
+from bitwright.sources.onnx_table import CONTROL, DOMAINS, known, options_of
 
 
 def build(graph: GraphProto, scope: Scope, captured: tuple[str, ...] = ()) -> Graph:
@@ -69,7 +28,7 @@ def build(graph: GraphProto, scope: Scope, captured: tuple[str, ...] = ()) -> Gr
     scope.ranks |= source.ranks
     _require_known(graph, scope.opsets)
     inputs = (*source.inputs, *captured)
-    nodes = _folded(written_out(_in_order(source, inputs, scope), scope.constants), scope)
+    nodes = folded(written_out(_in_order(source, inputs, scope), scope.constants), scope)
     outputs = source.outputs
     nodes = _needed(attended(biased(nodes, outputs, scope.constants), outputs, scope.constants), outputs)
     module = Graph(inputs, outputs)
@@ -85,16 +44,11 @@ def build(graph: GraphProto, scope: Scope, captured: tuple[str, ...] = ()) -> Gr
 def _require_known(graph: GraphProto, opsets: Mapping[str, int]) -> None:
     missing = Counter(
         f"{n.domain}.{n.op_type}" if n.domain not in ("", "ai.onnx") else n.op_type for n in _all_nodes(graph)
-        if not known_op(n.domain, n.op_type)
+        if not known(n.domain, n.op_type)
     )  # fmt: skip
     if missing:
         names = ", ".join(f"{op} ({count} times)" if count > 1 else op for op, count in sorted(missing.items()))
         raise ValueError(f"the graph has operators that are not read: {names}; compute them before or after the model")
-
-
-def known_op(domain: str, op: str) -> bool:
-    domain = "" if domain == "ai.onnx" else domain
-    return op in DOMAINS.get(domain, {}) or (not domain and op in CONTROL)
 
 
 def _all_nodes(graph: GraphProto) -> Iterable[Any]:
@@ -120,128 +74,6 @@ def _in_order(source: Program, inputs: tuple[str, ...], scope: Scope) -> list[No
         if name not in made:
             raise ValueError(f"the output {name!r} is made by no node; the file is damaged")
     return list(source.nodes)
-
-
-def _folded(nodes: list[Node], scope: Scope) -> list[Node]:
-    """Nodes that depend on inputs; the others are computed now, their codes kept beside their values."""
-    rest = []
-    for node in nodes:
-        node = _typed(node, scope.kinds)
-        for output in node.outputs[:1]:
-            _note_rank(node, output, scope)
-        if node.op in CONTROL or not all(i in scope.constants for i in node.inputs if i) or not _is_small(node, scope):
-            rest.append(node)
-            continue
-        values = _computed(node, scope)
-        scope.budget.left -= sum(v.numel() for v in values if isinstance(v, Tensor))
-        for name, value in zip(node.outputs, values, strict=False):
-            if isinstance(value, Tensor) and name:
-                scope.constants[name] = value
-                stored = next((i for i in node.inputs if i in scope.constants), name)
-                scope.origin[name] = scope.origin.get(stored, stored)
-                scope.ranks[name] = value.dim()
-        if not all(isinstance(v, Tensor) for v in values):
-            rest.append(node)
-            continue
-        found = codes_of(node, scope.constants, scope.kinds) or carried(node, scope.codes, scope.constants, _computed, scope)
-        if found is not None:
-            scope.codes[node.outputs[0]] = found
-    return rest
-
-
-def _computed(node: Node, scope: Scope, inputs: list[Tensor | None] | None = None) -> tuple[Any, ...]:
-    function = DOMAINS[node.domain][node.op]
-    given = [scope.constants[i] if i else None for i in node.inputs] if inputs is None else inputs
-    while given and given[-1] is None:
-        given.pop()
-    try:
-        options = options_of(function, node.attributes, len(given), len(node.outputs), opset_of(node, scope))
-        with torch.no_grad():
-            made = function(*given, **options)
-    except (*FAULTS, ValueError) as error:
-        raise ValueError(f"{node}: {reason(error)}") from None
-    return tuple(made) if isinstance(made, tuple) else (made,)
-
-
-def opset_of(node: Node, scope: Scope) -> int:
-    return scope.opsets.get(node.domain, 1)
-
-
-def _is_small(node: Node, scope: Scope) -> bool:
-    """Whether the result cannot be much larger than what the file stores."""
-    inputs = [scope.constants[i] for i in node.inputs if i]
-    total = sum(t.numel() for t in inputs)
-    if total > scope.budget.left:
-        return False
-    if node.op in ("ConstantOfShape", "Expand", "Tile", "Range", "OneHot", "Pad", "Resize", "Upsample", "AffineGrid"):
-        return _asked(node, inputs) <= scope.budget.left
-    if total <= FEW:
-        return True
-    if node.op in GROWING:
-        return False
-    if node.op in ("Gather", "GatherND") and inputs[0].dim():
-        rows = inputs[0].shape[node.attributes.get("axis", 0) if abs(node.attributes.get("axis", 0)) < inputs[0].dim() else 0]
-        return inputs[1].numel() * (inputs[0].numel() // max(rows, 1)) <= 2 * total
-    if node.op in ("Add", "Sub", "Mul", "Div", "Pow", "Where", "Equal", "Less", "Greater", "And", "Or", "Max", "Min", "Sum",
-                   "Quant", "IntQuant", "BipolarQuant", "FloatQuant", "Clip", "PRelu"):  # fmt: skip
-        try:
-            shape = torch.broadcast_shapes(*(t.shape for t in inputs))
-        except RuntimeError:
-            return False
-        return shape.numel() <= total
-    return True
-
-
-def _asked(node: Node, inputs: list[Tensor]) -> float:
-    """An upper bound of the elements of an output whose shape is a value; infinite where it is not worth a look."""
-    if node.op in ("ConstantOfShape", "Expand", "Tile") and inputs[-1].numel() <= 64:
-        product = 1.0
-        for size in inputs[-1].flatten().tolist():
-            product *= max(abs(size), 1)
-        return product * (max(inputs[0].numel(), 1) if node.op != "ConstantOfShape" else 1)
-    if node.op == "Range" and len(inputs) == 3 and all(t.numel() == 1 for t in inputs) and inputs[2].item():
-        return abs((inputs[1].item() - inputs[0].item()) / inputs[2].item())
-    return float("inf")
-
-
-OBSOLETE = {"consumed_inputs": None, "is_test": 1, "broadcast": 1}
-"""Attributes of old versions, at the value that says what newer versions do by themselves."""
-
-
-def _typed(node: Node, kinds: dict[str, int]) -> Node:
-    """Types that a carrier does not show, written as attributes; obsolete attributes left out."""
-    if OBSOLETE.keys() & node.attributes.keys():
-        kept = {n: v for n, v in node.attributes.items() if n not in OBSOLETE or OBSOLETE[n] not in (None, v) or "axis" in node.attributes}
-        node = replace(node, attributes=kept)
-    if node.op == "QuantizeLinear" and not node.attributes.get("output_dtype") and len(node.inputs) > 2:
-        kind = kinds.get(node.inputs[2])
-        if kind:
-            node = replace(node, attributes={**node.attributes, "output_dtype": kind})
-    if node.op == "CastLike" and len(node.inputs) > 1:
-        kind = kinds.get(node.inputs[1])
-        if kind:
-            node = replace(node, op="Cast", inputs=node.inputs[:1], attributes={**node.attributes, "to": kind})
-    kind = {"Cast": node.attributes.get("to"), "QuantizeLinear": node.attributes.get("output_dtype")}.get(node.op)
-    if node.op in ("Constant",) and not isinstance(node.attributes.get("value", 0), int):
-        kind = None
-    if node.op in ("Reshape", "Transpose", "Identity", "Slice", "Squeeze", "Unsqueeze", "Flatten", "Concat"):
-        kind = kinds.get(node.inputs[0]) if node.inputs else None
-    if kind and node.outputs:
-        kinds.setdefault(node.outputs[0], kind)
-    return node
-
-
-def _note_rank(node: Node, output: str, scope: Scope) -> None:
-    if output in scope.ranks or not node.inputs:
-        return
-    known = scope.ranks.get(node.inputs[1] if node.op in ("Conv", "ConvTranspose") and len(node.inputs) > 1 else node.inputs[0])
-    if node.op in ("Add", "Mul", "Sub", "Div"):
-        known = max((scope.ranks.get(i, -1) for i in node.inputs), default=-1)
-        known = None if any(i not in scope.ranks for i in node.inputs) else known
-    if known is not None and (node.op in SAME_RANK or node.op in ("Conv", "ConvTranspose", "Add", "Mul", "Sub", "Div")):
-        scope.ranks[output] = known
-    elif node.op in ("Gemm", "Flatten"):
-        scope.ranks[output] = 2
 
 
 def _needed(nodes: list[Node], outputs: tuple[str, ...]) -> list[Node]:
@@ -305,7 +137,11 @@ class _Builder:
         if node.op in CONTROL and not node.domain:
             return [self._control(node)]
         made = frozen(node, self.scope.constants, self.scope.codes, self.quantizers)
-        made = made or layer_of(node, self.scope.constants, self.scope.ranks.get(node.inputs[0]) if node.inputs else None)
+        if made is None:
+            rank = self.scope.ranks.get(node.inputs[0]) if node.inputs else None
+            made = layer_of(node, self.scope.constants, rank)
+            node, self.scope.constants, self.scope.ranks.get(node.inputs[0]) if node.inputs else None
+        )
         if made is None:
             return [self._function(node)]
         key = (node.op, made.inputs if node.domain == OWN else (), tuple(i for i in node.inputs if i in self.scope.constants),
@@ -350,7 +186,11 @@ class _Builder:
         """The name of the module that a weight was exported from, if it shows; else the node's."""
         for value in node.inputs:
             stored = self.scope.origin.get(value, value)
-            found = re.match(r"([A-Za-z_][\w.]*?)\.weight(_quantized|_q)?$", stored) if value in self.scope.constants else None
+            found = (
+                re.match(r"([A-Za-z_][\w.]*?)\.weight(_quantized|_q)?$", stored)
+                if value in self.scope.constants
+                else None
+            )
             if found:
                 return found[1]
         path = [p for p in node.name.split("/") if p]
@@ -376,6 +216,6 @@ class _Builder:
             name = f"{parts[-1]}_{count}"
         parent.add_module(name, layer)
         path = ".".join([*parts[:-1], name])
-        if hasattr(layer, "name"):
+        if isinstance(layer, QuantizedLayer):
             layer.name = path
         return path

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from bitwright.formats import E2M1, E4M3, E5M2, Format, Int
 from bitwright.sources.onnx_file import Node
-from bitwright.sources.onnx_quantize import QONNX_DOMAINS, integer_range, quant_levels, spread
+from bitwright.sources.onnx_quantize import QONNX_DOMAINS, quant_levels, spread
+from bitwright.sources.onnx_types import integer_range
 
-FLOATS = {TensorProto.FLOAT8E4M3FN: E4M3, TensorProto.FLOAT8E5M2: E5M2, TensorProto.FLOAT4E2M1: E2M1}
+FLOATS: dict[int, Format] = {TensorProto.FLOAT8E4M3FN: E4M3, TensorProto.FLOAT8E5M2: E5M2, TensorProto.FLOAT4E2M1: E2M1}
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ def codes_of(node: Node, constants: dict[str, Tensor], kinds: dict[str, int]) ->
     if node.op == "DequantizeLinear" and node.domain in ("", "com.microsoft"):
         axis, block = node.attributes.get("axis", 1), node.attributes.get("block_size", 0)
         levels, scale, zero = x[0], x[1], x[2] if len(x) > 2 else None
-        assert levels is not None and scale is not None, "computed before"
+        assert levels is not None, "computed before"
+        assert scale is not None, "computed before"
         offset = torch.zeros(()) if zero is None else spread(zero.double(), levels, axis, block)
         kind = kinds.get(node.inputs[0], 0)
         return _like(levels, spread(scale.float(), levels, axis, block), offset, format_of(kind))
@@ -53,7 +55,13 @@ def codes_of(node: Node, constants: dict[str, Tensor], kinds: dict[str, int]) ->
         return _like(torch.where(x[0] >= 0, 1, -1), x[1], torch.zeros(()), Int(2, narrow=True))  # type: ignore[arg-type,operator]
     if node.op == "Cast" and x[0] is not None and not x[0].is_floating_point() and x[0].dtype is not torch.bool:
         return _like(x[0], torch.ones(()), torch.zeros(()), format_of(kinds.get(node.inputs[0], 0)))
-    if node.op == "Gather" and x[0] is not None and x[0].dim() == 1 and x[0].dtype is torch.float32 and x[0].numel() <= 256:
+    if (
+        node.op == "Gather"
+        and x[0] is not None
+        and x[0].dim() == 1
+        and x[0].dtype is torch.float32
+        and x[0].numel() <= 256
+    ):
         value = constants[node.outputs[0]]
         return _like(value, torch.ones(()), torch.zeros(()), None)
     return None

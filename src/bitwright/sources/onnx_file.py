@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 from torch import Tensor
 
@@ -28,7 +28,7 @@ OLDEST = 1
 
 STANDARD = ("", "ai.onnx")
 
-KINDS = {
+KINDS: dict[int, torch.dtype] = {
     TensorProto.FLOAT: torch.float32, TensorProto.DOUBLE: torch.float64, TensorProto.FLOAT16: torch.float16,
     TensorProto.BFLOAT16: torch.bfloat16, TensorProto.BOOL: torch.bool,
     TensorProto.INT8: torch.int8, TensorProto.INT16: torch.int16, TensorProto.INT32: torch.int32,
@@ -43,7 +43,7 @@ KINDS = {
 }  # fmt: skip
 """The type that carries each of ONNX's."""
 
-BITS = {
+BITS: dict[int, int] = {
     TensorProto.INT2: 2, TensorProto.UINT2: 2, TensorProto.INT4: 4, TensorProto.UINT4: 4, TensorProto.FLOAT4E2M1: 4,
 }  # fmt: skip
 """Of types that are packed in bytes."""
@@ -84,7 +84,9 @@ def read(path: Path) -> ModelProto:
         raise ValueError(f"{path} is no file; give the path of an ONNX model")
     size = path.stat().st_size
     if size > LARGEST_FILE:
-        raise ValueError(f"{path} has {size} bytes; a model's file has at most {LARGEST_FILE}, its tensors stand beside it")
+        raise ValueError(
+            f"{path} has {size} bytes; a model's file has at most {LARGEST_FILE}, its tensors stand beside it"
+        )
     try:
         model = ModelProto.FromString(path.read_bytes())
     except DecodeError:
@@ -222,7 +224,9 @@ def _with_data(proto: TensorProto, size: int, folder: Path | None) -> TensorProt
         raise ValueError(f"{what} is stored in {location!r}, which is not in the folder of the model; move it there")
     if not file.is_file():
         raise ValueError(f"{what} is stored in {location!r}, which is no file beside the model")
-    offset, length = (_natural(entries.get(key, default), what) for key, default in (("offset", "0"), ("length", str(size))))
+    offset, length = (
+        _natural(entries.get(key, default), what) for key, default in (("offset", "0"), ("length", str(size)))
+    )
     if length != size or offset + length > file.stat().st_size:
         raise ValueError(
             f"{what} needs {size} bytes, and {location!r} gives {length} at {offset} of {file.stat().st_size}"
@@ -240,7 +244,9 @@ def _natural(text: str, what: str) -> int:
 
 def _as_torch(array: np.ndarray, kind: torch.dtype) -> Tensor:
     array = np.ascontiguousarray(array)
-    if array.dtype.kind == "V" or array.dtype.name.startswith(("float8", "bfloat16", "float4", "int4", "uint4", "int2", "uint2")):
+    if array.dtype.kind == "V" or array.dtype.name.startswith(
+        ("float8", "bfloat16", "float4", "int4", "uint4", "int2", "uint2")
+    ):
         if kind.itemsize == array.dtype.itemsize and array.dtype.name.startswith(("float8", "bfloat16")):
             return torch.from_numpy(array.view(f"u{kind.itemsize}").copy()).view(kind)
         array = array.astype(np.float32)

@@ -68,11 +68,11 @@ class _Inliner:
         except onnx.defs.SchemaError:
             return None
         try:
-            if schema.has_function:
-                found = schema.get_function_with_opset_version(self.opset)
-            elif schema.has_context_dependent_function:
+            if schema.has_function:  # type: ignore[attr-defined]
+                found = schema.get_function_with_opset_version(self.opset)  # type: ignore[attr-defined]
+            elif schema.has_context_dependent_function:  # type: ignore[attr-defined]
                 kinds = [self.kinds.get(i, onnx.TypeProto()).SerializeToString() for i in node.input]
-                found = schema.get_context_dependent_function_with_opset_version(
+                found = schema.get_context_dependent_function_with_opset_version(  # type: ignore[attr-defined]
                     self.opset, node.SerializeToString(), kinds
                 )
             else:
@@ -95,9 +95,7 @@ class _Inliner:
         return [_renamed(node, names, prefix, given) for node in body.node]
 
 
-def _renamed(
-    node: NodeProto, names: dict[str, str], prefix: str, given: dict[str, AttributeProto]
-) -> NodeProto:
+def _renamed(node: NodeProto, names: dict[str, str], prefix: str, given: dict[str, AttributeProto]) -> NodeProto:
     """A function's node where it is called: values under their names outside, attributes as the call gives them."""
 
     def name(value: str) -> str:
@@ -118,9 +116,7 @@ def _renamed(
     return made
 
 
-def _rename_inside(
-    graph: GraphProto, names: dict[str, str], prefix: str, given: dict[str, AttributeProto]
-) -> None:
+def _rename_inside(graph: GraphProto, names: dict[str, str], prefix: str, given: dict[str, AttributeProto]) -> None:
     nodes = [_renamed(n, names, prefix, given) for n in graph.node]
     del graph.node[:]
     graph.node.extend(nodes)

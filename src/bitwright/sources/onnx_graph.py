@@ -79,7 +79,9 @@ class Graph(nn.Module):
         except FAULTS as error:
             raise ValueError(f"{step.what}: {reason(error)}, with inputs {described(inputs)}") from None
         except ValueError as error:
-            raise ValueError(f"{step.what}: {error}" if step.run is not None and not step.bodies else str(error)) from None
+            raise ValueError(
+                f"{step.what}: {error}" if step.run is not None and not step.bodies else str(error)
+            ) from None
         return made if len(step.outputs) > 1 and isinstance(made, tuple | list) else (made,)
 
     def extra_repr(self) -> str:

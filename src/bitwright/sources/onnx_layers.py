@@ -102,7 +102,13 @@ def transposed(node: Node, constants: Constants, rank: int | None) -> Made | Non
     weight, bias = _parameter(node, constants, 1), _parameter(node, constants, 2)
     assert weight is not None, "asked before"
     axes, groups = weight.dim() - 2, options.get("group", 1)
-    if not 1 <= axes <= 3 or not weight.numel() or groups < 1 or "output_shape" in options or bad_bias(bias, weight.shape[1] * groups):
+    if (
+        not 1 <= axes <= 3
+        or not weight.numel()
+        or groups < 1
+        or "output_shape" in options
+        or bad_bias(bias, weight.shape[1] * groups)
+    ):
         return None
     if options.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
         return None
@@ -116,14 +122,19 @@ def transposed(node: Node, constants: Constants, rank: int | None) -> Made | Non
         return None
     layer = TRANSPOSED[axes - 1](
         len(weight), weight.shape[1] * groups, tuple(weight.shape[2:]), strides, tuple(a for a, _ in around), extra,  # type: ignore[arg-type]
-        groups, bias is not None, dilations, device="meta",  # type: ignore[arg-type]
+        groups, bias is not None, dilations, device="meta",
     )  # fmt: skip
     return Made(_filled(layer, weight, bias), node.inputs[:1])
 
 
 def gemm(node: Node, constants: Constants, rank: int | None) -> Made | None:
     options = node.attributes
-    if options.get("transA") or len(node.inputs) < 2 or node.inputs[1] not in constants or not _known(node, constants, (2,)):
+    if (
+        options.get("transA")
+        or len(node.inputs) < 2
+        or node.inputs[1] not in constants
+        or not _known(node, constants, (2,))
+    ):
         return None
     weight, bias = _parameter(node, constants, 1), _parameter(node, constants, 2)
     assert weight is not None, "asked before"
@@ -158,14 +169,13 @@ def product(node: Node, constants: Constants, rank: int | None) -> Made | None:
 def batch_norm(node: Node, constants: Constants, rank: int | None) -> Made | None:
     if rank not in NORMS or not _known(node, constants, (1, 2, 3, 4)) or len(node.outputs) > 1:
         return None
-    found = [_parameter(node, constants, i) for i in (1, 2, 3, 4)]
-    if node.attributes.get("training_mode") or not node.attributes.get("spatial", 1):
+    if len(node.inputs) != 5 or node.attributes.get("training_mode") or not node.attributes.get("spatial", 1):
         return None
-    if any(t is None or t.dim() != 1 or t.shape != found[0].shape for t in found):  # type: ignore[union-attr]
+    scale, shift, mean, variance = (constants[i].detach().clone() for i in node.inputs[1:])
+    if any(t.dim() != 1 or t.shape != scale.shape for t in (scale, shift, mean, variance)):
         return None
-    scale, shift, mean, variance = found
-    layer = NORMS[rank](len(scale), eps=node.attributes.get("epsilon", 1e-5))  # type: ignore[arg-type]
-    _filled(layer, scale, shift)  # type: ignore[arg-type]
+    layer = NORMS[rank](len(scale), eps=node.attributes.get("epsilon", 1e-5))
+    _filled(layer, scale, shift)
     layer.running_mean.copy_(mean)  # type: ignore[union-attr]
     layer.running_var.copy_(variance)  # type: ignore[union-attr]
     return Made(layer, node.inputs[:1])
@@ -182,12 +192,17 @@ def layer_norm(node: Node, constants: Constants, rank: int | None) -> Made | Non
 
 
 def embedding(node: Node, constants: Constants, rank: int | None) -> Made | None:
-    if node.attributes.get("axis", 0) or len(node.inputs) < 2 or node.inputs[0] not in constants or node.inputs[1] in constants:
+    if (
+        node.attributes.get("axis", 0)
+        or len(node.inputs) < 2
+        or node.inputs[0] not in constants
+        or node.inputs[1] in constants
+    ):
         return None
     table = constants[node.inputs[0]]
     if table.dim() != 2 or table.dtype != torch.float32 or not table.numel():
         return None
-    layer = nn.Embedding(*table.shape, _weight=table.detach().clone())
+    layer = nn.Embedding(table.shape[0], table.shape[1], _weight=table.detach().clone())
     return Made(layer, node.inputs[1:2], from_front, {"size": len(table)})
 
 
@@ -203,8 +218,8 @@ def recurrent(node: Node, constants: Constants, rank: int | None) -> Made | None
     states = tuple(i for i in inputs[5:7] if i)
     if node.op == "LSTM" and len(states) == 1:
         return None
-    layer = as_torch(node.op, [_parameter(node, constants, i) for i in (1, 2, 3) if i < len(node.inputs)] + [None] * (3 - len(node.inputs[1:4])),
-                     node.attributes, len(node.outputs))  # fmt: skip
+    weights = [constants[i] if i else None for i in inputs[1:4]]
+    layer = as_torch(node.op, weights, node.attributes, len(node.outputs))
     return None if layer is None else Made(layer, (inputs[0], *states))
 
 

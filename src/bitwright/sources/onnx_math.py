@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bitwright.sources.onnx_file import KINDS, require_room
+from bitwright.sources.onnx_types import narrowed
 
 Operator = Callable[..., Any]
 
@@ -91,24 +92,12 @@ def is_infinite(x: Tensor, *, detect_negative: int = 1, detect_positive: int = 1
 def cast(x: Tensor, *, to: int, saturate: int = 1, round_mode: str = "up") -> Tensor:
     if to not in KINDS or round_mode != "up":
         raise ValueError(f"a cast to type {to} with rounding {round_mode!r}, which is not read")
-    return convert(x, to, bool(saturate))
+    return narrowed(x, to, bool(saturate))
 
 
 def cast_like(x: Tensor, like: Tensor, *, saturate: int = 1, round_mode: str = "up") -> Tensor:
     """Where the type was not declared: that which carries it."""
-    return convert(x, next(kind for kind, carrier in KINDS.items() if carrier is like.dtype), bool(saturate))
-
-
-def convert(x: Tensor, to: int, saturate: bool = True) -> Tensor:
-    """x in ONNX's type `to`, as what carries it."""
-    from bitwright.sources.onnx_quantize import narrowed  # both ways: casts narrow, quantizers cast
-
-    kind = KINDS[to]
-    if x.dtype == torch.float8_e8m0fnu:
-        x = x.float()
-    if not kind.is_floating_point or kind.itemsize > 1:
-        return narrowed(x, to) if kind not in (torch.bool,) else x.float() != 0 if x.dtype.itemsize == 1 and x.is_floating_point() else x != 0
-    return narrowed(x, to, saturate)
+    return narrowed(x, next(kind for kind, carrier in KINDS.items() if carrier is like.dtype), bool(saturate))
 
 
 def gemm(a: Tensor, b: Tensor, c: Tensor | None = None, *, alpha: float = 1.0, beta: float = 1.0, transA: int = 0,
@@ -212,6 +201,10 @@ def _sum(x: Tensor, axes: list[int], keep: bool) -> Tensor:
     return x.sum(axes, keepdim=keep) if axes else x
 
 
+def _mean(x: Tensor, axes: list[int], keep: bool) -> Tensor:
+    return (x if x.is_floating_point() else x.double()).mean(axes, keepdim=keep)
+
+
 def _log_sum_exp(x: Tensor, axes: list[int], keep: bool) -> Tensor:
     y = x if x.is_floating_point() else x.double()
     return torch.logsumexp(y, axes, keepdim=keep) if axes else y
@@ -235,7 +228,9 @@ def mean(*x: Tensor) -> Tensor:
 
 def elementwise(function: Callable[[Tensor], Tensor]) -> Operator:
     """Of float types; narrower ones than float32 are computed in it, as torch does not have all of them."""
-    return plain(lambda x: function(x.float()).to(x.dtype) if x.dtype.itemsize < 4 and x.is_floating_point() else function(x))
+    return plain(
+        lambda x: function(x.float()).to(x.dtype) if x.dtype.itemsize < 4 and x.is_floating_point() else function(x)
+    )
 
 
 def elu(x: Tensor, *, alpha: float = 1.0) -> Tensor:
@@ -323,7 +318,7 @@ MATH: dict[str, Operator] = {
         "ceil", "floor", "exp", "log", "sqrt", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh",
         "asinh", "acosh", "atanh")},
     "ReduceSum": reduction(_sum),
-    "ReduceMean": reduction(lambda x, axes, keep: (x if x.is_floating_point() else x.double()).mean(axes, keepdim=keep)),
+    "ReduceMean": reduction(_mean),
     "ReduceMax": reduction(_extreme(torch.amax, _lowest)), "ReduceMin": reduction(_extreme(torch.amin, _highest)),
     "ReduceProd": reduction(_product),
     "ReduceL1": reduction(lambda x, axes, keep: _sum(x.abs(), axes, keep)),

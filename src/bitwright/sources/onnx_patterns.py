@@ -41,7 +41,7 @@ def _conv(node: Node, constants: Constants) -> list[Node] | None:
     if bias and bias[0] not in constants:
         return None
     at = node.outputs[0]
-    inputs = (f"{at}/x", f"{w}/real")
+    inputs: tuple[str, ...] = (f"{at}/x", f"{w}/real")
     if bias and bias[0]:
         constants[f"{at}/bias"] = constants[bias[0]].float() * (constants[x_scale] * constants[w_scale]).reshape(-1)
         inputs = (*inputs, f"{at}/bias")
@@ -73,17 +73,21 @@ def _gemm(node: Node, constants: Constants) -> list[Node] | None:
         return None
     a, a_scale, a_zero, b, b_scale, b_zero, *rest = node.inputs
     at = node.outputs[0]
-    inputs = (f"{at}/x", f"{b}/real")
+    inputs: tuple[str, ...] = (f"{at}/x", f"{b}/real")
     alpha = node.attributes.get("alpha", 1.0)
     if rest and rest[0]:
         if rest[0] not in constants:
             return None
-        constants[f"{at}/bias"] = constants[rest[0]].float() * (constants[a_scale] * constants[b_scale] * alpha).reshape(-1)
+        constants[f"{at}/bias"] = constants[rest[0]].float() * (
+            constants[a_scale] * constants[b_scale] * alpha
+        ).reshape(-1)
         inputs = (*inputs, f"{at}/bias")
     is_quantized = len(rest) > 2
     made = [
         _node("DequantizeLinear", (a, a_scale, a_zero), f"{at}/x", node),
-        _node("DequantizeLinear", (b, b_scale, b_zero), f"{b}/real", node, axis=0 if node.attributes.get("transB") else 1),
+        _node(
+            "DequantizeLinear", (b, b_scale, b_zero), f"{b}/real", node, axis=0 if node.attributes.get("transB") else 1
+        ),
         replace(node, op="Gemm", domain="", inputs=inputs, outputs=(f"{at}/y" if is_quantized else at,)),
     ]
     return [*made, _node("QuantizeLinear", (f"{at}/y", rest[1], rest[2]), at, node)] if is_quantized else made
@@ -125,10 +129,11 @@ def biased(nodes: list[Node], outputs: tuple[str, ...], constants: Constants) ->
         for value, other in (node.inputs, node.inputs[::-1]):
             bias = constants.get(other)
             product = products.get(value)
-            if product is not None and bias is not None and bias.dtype == torch.float32:
-                if tuple(bias.shape) == (constants[product.inputs[1]].shape[1],):
-                    joined[node.outputs[0]] = replace(product, inputs=(*product.inputs, other), outputs=node.outputs)
-                    gone.add(value)
+            if product is None or bias is None or bias.dtype != torch.float32:
+                continue
+            if tuple(bias.shape) == (constants[product.inputs[1]].shape[1],):
+                joined[node.outputs[0]] = replace(product, inputs=(*product.inputs, other), outputs=node.outputs)
+                gone.add(value)
     return [joined.get(n.outputs[0], n) for n in nodes if n.outputs[0] not in gone]
 
 
@@ -152,13 +157,20 @@ def attended(nodes: list[Node], outputs: tuple[str, ...], constants: Constants) 
     joined: dict[str, Node] = {}
     for node in nodes:
         softmax = producer.get(node.inputs[0]) if node.op == "MatMul" and len(node.inputs) == 2 else None
-        if softmax is None or softmax.op != "Softmax" or softmax.attributes.get("axis") != -1 or node.inputs[1] in constants:
+        if (
+            softmax is None
+            or softmax.op != "Softmax"
+            or softmax.attributes.get("axis") != -1
+            or node.inputs[1] in constants
+        ):
             continue
         scale, mask, inner = 1.0, "", softmax.inputs[0]
         between = [softmax.outputs[0], inner]
         step = producer.get(inner)
         if step is not None and step.op == "Add":
-            sides = [i for i in step.inputs if producer.get(i) is not None and producer[i].op in ("MatMul", "Mul", "Div")]
+            sides = [
+                i for i in step.inputs if producer.get(i) is not None and producer[i].op in ("MatMul", "Mul", "Div")
+            ]
             if not sides:
                 continue
             inner = sides[0]

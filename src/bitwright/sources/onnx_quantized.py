@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from bitwright.datapath import Accumulator, Datapath
@@ -28,7 +27,7 @@ from bitwright.scheme import Scheme
 from bitwright.sources.onnx_codes import Codes, format_of
 from bitwright.sources.onnx_file import Node
 from bitwright.sources.onnx_layers import Made, layer_of
-from bitwright.sources.onnx_quantize import QONNX_DOMAINS, quant_range
+from bitwright.sources.onnx_quantize import QONNX_DOMAINS
 
 SOURCE = "as stored in an ONNX file"
 
@@ -80,12 +79,20 @@ class Quantizers:
     def _quant(self, node: Node, is_direct: bool) -> Input | None:
         scale, zero, bits = (self._scalar(node, i) for i in (1, 2, 3))
         options = node.attributes
-        if scale is None or zero is None or bits is None or bits != int(bits) or not 1 < bits <= 16 or zero != int(zero):
+        if (
+            scale is None
+            or zero is None
+            or bits is None
+            or bits != int(bits)
+            or not 1 < bits <= 16
+            or zero != int(zero)
+        ):
             return None
         signed, narrow = options.get("signed", 1), options.get("narrow", 0)
-        if options.get("rounding_mode", "ROUND").upper() not in ("ROUND", "HALF_EVEN") or (narrow and (zero or not signed)):
+        if options.get("rounding_mode", "ROUND").upper() not in ("ROUND", "HALF_EVEN") or (
+            narrow and (zero or not signed)
+        ):
             return None
-        low, _ = quant_range(bits, signed, narrow)
         format = Int(int(bits), bool(signed), bool(narrow and signed))
         return _input(format, scale, int(zero), node.inputs[0] if is_direct else None)
 
@@ -114,9 +121,7 @@ def _input(format: Int, scale: float, zero: int, before: str | None) -> Input | 
     return Input(quantizer, Range(lowest, lowest + levels * scale), before)
 
 
-def frozen(
-    node: Node, constants: dict[str, Tensor], codes: dict[str, Codes], quantizers: Quantizers
-) -> Made | None:
+def frozen(node: Node, constants: dict[str, Tensor], codes: dict[str, Codes], quantizers: Quantizers) -> Made | None:
     """The frozen layer of a node whose weight is stored as codes; None where its codes fit no scheme of bitwright."""
     place = next((i for i in node.inputs[1:2] if i in codes), None)
     if place is None or node.op not in ("Conv", "Gemm", "MatMul") or node.domain:
@@ -190,7 +195,7 @@ def _format(elements: np.ndarray, stored: Format | None) -> Format | None:
 
 def _cells(scale: np.ndarray, has_blocks: bool) -> tuple[Granularity, np.ndarray, int] | None:
     """Who shares a scale, the scales, and the elements along K that share one."""
-    rows, k = scale.shape
+    k = scale.shape[1]
     changes = np.flatnonzero((scale[:, 1:] != scale[:, :-1]).any(0)) + 1
     if not len(changes):
         if (scale == scale[0, 0]).all():

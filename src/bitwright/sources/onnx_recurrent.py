@@ -133,9 +133,7 @@ class Recurrent(nn.Module):
         return (y, *last)[: self.outputs] if self.outputs > 1 else y
 
 
-def as_torch(
-    op: str, found: Sequence[Tensor | None], attributes: dict[str, Any], outputs: int
-) -> Recurrent | None:
+def as_torch(op: str, found: Sequence[Tensor | None], attributes: dict[str, Any], outputs: int) -> Recurrent | None:
     """The layer of constant weights (w, r, b); None where torch's says something else."""
     w, r, b = found
     names = [a.lower() for a in attributes.get("activations") or ()]

@@ -30,7 +30,9 @@ def resize(
         if factors[i] == 1 and wanted[i] == x.shape[axis] and coordinate_transformation_mode != "tf_crop_and_resize":
             continue
         size = x.shape[axis]
-        places = _places(coordinate_transformation_mode, size, wanted[i], factors[i], (regions[i], regions[i + len(along)]))
+        places = _places(
+            coordinate_transformation_mode, size, wanted[i], factors[i], (regions[i], regions[i + len(along)])
+        )
         if mode == "nearest":
             y = y.index_select(axis, _nearest(places, nearest_mode).clamp(0, size - 1).long())
         else:

@@ -12,7 +12,9 @@ from bitwright.sources.onnx_file import KINDS, require_room
 from bitwright.sources.onnx_math import Operator, axis_of, ints, plain
 
 
-def reshape(x: Tensor, sizes: Tensor | None = None, *, shape: Sequence[int] | None = None, allowzero: int = 0) -> Tensor:
+def reshape(
+    x: Tensor, sizes: Tensor | None = None, *, shape: Sequence[int] | None = None, allowzero: int = 0
+) -> Tensor:
     wanted = ints(sizes if sizes is not None else shape or ())
     if not allowzero:
         wanted = [x.shape[i] if s == 0 else s for i, s in enumerate(wanted)]
@@ -180,7 +182,9 @@ def numbers(start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
         raise ValueError(f"a range from {first} to {last} in steps of {step}")
     count = max(math.ceil((last - first) / step), 0)
     require_room((count,), "Range")
-    return (first + step * torch.arange(count, dtype=torch.float64 if start.is_floating_point() else None)).to(start.dtype)
+    return (first + step * torch.arange(count, dtype=torch.float64 if start.is_floating_point() else None)).to(
+        start.dtype
+    )
 
 
 def eye_like(x: Tensor, *, dtype: int | None = None, k: int = 0) -> Tensor:
@@ -261,7 +265,7 @@ def dropout(x: Tensor, ratio: Tensor | None = None, training: Tensor | None = No
 
 
 def constant(**values: Any) -> Tensor:
-    (name, value), = values.items()
+    ((name, value),) = values.items()
     if name == "value":
         return value
     if name in ("value_float", "value_floats"):
@@ -311,5 +315,6 @@ SHAPES: dict[str, Operator] = {
     "SequenceConstruct": lambda *x: list(x), "SequenceAt": lambda parts, at: parts[int(at)],
     "SequenceEmpty": lambda *, dtype=1: [], "SequenceLength": lambda parts: torch.tensor(len(parts)),
     "Optional": lambda x=None, **_: x, "OptionalGetElement": lambda x: x,
-    "OptionalHasElement": lambda x=None: torch.tensor(x is not None), "SequenceInsert": put_sequence, "SequenceErase": drop_sequence,
+    "OptionalHasElement": lambda x=None: torch.tensor(x is not None),
+    "SequenceInsert": put_sequence, "SequenceErase": drop_sequence,
 }  # fmt: skip

@@ -13,13 +13,15 @@ from bitwright.sources.onnx_windows import WINDOWS
 STANDARD: dict[str, Operator] = {**MATH, **SHAPES, **WINDOWS, **RESIZE, **QUANTIZE, **RECURRENT}
 
 DOMAINS: dict[str, dict[str, Operator]] = {
-    "": STANDARD, "com.microsoft": ONNX_RUNTIME, **{domain: QONNX for domain in QONNX_DOMAINS}
+    "": STANDARD, "com.microsoft": ONNX_RUNTIME, **dict.fromkeys(QONNX_DOMAINS, QONNX)
 }  # fmt: skip
 
 CONTROL = ("If", "Loop")
 
 
 def known(domain: str, op: str) -> bool:
+    """Whether an operator is computed."""
+    domain = "" if domain == "ai.onnx" else domain
     return op in DOMAINS.get(domain, {}) or (not domain and op in CONTROL)
 
 

@@ -97,7 +97,9 @@ def _pooled(x: Tensor, kernel: Sequence[int], options: dict[str, Any]) -> tuple[
         count = (-(-room // s) if options.get("ceil_mode") else room // s) + 1
         if options.get("ceil_mode") and (count - 1) * s >= size + low:
             count -= 1  # a window starts inside
-        found.append((low, max((count - 1) * s + d * (k - 1) + 1 - size - low, high if not options.get("ceil_mode") else 0)))
+        found.append(
+            (low, max((count - 1) * s + d * (k - 1) + 1 - size - low, high if not options.get("ceil_mode") else 0))
+        )
     return found, [high for _, high in declared]
 
 
@@ -120,7 +122,7 @@ def max_pool(x: Tensor, *, kernel_shape: Sequence[int], storage_order: int = 0, 
 
 
 def _flat_index(index: Tensor, x: Tensor, padded: Tensor, before: Sequence[int], storage_order: int) -> Tensor:
-    places = []
+    places: list[Tensor] = []
     rest = index
     for size in reversed(padded.shape[2:]):
         places.insert(0, rest % size)
@@ -149,7 +151,9 @@ def average_pool(x: Tensor, *, kernel_shape: Sequence[int], count_include_pad: i
     strides, dilations = options.get("strides") or [1] * rank, options.get("dilations") or [1] * rank
     counted = torch.ones(1, 1, *x.shape[2:], dtype=x.dtype)
     if count_include_pad:
-        counted = functional.pad(counted, flat_pads([(b[0], min(a, b[1])) for b, a in zip(around, after, strict=True)]), value=1.0)
+        counted = functional.pad(
+            counted, flat_pads([(b[0], min(a, b[1])) for b, a in zip(around, after, strict=True)]), value=1.0
+        )
         rest = [(0, b[1] - min(a, b[1])) for b, a in zip(around, after, strict=True)]
     else:
         rest = around
