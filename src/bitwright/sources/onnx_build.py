@@ -140,8 +140,6 @@ class _Builder:
         if made is None:
             rank = self.scope.ranks.get(node.inputs[0]) if node.inputs else None
             made = layer_of(node, self.scope.constants, rank)
-            node, self.scope.constants, self.scope.ranks.get(node.inputs[0]) if node.inputs else None
-        )
         if made is None:
             return [self._function(node)]
         key = (node.op, made.inputs if node.domain == OWN else (), tuple(i for i in node.inputs if i in self.scope.constants),

@@ -27,6 +27,12 @@ GROWING = {"ConstantOfShape", "Expand", "Tile", "Range", "Pad", "Resize", "Upsam
            "Einsum", "MatMul", "Gemm", "ConvTranspose", "GridSample", "DepthToSpace", "Loop", "If", "Conv"}  # fmt: skip
 """Operators whose output may be far larger than their inputs; computed at once only from few elements."""
 
+BROADCAST = {
+    "Add", "Sub", "Mul", "Div", "Pow", "Mod", "Where", "Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "And",
+    "Or", "Xor", "Max", "Min", "Sum", "Mean", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Clip", "PRelu",
+    "Quant", "IntQuant", "BipolarQuant", "FloatQuant", "Trunc",
+}  # fmt: skip
+
 FEW = 1 << 12
 SPARE = 1 << 26
 """Elements that constants may have beyond what the file stores."""
@@ -120,8 +126,7 @@ def _is_small(node: Node, scope: Scope) -> bool:
         axis = node.attributes.get("axis", 0)
         rows = inputs[0].shape[axis if abs(axis) < inputs[0].dim() else 0]
         return inputs[1].numel() * (inputs[0].numel() // max(rows, 1)) <= 2 * total
-    if node.op in ("Add", "Sub", "Mul", "Div", "Pow", "Where", "Equal", "Less", "Greater", "And", "Or", "Max", "Min", "Sum",
-                   "Quant", "IntQuant", "BipolarQuant", "FloatQuant", "Clip", "PRelu"):  # fmt: skip
+    if node.op in BROADCAST:
         try:
             shape = torch.broadcast_shapes(*(t.shape for t in inputs))
         except RuntimeError:
