@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 from torch import Tensor
 
@@ -93,7 +93,20 @@ def read(path: Path) -> ModelProto:
         raise ValueError(f"{path} is no ONNX model, or a damaged one: its bytes are not its protocol buffer") from None
     if not model.ir_version or not model.opset_import or not model.HasField("graph"):
         raise ValueError(f"{path} is no ONNX model, or a part of one: version, operator sets and a graph are needed")
+    if not _has_texts(model):
+        raise ValueError(f"{path} has names that are no text in UTF-8; the file is damaged")
     return model
+
+
+def _has_texts(message: Message) -> bool:
+    """Whether all that should be text is; protocol buffers give bytes otherwise."""
+    for descriptor, value in message.ListFields():
+        values = value if descriptor.is_repeated else [value]
+        if descriptor.type == descriptor.TYPE_STRING and not all(isinstance(v, str) for v in values):
+            return False
+        if descriptor.type == descriptor.TYPE_MESSAGE and not all(_has_texts(v) for v in values):
+            return False
+    return True
 
 
 def opsets(model: ModelProto) -> dict[str, int]:

@@ -64,7 +64,7 @@ def split(x: Tensor, sizes: Tensor | None = None, *, axis: int = 0, split: Seque
 
 
 def slices(x: Tensor, starts: Tensor | None = None, ends: Tensor | None = None, axes: Tensor | None = None,
-           steps: Tensor | None = None, **attributes: Any) -> Tensor:  # fmt: skip
+           steps: Tensor | None = None, /, **attributes: Any) -> Tensor:  # fmt: skip
     first, last = (ints(t if t is not None else attributes[name]) for t, name in ((starts, "starts"), (ends, "ends")))
     given = axes if axes is not None else attributes.get("axes")
     along = ints(given) if given is not None else list(range(len(first)))
