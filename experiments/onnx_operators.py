@@ -89,7 +89,9 @@ def _tensors(value: Any) -> Any:
 
 def _same(found: Any, expected: Any, case: Any) -> bool:
     if isinstance(expected, list):
-        return isinstance(found, list) and len(found) == len(expected) and all(map(_same, found, expected, [case] * len(found)))
+        if not isinstance(found, list) or len(found) != len(expected):
+            return False
+        return all(_same(a, b, case) for a, b in zip(found, expected, strict=True))
     if not isinstance(found, torch.Tensor) or found.shape != expected.shape:
         return False
     relative = max(case.rtol, TOLERANCES.get(expected.dtype, 1e-3))
@@ -102,7 +104,8 @@ def main(others: list[str]) -> None:
     converters: dict[str, Convert] = {"bitwright": ours}
     for name in others:
         module, _, function = name.partition(":")
-        converters[f"{module} {version(module)}"] = getattr(import_module(module), function)
+        package = module.partition(".")[0]
+        converters[f"{package} {version(package)}"] = getattr(import_module(module), function)
     lines = [
         f"# Operators of ONNX\n\n{len(tests)} tests of single operators of onnx {onnx.__version__}: equal to the expected "
         "outputs, refused, wrong, or stopped by another error.\n",

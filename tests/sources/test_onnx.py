@@ -175,7 +175,10 @@ def test_a_gemm_with_constants_gives_what_the_reference_gives(tmp_path, transpos
 
 
 def test_a_product_and_its_bias_are_one_linear_layer(tmp_path):
-    nodes = [helper.make_node("MatMul", ["x", "w"], ["p"], name="/head/MatMul"), helper.make_node("Add", ["b", "p"], ["y"])]
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["p"], name="/head/MatMul"),
+        helper.make_node("Add", ["b", "p"], ["y"]),
+    ]
     module = agrees(built(tmp_path, nodes, {"w": normal(5, 4), "b": normal(4)}, {"x": (2, 3, 5)}), normal(2, 3, 5))
     assert module.get_submodule("head").bias is not None
 

@@ -142,7 +142,9 @@ def test_a_shape_that_is_not_stored_is_refused_before_memory_is_taken(tmp_path, 
     refused(saved(tmp_path, [helper.make_node("Add", ["x", "w"], ["y"])], [tensor]), "'w'", "damaged")
 
 
-@pytest.mark.parametrize(("kind", "word"), [(TensorProto.STRING, "string"), (TensorProto.COMPLEX64, "complex64"), (99, "99")])
+@pytest.mark.parametrize(
+    ("kind", "word"), [(TensorProto.STRING, "string"), (TensorProto.COMPLEX64, "complex64"), (99, "99")]
+)
 def test_a_type_that_is_no_number_of_ours_is_refused_by_name(tmp_path, kind, word):
     tensor = TensorProto(name="w", data_type=kind, dims=[2], raw_data=b"\0" * 16)
     refused(saved(tmp_path, [helper.make_node("Add", ["x", "w"], ["y"])], [tensor]), word)

@@ -61,7 +61,9 @@ def integers(kind, *shape):
     return helper.make_tensor("w", kind, shape, values.ravel().tolist()), values
 
 
-@pytest.mark.parametrize("kind", [TensorProto.INT4, TensorProto.UINT4, TensorProto.INT8, TensorProto.UINT8, TensorProto.INT16])
+@pytest.mark.parametrize(
+    "kind", [TensorProto.INT4, TensorProto.UINT4, TensorProto.INT8, TensorProto.UINT8, TensorProto.INT16]
+)
 @pytest.mark.parametrize("share", ["tensor", "row", "block"])
 @pytest.mark.parametrize("zero", [0, 7])
 def test_dequantized_weights_are_the_files_codes(tmp_path, kind, share, zero):
@@ -88,7 +90,9 @@ def test_dequantized_weights_are_the_files_codes(tmp_path, kind, share, zero):
         assert certificate.sums.exact_bits <= 8 + 17 + 4
 
 
-@pytest.mark.parametrize(("kind", "zero"), [(np.uint8, 0), (np.uint8, 100), (np.int8, 0), (np.int8, -20), (np.uint16, 9)])
+@pytest.mark.parametrize(
+    ("kind", "zero"), [(np.uint8, 0), (np.uint8, 100), (np.int8, 0), (np.int8, -20), (np.uint16, 9)]
+)
 @pytest.mark.parametrize("scale", [0.1, 0.037, 1 / 3])
 def test_inputs_are_quantized_to_the_files_codes(tmp_path, kind, zero, scale):
     """Weights of ones and zeros let the codes through."""
@@ -172,7 +176,9 @@ def test_a_file_of_our_own_is_read_back(tmp_path, scheme):
 
 
 def qonnx_linear(domain, bits, signed, narrow, rounding):
-    weight = helper.make_node("Quant", ["w", "ws", "zero", "wb"], ["wq"], domain=domain, signed=1, narrow=1, rounding_mode="ROUND")
+    weight = helper.make_node(
+        "Quant", ["w", "ws", "zero", "wb"], ["wq"], domain=domain, signed=1, narrow=1, rounding_mode="ROUND"
+    )
     taken = helper.make_node("Quant", ["x", "xs", "zero", "xb"], ["xq"], domain=domain, signed=signed, narrow=narrow,
                              rounding_mode=rounding)  # fmt: skip
     product = helper.make_node("MatMul", ["xq", "wq"], ["y"], name="fc")
@@ -203,7 +209,9 @@ def test_qonnx_roundings_that_no_layer_has_run_as_they_are_written(tmp_path):
     assert layer.input_quantizer is None
     x = normal(5, 6)
     real = np.floor(np.clip(x * 8, -128, 127)) / 8
-    np.testing.assert_allclose(module(torch.from_numpy(x)).numpy(), real @ layer.quantized_weight().decode().T, rtol=1e-6)
+    np.testing.assert_allclose(
+        module(torch.from_numpy(x)).numpy(), real @ layer.quantized_weight().decode().T, rtol=1e-6
+    )
 
 
 def test_bipolar_weights_are_plus_and_minus_one(tmp_path):
@@ -218,7 +226,12 @@ def test_bipolar_weights_are_plus_and_minus_one(tmp_path):
 
 @pytest.mark.parametrize(
     ("bits", "x", "y"),
-    [((4, 3, 7, 448), 0.3, 0.3125), ((4, 3, 7, 448), 1000.0, 448.0), ((2, 1, 1, 6), 2.4, 2.0), ((2, 1, 1, 6), -5.1, -6.0)],
+    [
+        ((4, 3, 7, 448), 0.3, 0.3125),
+        ((4, 3, 7, 448), 1000.0, 448.0),
+        ((2, 1, 1, 6), 2.4, 2.0),
+        ((2, 1, 1, 6), -5.1, -6.0),
+    ],
 )
 def test_a_float_quantizer_of_qonnx_rounds_to_its_format(tmp_path, bits, x, y):
     """E4M3 and E2M1: exponent bits, mantissa bits, bias, largest value."""
@@ -253,3 +266,15 @@ def test_a_frozen_model_is_still_a_module(tmp_path):
     nodes = [helper.make_node("DequantizeLinear", ["w", "t"], ["r"]), helper.make_node("MatMul", ["x", "r"], ["y"])]
     module = load(built(tmp_path, nodes, {"w": np.eye(4, dtype=np.int8), "t": np.float32(1)}, (2, 4)))
     assert isinstance(nn.Sequential(module, nn.ReLU())(torch.ones(2, 4)), torch.Tensor)
+
+
+def test_stored_layers_are_priced_as_they_are(tmp_path):
+    from bitwright.model.products import stored_products
+
+    nodes, constants = qonnx_linear(QONNX, 4, 0, 0, "ROUND")
+    module = load(built(tmp_path, nodes, constants, (5, 6)))
+    ((layer, scheme),) = stored_products(module, (torch.zeros(5, 6),)).layers
+    assert (layer.name, layer.gemm.k, layer.gemm.n, layer.calls) == ("fc", 6, 4, 1)
+    assert (scheme.input.format, scheme.weight.format) == (Int(4, signed=False), Int(4))
+    with pytest.raises(ValueError, match="no quantized layer"):
+        stored_products(nn.Linear(2, 2), (torch.zeros(1, 2),))
