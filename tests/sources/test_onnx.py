@@ -33,10 +33,12 @@ def exported(module, inputs, path):
 def built(folder, nodes, initializers, inputs, *, opset=21, rank=None):
     """A model of nodes, its constants by name, with inputs of these shapes."""
     graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in inputs.items()],
+        nodes,
+        "g",
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in inputs.items()],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
         [numpy_helper.from_array(v, n) for n, v in initializers.items()],
-    )  # fmt: skip
+    )
     path = folder / "m.onnx"
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
     path.write_bytes(model.SerializeToString())
@@ -95,17 +97,23 @@ def test_attention_and_embeddings_of_a_language_model_are_found(tmp_path):
 
 
 SMALL = [
-    (nn.Conv1d(4, 6, 3, stride=2, padding=1), (2, 4, 9)), (nn.Conv2d(4, 6, 3, groups=2, dilation=2), (2, 4, 9, 9)),
-    (nn.Conv2d(4, 4, 3, groups=4, padding="same"), (2, 4, 9, 9)), (nn.Conv3d(2, 3, 2), (1, 2, 4, 4, 4)),
+    (nn.Conv1d(4, 6, 3, stride=2, padding=1), (2, 4, 9)),
+    (nn.Conv2d(4, 6, 3, groups=2, dilation=2), (2, 4, 9, 9)),
+    (nn.Conv2d(4, 4, 3, groups=4, padding="same"), (2, 4, 9, 9)),
+    (nn.Conv3d(2, 3, 2), (1, 2, 4, 4, 4)),
     (nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1, output_padding=1), (2, 4, 5, 5)),
-    (nn.ConvTranspose1d(4, 6, 4, groups=2), (2, 4, 5)), (nn.Linear(5, 7), (2, 3, 5)),
+    (nn.ConvTranspose1d(4, 6, 4, groups=2), (2, 4, 5)),
+    (nn.Linear(5, 7), (2, 3, 5)),
     (nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Hardswish()), (2, 3, 6, 6)),
-    (nn.LayerNorm(6), (2, 3, 6)), (nn.GroupNorm(2, 4), (2, 4, 5)), (nn.MultiheadAttention(8, 2, batch_first=True), (2, 5, 8)),
+    (nn.LayerNorm(6), (2, 3, 6)),
+    (nn.GroupNorm(2, 4), (2, 4, 5)),
+    (nn.MultiheadAttention(8, 2, batch_first=True), (2, 5, 8)),
     (nn.Sequential(nn.AvgPool2d(3, 2, 1), nn.Upsample(scale_factor=2, mode="bilinear")), (1, 3, 9, 9)),
     (nn.Sequential(nn.MaxPool2d(3, 2, 1, ceil_mode=True), nn.PixelShuffle(2), nn.GELU()), (1, 4, 9, 9)),
-    (nn.Sequential(nn.Unfold(3), nn.Softmax(-1)), (1, 2, 5, 5)), (nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), (2, 5, 8)),
+    (nn.Sequential(nn.Unfold(3), nn.Softmax(-1)), (1, 2, 5, 5)),
+    (nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), (2, 5, 8)),
     (nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.ELU(), nn.LogSoftmax(-1)), (2, 3, 6, 6)),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("module", "shape"), SMALL, ids=lambda v: type(v).__name__ if isinstance(v, nn.Module) else "")
@@ -163,9 +171,11 @@ def test_a_convolution_of_any_attributes_becomes_a_layer(tmp_path, data):
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    transposed=st.booleans(), alpha=st.sampled_from([1.0, 0.5]), beta=st.sampled_from([1.0, 2.0]),
+    transposed=st.booleans(),
+    alpha=st.sampled_from([1.0, 0.5]),
+    beta=st.sampled_from([1.0, 2.0]),
     bias=st.sampled_from([None, (), (1,), (4,), (1, 4), (3, 1), (3, 4)]),
-)  # fmt: skip
+)
 def test_a_gemm_with_constants_gives_what_the_reference_gives(tmp_path, transposed, alpha, beta, bias):
     constants = {"w": normal(*((4, 5) if transposed else (5, 4))), **({} if bias is None else {"b": normal(*bias)})}
     constants = {n: np.asarray(v, np.float32) for n, v in constants.items()}
@@ -192,11 +202,13 @@ def test_one_weight_of_two_nodes_is_one_layer(tmp_path):
 @pytest.mark.parametrize("masked", [False, True])
 def test_scaled_products_around_a_softmax_are_attention(tmp_path, masked):
     nodes = [
-        helper.make_node("Transpose", ["k"], ["kt"], perm=[0, 1, 3, 2]), helper.make_node("MatMul", ["q", "kt"], ["s"]),
+        helper.make_node("Transpose", ["k"], ["kt"], perm=[0, 1, 3, 2]),
+        helper.make_node("MatMul", ["q", "kt"], ["s"]),
         helper.make_node("Div", ["s", "root"], ["t"]),
         *([helper.make_node("Add", ["t", "mask"], ["u"])] if masked else []),
-        helper.make_node("Softmax", ["u" if masked else "t"], ["p"], axis=-1), helper.make_node("MatMul", ["p", "v"], ["y"]),
-    ]  # fmt: skip
+        helper.make_node("Softmax", ["u" if masked else "t"], ["p"], axis=-1),
+        helper.make_node("MatMul", ["p", "v"], ["y"]),
+    ]
     shapes = {"q": (2, 3, 4, 5), "k": (2, 3, 6, 5), "v": (2, 3, 6, 7), **({"mask": (2, 1, 4, 6)} if masked else {})}
     path = built(tmp_path, nodes, {"root": np.float32(5**0.5)}, shapes)
     inputs = [normal(*s) for s in shapes.values()]
@@ -212,9 +224,10 @@ def test_graphs_inside_nodes_read_values_outside(tmp_path, value):
         return helper.make_graph([made], name, [], [helper.make_tensor_value_info(name, TensorProto.FLOAT, None)])
 
     nodes = [
-        helper.make_node("ReduceMax", ["x"], ["m"], keepdims=0), helper.make_node("Greater", ["m", "zero"], ["c"]),
+        helper.make_node("ReduceMax", ["x"], ["m"], keepdims=0),
+        helper.make_node("Greater", ["m", "zero"], ["c"]),
         helper.make_node("If", ["c"], ["y"], then_branch=branch("MatMul", "a"), else_branch=branch("Sub", "b")),
-    ]  # fmt: skip
+    ]
     path = built(tmp_path, nodes, {"w": normal(3, 3), "zero": np.float32(0)}, {"x": (3, 3)})
     agrees(path, np.full((3, 3), value, np.float32))
 

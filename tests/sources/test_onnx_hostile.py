@@ -23,9 +23,12 @@ RANDOM = np.random.default_rng(0)
 def saved(folder, nodes, initializers=(), *, shape=(1, 3, 8, 8), outputs=("y",), opset=21, functions=()):
     """The path of a model with one input x."""
     graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info(o, TensorProto.FLOAT, None) for o in outputs], list(initializers),
-    )  # fmt: skip
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info(o, TensorProto.FLOAT, None) for o in outputs],
+        list(initializers),
+    )
     imports = [helper.make_opsetid("", opset), *(helper.make_opsetid(f.domain, 1) for f in functions)]
     model = helper.make_model(graph, opset_imports=imports, functions=list(functions))
     path = folder / "model.onnx"
@@ -67,9 +70,12 @@ def convolutional():
         helper.make_node("MatMul", ["f", "head.weight"], ["y"], name="head"),
     ]
     graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 3, 8, 8))],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)], [weight, *scales, *zero, dense],
-    )  # fmt: skip
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 3, 8, 8))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [weight, *scales, *zero, dense],
+    )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)]).SerializeToString()
 
 
@@ -111,9 +117,10 @@ def test_any_bytes_are_refused(tmp_path, content):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", pickle.dumps({"weight": [1, 2]}), b"PK\x03\x04", b"{}", b"\x08\x0a"],
+    "content",
+    [b"", pickle.dumps({"weight": [1, 2]}), b"PK\x03\x04", b"{}", b"\x08\x0a"],
     ids=["empty", "pickle", "zip", "json", "version alone"],
-)  # fmt: skip
+)
 def test_what_is_no_model_is_refused(tmp_path, content):
     path = tmp_path / "m.onnx"
     path.write_bytes(content)
@@ -233,10 +240,13 @@ def test_a_graph_whose_values_are_not_in_order_is_refused(tmp_path, nodes, word)
 
 def test_functions_that_call_each_other_without_end_are_refused(tmp_path):
     function = helper.make_function(
-        "own", "F", ["a"], ["b"],
+        "own",
+        "F",
+        ["a"],
+        ["b"],
         [helper.make_node("F", ["a"], ["c"], domain="own"), helper.make_node("F", ["c"], ["b"], domain="own")],
         [helper.make_opsetid("own", 1)],
-    )  # fmt: skip
+    )
     refused(saved(tmp_path, [helper.make_node("F", ["x"], ["y"], domain="own")], functions=[function]), "functions")
 
 
@@ -245,8 +255,13 @@ def test_a_newer_opset_is_refused_with_the_way_out(tmp_path):
 
 
 def test_inputs_that_do_not_fit_are_refused_by_the_node(tmp_path):
-    model = load(saved(tmp_path, [helper.make_node("Add", ["x", "w"], ["y"], name="sum")],
-                       [numpy_helper.from_array(np.zeros(5, np.float32), "w")]))  # fmt: skip
+    model = load(
+        saved(
+            tmp_path,
+            [helper.make_node("Add", ["x", "w"], ["y"], name="sum")],
+            [numpy_helper.from_array(np.zeros(5, np.float32), "w")],
+        )
+    )
     with pytest.raises(ValueError, match=r"'sum' \(Add\).*\(4,\) float32"):
         model(torch.zeros(4))
     with pytest.raises(ValueError, match="inputs x"):

@@ -33,9 +33,12 @@ def built(folder, nodes, constants, shape, *, opset=21):
     """A model of one input x; constants are arrays, or tensors as ONNX has them."""
     stored = [v if isinstance(v, TensorProto) else numpy_helper.from_array(v, n) for n, v in constants.items()]
     graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)], stored,
-    )  # fmt: skip
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        stored,
+    )
     domains = [helper.make_opsetid(d, 1) for d in {n.domain for n in nodes} - {""}]
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset), *domains], ir_version=10)
     path = folder / "m.onnx"
@@ -54,9 +57,12 @@ def layers(module):
 def integers(kind, *shape):
     """Constants of an integer type, and their values."""
     low, high = {
-        TensorProto.INT4: (-8, 8), TensorProto.UINT4: (0, 16), TensorProto.INT8: (-128, 128), TensorProto.UINT8: (0, 256),
+        TensorProto.INT4: (-8, 8),
+        TensorProto.UINT4: (0, 16),
+        TensorProto.INT8: (-128, 128),
+        TensorProto.UINT8: (0, 256),
         TensorProto.INT16: (-300, 300),
-    }[kind]  # fmt: skip
+    }[kind]
     values = RANDOM.integers(low, high, shape)
     return helper.make_tensor("w", kind, shape, values.ravel().tolist()), values
 
@@ -73,9 +79,11 @@ def test_dequantized_weights_are_the_files_codes(tmp_path, kind, share, zero):
     options = {"tensor": {}, "row": {"axis": 1}, "block": {"axis": 0, "block_size": 4}}[share]
     offset = helper.make_tensor("z", kind, shape, np.full(shape, zero).ravel().tolist())
     nodes = [
-        helper.make_node("QuantizeLinear", ["x", "s", "o"], ["q"]), helper.make_node("DequantizeLinear", ["q", "s", "o"], ["d"]),
-        helper.make_node("DequantizeLinear", ["w", "t", "z"], ["r"], **options), helper.make_node("MatMul", ["d", "r"], ["y"]),
-    ]  # fmt: skip
+        helper.make_node("QuantizeLinear", ["x", "s", "o"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "o"], ["d"]),
+        helper.make_node("DequantizeLinear", ["w", "t", "z"], ["r"], **options),
+        helper.make_node("MatMul", ["d", "r"], ["y"]),
+    ]
     constants = {"w": tensor, "t": scale, "z": offset, "s": np.float32(0.02), "o": np.uint8(131)}
     path = built(tmp_path, nodes, constants, (5, 16))
     module = load(path)
@@ -97,9 +105,11 @@ def test_dequantized_weights_are_the_files_codes(tmp_path, kind, share, zero):
 def test_inputs_are_quantized_to_the_files_codes(tmp_path, kind, zero, scale):
     """Weights of ones and zeros let the codes through."""
     nodes = [
-        helper.make_node("QuantizeLinear", ["x", "s", "o"], ["q"]), helper.make_node("DequantizeLinear", ["q", "s", "o"], ["d"]),
-        helper.make_node("DequantizeLinear", ["w", "t"], ["r"]), helper.make_node("MatMul", ["d", "r"], ["y"]),
-    ]  # fmt: skip
+        helper.make_node("QuantizeLinear", ["x", "s", "o"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "o"], ["d"]),
+        helper.make_node("DequantizeLinear", ["w", "t"], ["r"]),
+        helper.make_node("MatMul", ["d", "r"], ["y"]),
+    ]
     constants = {"w": np.eye(8, dtype=np.int8), "t": np.float32(1), "s": np.float32(scale), "o": kind(zero)}
     path = built(tmp_path, nodes, constants, (64, 8))
     module = load(path)
@@ -146,9 +156,14 @@ def test_what_onnx_runtime_quantizes_gives_its_outputs_bit_for_bit(tmp_path, dig
 
     file = tmp_path / "q.onnx"
     quantize_static(
-        path, file, Reader(), quant_format=QuantFormat[form], per_channel=per_channel,
-        activation_type=QuantType[activation], weight_type=QuantType.QInt8,
-    )  # fmt: skip
+        path,
+        file,
+        Reader(),
+        quant_format=QuantFormat[form],
+        per_channel=per_channel,
+        activation_type=QuantType[activation],
+        weight_type=QuantType.QInt8,
+    )
     logging.disable(logging.NOTSET)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -179,11 +194,18 @@ def qonnx_linear(domain, bits, signed, narrow, rounding):
     weight = helper.make_node(
         "Quant", ["w", "ws", "zero", "wb"], ["wq"], domain=domain, signed=1, narrow=1, rounding_mode="ROUND"
     )
-    taken = helper.make_node("Quant", ["x", "xs", "zero", "xb"], ["xq"], domain=domain, signed=signed, narrow=narrow,
-                             rounding_mode=rounding)  # fmt: skip
+    taken = helper.make_node(
+        "Quant", ["x", "xs", "zero", "xb"], ["xq"], domain=domain, signed=signed, narrow=narrow, rounding_mode=rounding
+    )
     product = helper.make_node("MatMul", ["xq", "wq"], ["y"], name="fc")
-    constants = {"w": normal(6, 4), "ws": np.full((1, 4), 0.25, np.float32), "zero": np.float32(0), "wb": np.float32(4),
-                 "xs": np.float32(0.125), "xb": np.float32(bits)}  # fmt: skip
+    constants = {
+        "w": normal(6, 4),
+        "ws": np.full((1, 4), 0.25, np.float32),
+        "zero": np.float32(0),
+        "wb": np.float32(4),
+        "xs": np.float32(0.125),
+        "xb": np.float32(bits),
+    }
     return [taken, weight, product], constants
 
 
@@ -216,8 +238,9 @@ def test_qonnx_roundings_that_no_layer_has_run_as_they_are_written(tmp_path):
 
 def test_bipolar_weights_are_plus_and_minus_one(tmp_path):
     nodes = [
-        helper.make_node("BipolarQuant", ["w", "s"], ["q"], domain=QONNX), helper.make_node("Conv", ["x", "q"], ["y"]),
-    ]  # fmt: skip
+        helper.make_node("BipolarQuant", ["w", "s"], ["q"], domain=QONNX),
+        helper.make_node("Conv", ["x", "q"], ["y"]),
+    ]
     weight = normal(4, 3, 3, 3)
     (layer,) = layers(load(built(tmp_path, nodes, {"w": weight, "s": np.float32(0.5)}, (1, 3, 5, 5))))
     expected = np.where(weight >= 0, 0.5, -0.5).transpose(0, 2, 3, 1).reshape(4, -1)
