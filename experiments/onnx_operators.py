@@ -107,8 +107,8 @@ def main(others: list[str]) -> None:
         package = module.partition(".")[0]
         converters[f"{package} {version(package)}"] = getattr(import_module(module), function)
     lines = [
-        f"# Operators of ONNX\n\n{len(tests)} tests of single operators of onnx {onnx.__version__}: equal to the expected "
-        "outputs, refused, wrong, or stopped by another error.\n",
+        f"# Operators of ONNX\n\n{len(tests)} tests of single operators of onnx {onnx.__version__}: equal to the "
+        "expected outputs, refused, wrong, or stopped by another error.\n",
         "| converter | equal | refused | wrong | other errors |",
         "|---|---|---|---|---|",
     ]

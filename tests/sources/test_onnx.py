@@ -1,4 +1,4 @@
-"""Float graphs become modules whose layers bitwright finds: the same outputs, the same names, the same quantized model."""
+"""Float graphs become modules whose layers bitwright finds: the same outputs, names and quantized model."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The `onnx` package's own tests of every operator: run with the expected outputs, or refused by the operator's name."""
+"""The `onnx` package's own tests of every operator: the expected outputs, or a refusal by the operator's name."""
 
 import glob
 from pathlib import Path
@@ -50,11 +50,11 @@ def _arrays(folder: str, kind: str) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("path", sorted(DATA.glob("pytorch-*/*/model.onnx")), ids=lambda p: p.parent.name)
 def test_a_model_that_torch_exported_long_ago_gives_the_expected_outputs(path):
-    try:
-        model = load(path)
-    except ValueError as refusal:
-        assert "broadcast" in str(refusal)  # the only thing of opset 6 that is not read
+    if path.parent.name.startswith("test_operator_add_") and "broadcast" in path.parent.name:
+        with pytest.raises(ValueError, match="broadcast"):  # the only thing of opset 6 that is not read
+            load(path)
         return
+    model = load(path)
     for folder in glob.glob(f"{path.parent}/test_data_set_*"):
         with torch.no_grad():
             found = model(*[torch.from_numpy(x.copy()) for x in _arrays(folder, "input")])

@@ -1,4 +1,4 @@
-"""Quantized graphs become frozen layers of exactly the file's codes, scales and ranges; the rest runs as it is written."""
+"""Quantized graphs become frozen layers of exactly the file's codes, scales and ranges; the rest runs as written."""
 
 import logging
 

@@ -142,8 +142,10 @@ class _Builder:
             made = layer_of(node, self.scope.constants, rank)
         if made is None:
             return [self._function(node)]
-        key = (node.op, made.inputs if node.domain == OWN else (), tuple(i for i in node.inputs if i in self.scope.constants),
-               repr(sorted(node.attributes.items())), str(made.layer))  # fmt: skip
+        weights = tuple(i for i in node.inputs if i in self.scope.constants)
+        key: object = (node.op, weights, repr(sorted(node.attributes.items())))
+        if node.domain == OWN or isinstance(made.layer, QuantizedLayer):
+            key = made.layer  # attention has no weights, and frozen layers have ranges of their own
         if key not in self.shared:
             self.shared[key] = self._place(made.layer, self._name(node))
         steps, inputs = [], made.inputs
