@@ -27,7 +27,8 @@ def outcomes():
         patch.syspath_prepend(str(EXPERIMENTS))
         from onnx_operators import cases, ours, outcome
 
-        return {case.name: outcome(case, ours) for case in cases()}
+        # those that the standard writes out in others take as long again; the experiment runs them too
+        return {case.name: outcome(case, ours) for case in cases() if "_expanded" not in case.name}
 
 
 @pytest.mark.parametrize("kind", ["wrong", "crash"])

@@ -29,8 +29,8 @@ GROWING = {"ConstantOfShape", "Expand", "Tile", "Range", "Pad", "Resize", "Upsam
 
 BROADCAST = {
     "Add", "Sub", "Mul", "Div", "Pow", "Mod", "Where", "Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual",
-    "And", "Or", "Xor", "Max", "Min", "Sum", "Mean", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Clip", "PRelu",
-    "Quant", "IntQuant", "BipolarQuant", "FloatQuant", "Trunc",
+    "And", "Or", "Xor", "Max", "Min", "Sum", "Mean", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Clip",
+    "PRelu", "Quant", "IntQuant", "BipolarQuant", "FloatQuant", "Trunc",
 }  # fmt: skip
 
 FEW = 1 << 12

@@ -63,12 +63,13 @@ def split(x: Tensor, sizes: Tensor | None = None, *, axis: int = 0, split: Seque
     return x.split(parts, along)
 
 
-def slices(x: Tensor, starts: Tensor | None = None, ends: Tensor | None = None, axes: Tensor | None = None,
-           steps: Tensor | None = None, /, **attributes: Any) -> Tensor:  # fmt: skip
-    first, last = (ints(t if t is not None else attributes[name]) for t, name in ((starts, "starts"), (ends, "ends")))
-    given = axes if axes is not None else attributes.get("axes")
+def slices(x: Tensor, low: Tensor | None = None, high: Tensor | None = None, dims: Tensor | None = None,
+           by: Tensor | None = None, *, starts: Sequence[int] = (), ends: Sequence[int] = (),
+           axes: Sequence[int] | None = None) -> Tensor:  # fmt: skip
+    first, last = (ints(t if t is not None else given) for t, given in ((low, starts), (high, ends)))
+    given = dims if dims is not None else axes
     along = ints(given) if given is not None else list(range(len(first)))
-    strides = ints(steps) if steps is not None else [1] * len(first)
+    strides = ints(by) if by is not None else [1] * len(first)
     for axis, start, end, step in zip(along, first, last, strides, strict=True):
         axis = axis_of(axis, x.dim())
         start, end, step = slice(start, end, step).indices(x.shape[axis])
@@ -255,10 +256,10 @@ def reverse_sequence(x: Tensor, lengths: Tensor, *, batch_axis: int = 1, time_ax
     return y[torch.arange(len(y))[:, None], place].movedim((0, 1), (batch_axis, time_axis))
 
 
-def dropout(x: Tensor, ratio: Tensor | None = None, training: Tensor | None = None, *, seed: int | None = None,
-            outputs: int, **attributes: Any) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
+def dropout(x: Tensor, rate: Tensor | None = None, training: Tensor | None = None, *, seed: int | None = None,
+            ratio: float = 0.5, is_test: int = 1, outputs: int) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
     """In inference it changes nothing."""
-    dropped = 0.5 if ratio is None else float(ratio)
+    dropped = ratio if rate is None else float(rate)
     if training is not None and bool(training) and dropped:
         raise ValueError("dropout in training, which is random")
     return x if outputs == 1 else (x, torch.ones_like(x, dtype=torch.bool))
