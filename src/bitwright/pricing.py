@@ -18,7 +18,9 @@ from bitwright.recipe import LayerInfo, Recipe
 from bitwright.scheme import Scheme
 
 if TYPE_CHECKING:
-    from bitwright.model.task import Task
+    from torch import nn
+
+    from bitwright.model.task import Inputs, Task
 
 PUBLISHED_LEAVES_OUT = "registers, decoders, shifters, scale hardware, requantization and encoders"
 
@@ -69,6 +71,17 @@ def task_source(task: "Task") -> Source:
         found = products(task, recipe)
         require_fit(pair for pair in found.layers if pair[0].is_of_activations)  # weights were looked at
         return found
+
+    return work
+
+
+def stored_source(frozen: "nn.Module", inputs: "Inputs") -> Source:
+    """Of a model that is quantized already, under the schemes that it has: the one that is priced is not asked."""
+
+    def work(recipe: Recipe | Scheme) -> tuple[Work, tuple[str, ...]]:
+        from bitwright.model.products import stored_products  # torch is an extra
+
+        return stored_products(frozen, inputs)
 
     return work
 

@@ -4,14 +4,16 @@ from collections import Counter
 from dataclasses import replace
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from bitwright.gemm import LayerGemm
 from bitwright.model.attention import Attention
-from bitwright.model.layers import FakeQuantizedLayer
+from bitwright.model.inspect import kind_of
+from bitwright.model.layers import FakeQuantizedLayer, QuantizedLayer
 from bitwright.model.prepare import calibrate, prepare, prove
 from bitwright.model.site import naming
-from bitwright.model.task import Task
+from bitwright.model.task import Inputs, Task, call
 from bitwright.model.transform import fold_batchnorm
 from bitwright.model.watch import watch
 from bitwright.recipe import Recipe
@@ -53,6 +55,31 @@ def products(task: Task, recipe: Recipe | Scheme) -> Products:
             for gemm, what in zip(module.gemms, ("scores", "mixed"), strict=True):
                 calls[LayerGemm(f"{module.name} {what}", gemm, is_of_activations=True), module.scheme] += 1
     return Products(tuple((replace(layer, calls=n), scheme) for (layer, scheme), n in calls.items()), _left(prepared))
+
+
+@torch.no_grad()
+def stored_products(frozen: nn.Module, inputs: Inputs) -> Products:
+    """Of a model that is quantized already, such as an imported one: its frozen layers, under the schemes they have."""
+    calls: Counter[tuple[LayerGemm, Scheme]] = Counter()
+
+    def see(layer: nn.Module, given: tuple[Tensor, ...]) -> None:
+        assert isinstance(layer, QuantizedLayer), "hooked below"
+        gemm = layer.lowering.gemm(given[0][:1], torch.empty(layer.weight_shape))
+        calls[LayerGemm(layer.name, gemm), layer.scheme] += 1
+
+    hooks = [m.register_forward_pre_hook(see) for m in frozen.modules() if isinstance(m, QuantizedLayer)]
+    if not hooks:
+        raise ValueError("the model has no quantized layer; give a scheme with it, as for any float model")
+    try:
+        call(frozen, inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    floats = [
+        Coverage(n, kind_of(m) or "", "float", "stored in float", 1) for n, m in frozen.named_modules() if kind_of(m)
+    ]
+    left = (f"{_listed(floats)}: stored in float",) if floats else ()
+    return Products(tuple((replace(layer, calls=n), scheme) for (layer, scheme), n in calls.items()), left)
 
 
 def _require_fit(layer: FakeQuantizedLayer) -> None:
