@@ -19,8 +19,8 @@ MODEL: Any = typer.Argument(
     "FILE.pt2, a folder with config.json and safetensors, hf:org/name, timm:name or torchvision:name."
 )
 DATA: Any = typer.Option(
-    help="Data of the real tasks (default: $BITWRIGHT_DATA); for other models a folder of images a class, a file (.npz, "
-    ".jsonl, .txt, .parquet, .tar, shards-{000..009}.tar) or module:function that yields batches."
+    help="Data of the real tasks (default: $BITWRIGHT_DATA); for other models a folder of images a class, a file "
+    "(.npz, .jsonl, .txt, .parquet, .tar, shards-{000..009}.tar) or module:function that yields batches."
 )
 CALIBRATION: Any = typer.Option(
     help="Data for ranges, in the same forms. Default: samples spread over --data, which are not tested on."

@@ -1,7 +1,7 @@
-"""Which saved programs of `torch.export` are read: those that are a graph and plain tensors, and nothing that runs code.
+"""Which saved programs of `torch.export` are read: a graph and plain tensors, and nothing that runs code.
 
 Reading such a file as torch does may unpickle objects, load compiled machine code, import modules by name, and
-evaluate texts as Python. What the graph may hold is therefore listed here, and everything else refused before torch sees
+evaluate texts as Python. What the graph may hold is therefore listed here, and all else refused before torch sees
 it: `torch.ops.aten` operators and arithmetic of sizes, tensors stored as raw bytes, sizes written as sums and products.
 """
 
@@ -86,7 +86,9 @@ def _json(stored: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> Any:
     try:
         return json.loads(stored.read(info))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: {info.filename} is not JSON ({error}); save it again with torch.export.save") from None
+        raise ValueError(
+            f"{path}: {info.filename} is not JSON ({error}); save it again with torch.export.save"
+        ) from None
 
 
 def _require_json(found: Any, path: Path) -> None:
@@ -153,6 +155,6 @@ def _require_tensors(stored: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path)
 
 def _refused(path: Path, what: str) -> ValueError:
     return ValueError(
-        f"{path} holds {what}, which could run code when it is read; load it yourself where it is trusted, and give the "
-        "ExportedProgram in Python or by module:function"
+        f"{path} holds {what}, which could run code when it is read; load it yourself where it is trusted, and give "
+        "the ExportedProgram in Python or by module:function"
     )

@@ -1,6 +1,6 @@
 """Models in transformers' layout, from a folder or from the hub: config.json, safetensors, processor, tokenizer.
 
-No code of the folder runs and nothing is unpickled: a model is one of transformers' own classes, filled from safetensors.
+No code of the folder runs and nothing is unpickled: a model is a class of transformers, filled from safetensors.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ def load_folder(folder: Path, source: str | None = None) -> Network:
 
 
 def load_hub(name: str) -> Network:
-    """`org/name` or `org/name@revision`, fetched once into the hub's cache. ValueError where the hub has no such model."""
+    """`org/name` or `org/name@revision`, fetched once into the hub's cache. ValueError where there is no such model."""
     repository, _, revision = name.partition("@")
     try:
         from huggingface_hub import snapshot_download
@@ -66,14 +66,16 @@ def require_files(folder: Path) -> None:
         pickles = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth"))
         instead = f"{pickles[0]}, which is pickled and could run code" if pickles else "no weights"
         raise ValueError(
-            f"{folder} holds {instead}; save it with save_pretrained(folder), which writes safetensors, where it is trusted"
+            f"{folder} holds {instead}; where it is trusted, save it with save_pretrained, which writes safetensors"
         )
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{folder / 'config.json'} is not JSON ({error}); fetch it again") from None
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
-        raise ValueError(f"{folder / 'config.json'} names no model_type; it must be transformers' description of a model")
+        raise ValueError(
+            f"{folder / 'config.json'} names no model_type; it must be transformers' description of a model"
+        )
 
 
 def model_of(transformers: Any, folder: Path, config: Any) -> torch.nn.Module:
@@ -83,8 +85,8 @@ def model_of(transformers: Any, folder: Path, config: Any) -> torch.nn.Module:
     if known is None or not hasattr(known, "from_pretrained"):
         found = names[0] if names else "none"
         raise ValueError(
-            f"{folder}: the architecture {found!r} is none of transformers {transformers.__version__}; code of a folder "
-            "is not run, so give module:function that builds it"
+            f"{folder}: the architecture {found!r} is none of transformers {transformers.__version__}; code of a "
+            "folder is not run, so give module:function that builds it"
         )
     attention = {"attn_implementation": "sdpa"} if getattr(known, "_supports_sdpa", False) else {}
     with quiet(transformers):

@@ -26,7 +26,7 @@ def lift(module: fx.GraphModule) -> fx.GraphModule:
                 layers.setdefault(key, layer)
                 calls.setdefault(key, []).append(_call_in_place_of(node))
         elif node.op == "call_function":
-            node.target = FUNCTIONS.get(node.target, node.target)
+            node.target = FUNCTIONS.get(node.target, node.target)  # type: ignore[arg-type]
     for node in reversed(module.graph.nodes):
         if node.op == "get_attr" and not node.users:
             module.graph.erase_node(node)
@@ -44,7 +44,7 @@ def lift(module: fx.GraphModule) -> fx.GraphModule:
 
 def _call_in_place_of(node: fx.Node) -> fx.Node:
     """A call of a layer whose name is not chosen yet."""
-    inputs = {aten.embedding.default: "indices", aten.addmm.default: "mat1"}.get(node.target, "input")
+    inputs = INPUTS.get(node.target, "input")
     names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
     given = dict(zip(names, node.args)) | dict(node.kwargs)
     with node.graph.inserting_after(node):
@@ -148,7 +148,10 @@ def _embedding(call: _Call) -> Layer | None:
     weight = call.tensor("weight")
     if weight is None or weight.dim() != 2:
         return None
-    return _filled(nn.Embedding(*weight.shape, device="meta"), call, "weight"), ("embedding", *call.key("weight"))
+    return _filled(nn.Embedding(weight.shape[0], weight.shape[1], device="meta"), call, "weight"), (
+        "embedding",
+        *call.key("weight"),
+    )
 
 
 LAYERS: dict[Any, Callable[[_Call], Layer | None]] = {
@@ -163,6 +166,9 @@ LAYERS: dict[Any, Callable[[_Call], Layer | None]] = {
     aten.embedding.default: _embedding,
 }  # fmt: skip
 
+
+INPUTS: dict[Any, str] = {aten.embedding.default: "indices", aten.addmm.default: "mat1"}
+"""Arguments that are no parameter, where they are not called `input`."""
 
 FUNCTIONS: dict[Any, Callable[..., Any]] = {
     aten.scaled_dot_product_attention.default: nn.functional.scaled_dot_product_attention,
@@ -201,7 +207,7 @@ def _free_name(module: nn.Module, node: fx.Node) -> str:
 def _is_free(module: nn.Module, name: str) -> bool:
     """Nothing has this name, or only a container that is empty since its parameters belong to a layer."""
     found = _attribute(module, name)
-    return found is None or isinstance(found, nn.Module) and not (list(found.children()) or found.state_dict())
+    return found is None or (isinstance(found, nn.Module) and not (list(found.children()) or found.state_dict()))
 
 
 def _attribute(module: nn.Module, name: str) -> Any:

@@ -1,8 +1,8 @@
 """Float and frozen language models for lm-eval, so that its zero-shot tasks judge them.
 
-    network = load_network("folder")
-    frozen = bw.quantize(network.model, "integer(8, 8)", calibration)
-    lm_eval.simple_evaluate(model=language_model(frozen, network.tokenizer), tasks=["hellaswag"])
+network = load_network("folder")
+frozen = bw.quantize(network.model, "integer(8, 8)", calibration)
+lm_eval.simple_evaluate(model=language_model(frozen, network.tokenizer), tasks=["hellaswag"])
 """
 
 from types import SimpleNamespace
@@ -22,6 +22,10 @@ def language_model(model: nn.Module, tokenizer: Any, *, longest: int | None = No
     """
     if tokenizer is None:
         raise ValueError("lm-eval gives texts, so the model needs a tokenizer; load it from a folder that has one")
+    if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:
+        raise ValueError(
+            "lm-eval begins texts with the tokenizer's bos or eos token, and it has neither; set one of them"
+        )
     try:
         from lm_eval.models.huggingface import HFLM
     except ImportError as error:
@@ -58,21 +62,14 @@ class Causal(nn.Module):
         """Greedy continuation to `max_length` tokens. ValueError where sampling is asked for."""
         if options.get("do_sample"):
             raise ValueError("sampling is asked for; frozen models are judged by their most likely tokens")
-        stops = options.get("stopping_criteria") or ()
         mask = options.get("attention_mask")
-        if mask is not None and not bool(mask.all()):
-            return torch.cat([self._alone(row, kept.bool(), max_length, stops) for row, kept in zip(input_ids, mask)])
-        return self._alone(input_ids[0], torch.ones_like(input_ids[0]).bool(), max_length, stops) if len(input_ids) == 1 else (
-            torch.cat([self._alone(row, torch.ones_like(row).bool(), max_length, stops) for row in input_ids])
-        )
-
-    def _alone(self, row: Tensor, kept: Tensor, max_length: int, stops: Any) -> Tensor:
-        """One text without its padding at the left, and with it again at the end."""
-        whole, padding = row[None], int((~kept).sum())
+        padding = [0] * len(input_ids) if mask is None else (mask == 0).sum(1).tolist()  # at the left
+        stops = options.get("stopping_criteria")
+        whole = input_ids
         while whole.shape[1] < max_length:
-            logits = logits_of(self.model(whole[:, padding:][:, -self.longest :]))
-            whole = torch.cat([whole, logits[:, -1].argmax(-1, keepdim=True)], 1)
+            texts = [row[count:][-self.longest :] for row, count in zip(whole, padding, strict=True)]
+            following = [logits_of(self.model(text[None]))[0, -1].argmax() for text in texts]
+            whole = torch.cat([whole, torch.stack(following)[:, None]], 1)
             if stops and bool(torch.as_tensor(stops(whole, None)).all()):
                 break
-        filler = torch.zeros(1, max_length - whole.shape[1], dtype=whole.dtype)
-        return torch.cat([whole, filler], 1)
+        return whole

@@ -47,15 +47,13 @@ def imported(library: str) -> Any:
     try:
         return importlib.import_module(library)
     except ImportError as error:
-        raise ImportError(
-            f"{library}:name needs {error.name or library}; pip install 'bitwright[{library}]'"
-        ) from None
+        raise ImportError(f"{library}:name needs {error.name or library}; pip install 'bitwright[{library}]'") from None
     except RuntimeError as error:  # its operators are not there
         import torch
 
         raise ImportError(
-            f"{library}:name needs a torchvision that is built for torch {torch.__version__} ({error}); install the two "
-            "from the same index"
+            f"{library}:name needs a torchvision that is built for torch {torch.__version__} ({error}); install the "
+            "two from the same index"
         ) from None
 
 
@@ -73,4 +71,6 @@ def made(library: str, name: str, build: Any) -> Any:
         return build()
     except (OSError, RuntimeError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise ValueError(f"{library}:{name} cannot be loaded ({reason}); fetch its weights where there is a network") from None
+        raise ValueError(
+            f"{library}:{name} cannot be loaded ({reason}); fetch its weights where there is a network"
+        ) from None

@@ -52,5 +52,5 @@ class ResizeAndCrop:
         resized = image.resize([max(round(s * scale), self.size) for s in image.size], self.resample)
         left, top = ((s - self.size) // 2 for s in resized.size)
         pixels = np.asarray(resized.crop((left, top, left + self.size, top + self.size)), np.float32) / 255
-        x = (pixels - np.float32(self.mean)) / np.float32(self.deviation)
+        x = (pixels - np.array(self.mean, np.float32)) / np.array(self.deviation, np.float32)
         return np.ascontiguousarray(x.transpose(2, 0, 1))

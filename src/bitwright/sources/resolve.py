@@ -108,7 +108,7 @@ def of_folder(folder: Path) -> Task | Network:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
         config = None  # said by what reads it
-    if (folder / "hf_quant_config.json").exists() or isinstance(config, dict) and config.get("quantization_config"):
+    if (folder / "hf_quant_config.json").exists() or (isinstance(config, dict) and config.get("quantization_config")):
         return as_network(quantized(folder), folder.resolve().name, str(folder))
     return huggingface.load_folder(folder)
 
@@ -116,8 +116,8 @@ def of_folder(folder: Path) -> Task | Network:
 def of_file(path: Path) -> Task | Network:
     if path.suffix in PICKLED:
         raise ValueError(
-            f"{path} is pickled and could run code when it is read; build the model in module:function and fill it from "
-            "torch.load(file, weights_only=True), or save it as safetensors or with torch.export.save"
+            f"{path} is pickled and could run code when it is read; build the model in module:function and fill it "
+            "from torch.load(file, weights_only=True), or save it as safetensors or with torch.export.save"
         )
     if not path.exists():
         raise FileNotFoundError(2, "No such file or directory", str(path))

@@ -222,7 +222,9 @@ class NextTokens(Role):
             ids = record.ids.tolist()
         else:
             if self.tokenizer is None:
-                raise ValueError(f"{record.where} is text, and the model has no tokenizer; give tokens, or put one beside it")
+                raise ValueError(
+                    f"{record.where} is text, and the model has no tokenizer; give tokens, or put one beside it"
+                )
             ids = self.tokenizer(" ".join(record.texts), add_special_tokens=is_first, verbose=False)["input_ids"]
         if self.vocabulary is not None and ids and not 0 <= min(ids) <= max(ids) < self.vocabulary:
             raise ValueError(f"{record.where}: tokens {min(ids)} to {max(ids)} found; the model has {self.vocabulary}")
@@ -243,8 +245,8 @@ def role_of(network: Network, record: Any, reader: Reader, windows: Windows) -> 
         raise ValueError(f"{record.where} holds tokens, and {network.name} is no language model; give texts or arrays")
     if network.tokenizer is None:
         raise ValueError(
-            f"{record.where} is text, and {network.name} has no tokenizer; put tokenizer.json beside the model, or give "
-            "module:function that returns a Task"
+            f"{record.where} is text, and {network.name} has no tokenizer; put tokenizer.json beside the model, or "
+            "give module:function that returns a Task"
         )
     longest = network.longest or 512
     if network.outputs is None:
@@ -280,7 +282,7 @@ def score(record: Words) -> float:
 
 
 def encoded(tokenizer: Any, record: Words, longest: int) -> dict[str, list[int]]:
-    return tokenizer(*record.texts, truncation=True, max_length=longest)
+    return dict(tokenizer(*record.texts, truncation=True, max_length=longest))
 
 
 def side_by_side(tokenizer: Any, samples: Sequence[Mapping[str, list[int]]]) -> dict[str, Tensor]:

@@ -80,9 +80,7 @@ class SourceTask(Task):
                     f"{self.data.path}: {count} samples found; at least 2 are needed to calibrate and to test"
                 )
             every = max(count // CALIBRATION_SAMPLES, 2)
-        return lambda index: index % every == 0 and (
-            self.role.is_a_sample_a_record or index < every * CALIBRATION_SAMPLES
-        )
+        return lambda index: index % every == 0 and index < every * CALIBRATION_SAMPLES
 
     def _samples(self, data: Reader, is_wanted: Callable[[int], bool]) -> Iterator[Any]:
         if self.role.is_a_sample_a_record:

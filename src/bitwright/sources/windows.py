@@ -1,9 +1,10 @@
-"""Long texts through networks that take short ones: windows that overlap, each token scored once.
+"""Long texts through networks that take short ones: windows that overlap, each token scored at most once.
 
 A window has up to `length` tokens and starts `stride` tokens after the one before it; what a window shares with the one
 before is context and not scored. The first token of a text is never scored, as nothing predicts it; a tokenizer that
-begins texts with a token of its own makes that one the first. Padding stands at the right, where no scored position
-sees it, and is not scored. This is the recipe of transformers' page on the perplexity of fixed-length models.
+begins texts with a token of its own makes that one the first. Windows that do not overlap leave out their first too.
+Padding stands at the right, where no scored position sees it, and is not scored. This is the recipe of transformers'
+page on the perplexity of fixed-length models.
 """
 
 import math

@@ -4,8 +4,9 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, Any, final
+from typing import Any, final
 
 import numpy as np
 from numpy.lib import format as npy
@@ -133,7 +134,7 @@ def members(stored: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
 
 
 @contextmanager
-def array(stored: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> Iterator[tuple[Header, IO[bytes]]]:
+def array(stored: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> Iterator[tuple[Header, BufferedIOBase]]:
     """An array's header, and its file at the first row."""
     with stored.open(info) as opened:
         version = npy.read_magic(opened)
@@ -149,10 +150,10 @@ def array(stored: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> Iterato
             raise Unreadable(f"{path}: a sample of {info.filename} has {header.row_bytes} bytes, over {LARGEST_FILE}")
         if header.row_bytes * shape[0] > info.file_size:
             raise ValueError(f"{info.filename} is shorter than its shape {shape}")
-        yield header, opened
+        yield header, opened  # type: ignore[misc]  # a ZipExtFile is one
 
 
-def row(opened: IO[bytes], header: Header, path: Path) -> Any:
+def row(opened: BufferedIOBase, header: Header, path: Path) -> Any:
     content = opened.read(header.row_bytes)
     if len(content) != header.row_bytes:
         raise ValueError("it ends early")

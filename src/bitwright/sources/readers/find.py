@@ -34,7 +34,9 @@ def reader(data: Path | str) -> Reader:
         return TarShards(str(data))
     if path.is_dir():
         return ImageFolder(path)
-    found = next((READERS[end] for end in sorted(READERS, key=len, reverse=True) if path.name.lower().endswith(end)), None)
+    found = next(
+        (READERS[end] for end in sorted(READERS, key=len, reverse=True) if path.name.lower().endswith(end)), None
+    )
     if found is None:
         raise ValueError(
             f"{path} is no data that is read; give a folder of images a class, a file that ends in "

@@ -22,9 +22,7 @@ class ImageFolder(Reader):
         classes = sorted(p for p in self.path.iterdir() if p.is_dir())
         found = tuple((f, c.name) for c in classes for f in sorted(c.iterdir()) if f.suffix.lower() in SUFFIXES)
         if not found:
-            raise ValueError(
-                f"{self.path} holds no images; it needs one folder of {', '.join(SUFFIXES)} files a class"
-            )
+            raise ValueError(f"{self.path} holds no images; it needs one folder of {', '.join(SUFFIXES)} files a class")
         return found
 
     @property

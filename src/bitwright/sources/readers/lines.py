@@ -6,8 +6,9 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, final
+from typing import final
 
 from bitwright.sources.readers.columns import record
 from bitwright.sources.records import MiB, Picture, Reader, Tokens, Words
@@ -63,9 +64,9 @@ class PlainText(Reader):
 
 
 @contextmanager
-def text_of(path: Path) -> Iterator[IO[bytes]]:
+def text_of(path: Path) -> Iterator[BufferedIOBase]:
     """The file's bytes, inflated as they are asked for."""
-    opened: IO[bytes] = gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # type: ignore[assignment]
+    opened: BufferedIOBase = gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # noqa: SIM115  closed below
     try:
         with opened:
             yield opened
@@ -73,7 +74,7 @@ def text_of(path: Path) -> Iterator[IO[bytes]]:
         raise ValueError(f"{path} is not a whole gzip file ({error}); fetch it again") from None
 
 
-def lines(opened: IO[bytes], path: Path) -> Iterator[tuple[int, bytes]]:
+def lines(opened: BufferedIOBase, path: Path) -> Iterator[tuple[int, bytes]]:
     number = 0
     while line := opened.readline(LONGEST_LINE + 1):
         number += 1
@@ -82,11 +83,11 @@ def lines(opened: IO[bytes], path: Path) -> Iterator[tuple[int, bytes]]:
         yield number, line
 
 
-def filled(opened: IO[bytes], path: Path) -> Iterator[tuple[int, bytes]]:
+def filled(opened: BufferedIOBase, path: Path) -> Iterator[tuple[int, bytes]]:
     return ((number, line) for number, line in lines(opened, path) if line.strip())
 
 
-def blocks(opened: IO[bytes], path: Path) -> Iterator[str]:
+def blocks(opened: BufferedIOBase, path: Path) -> Iterator[str]:
     kept: list[bytes] = []
     size = 0
     for _, line in lines(opened, path):

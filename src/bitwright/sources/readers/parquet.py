@@ -55,7 +55,7 @@ class Parquet(Reader):
                 groups = (table.metadata.row_group(i).total_byte_size for i in range(table.num_row_groups))
                 if (largest := max(groups, default=0)) > LARGEST_GROUP:
                     raise ValueError(
-                        f"{self.path} has a row group of {largest} bytes, over {LARGEST_GROUP}; write smaller row groups"
+                        f"{self.path} has a row group of {largest} bytes, over {LARGEST_GROUP}; write smaller ones"
                     )
                 yield table
         except (pyarrow.ArrowException, OSError) as error:

@@ -7,8 +7,9 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, final
+from typing import Any, final
 
 from bitwright.sources.pictures import SUFFIXES
 from bitwright.sources.readers.columns import LABELS, label, record
@@ -61,6 +62,7 @@ class TarShards(Reader):
                             index += 1
                         key, parts = name, {}
                     parts[extension] = content(opened, member, shard) if is_wanted(index) else b""
+                require_end(opened, shard)
                 if key is not None:
                     yield parts, f"{shard}, {key}"
                     index += 1
@@ -69,7 +71,7 @@ class TarShards(Reader):
 class Bounded:
     """A file that is never asked for more at once than one member may have: headers lie about their size too."""
 
-    def __init__(self, opened: IO[bytes]) -> None:
+    def __init__(self, opened: BufferedIOBase) -> None:
         self.opened = opened
 
     def read(self, size: int) -> bytes:
@@ -125,6 +127,13 @@ def require_plain(member: tarfile.TarInfo, shard: Path) -> None:
         raise ValueError(f"{shard}: the member {member.name!r} is a link or a device; only files are read")
     if member.size > LARGEST_FILE:
         raise ValueError(f"{shard}: the member {member.name!r} has {member.size} bytes, over {LARGEST_FILE}")
+
+
+def require_end(opened: tarfile.TarFile, shard: Path) -> None:
+    """An archive ends with blocks of zeros; tarfile takes a header that is cut off for the end too."""
+    opened.fileobj.seek(opened.offset)
+    if opened.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise ValueError(f"{shard} is not a whole tar archive (it has no end); fetch it again")
 
 
 def named(name: str) -> tuple[str, str]:
