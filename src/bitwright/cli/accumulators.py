@@ -7,8 +7,17 @@ from typing import Annotated
 import typer
 
 from bitwright.cli.common import (
-    CALIBRATION, DATA, MODEL, Screen, chosen_task, command, leave, one_sentence, run_folder, scheme_text,
-)  # fmt: skip
+    CALIBRATION,
+    DATA,
+    MODEL,
+    Screen,
+    chosen_task,
+    command,
+    leave,
+    one_sentence,
+    run_folder,
+    scheme_text,
+)
 
 
 def certify(
@@ -33,7 +42,10 @@ def certify(
 
         with Screen(quiet=not sys.stderr.isatty()) as screen:
             certificate = certify_task(
-                chosen_task(model, data, calibration), scheme_text(scheme), Placement(tile, bias_inside), samples=limit,
+                chosen_task(model, data, calibration),
+                scheme_text(scheme),
+                Placement(tile, bias_inside),
+                samples=limit,
                 progress=screen.progress,
             )
         print("\n".join(certificate.lines()))

@@ -10,8 +10,17 @@ import typer
 
 from bitwright.cli import hardware
 from bitwright.cli.common import (
-    CALIBRATION, DATA, MODEL, Screen, chosen_task, command, leave, one_sentence, run_folder, scheme_texts,
-)  # fmt: skip
+    CALIBRATION,
+    DATA,
+    MODEL,
+    Screen,
+    chosen_task,
+    command,
+    leave,
+    one_sentence,
+    run_folder,
+    scheme_texts,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable

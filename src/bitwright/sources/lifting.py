@@ -26,7 +26,7 @@ def lift(module: fx.GraphModule) -> fx.GraphModule:
                 layers.setdefault(key, layer)
                 calls.setdefault(key, []).append(_call_in_place_of(node))
         elif node.op == "call_function":
-            node.target = FUNCTIONS.get(node.target, node.target)  # type: ignore[arg-type]
+            node.target = FUNCTIONS.get(node.target, node.target)
     for node in reversed(module.graph.nodes):
         if node.op == "get_attr" and not node.users:
             module.graph.erase_node(node)
