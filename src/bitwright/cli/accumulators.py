@@ -6,11 +6,22 @@ from typing import Annotated
 
 import typer
 
-from bitwright.cli.common import Screen, chosen_task, command, leave, one_sentence, scheme_text, use_data_folder
+from bitwright.cli.common import (
+    CALIBRATION,
+    DATA,
+    MODEL,
+    Screen,
+    chosen_task,
+    command,
+    leave,
+    one_sentence,
+    run_folder,
+    scheme_text,
+)
 
 
 def certify(
-    model: Annotated[str, typer.Argument(help="A built-in task, or module:function, as in compare.")] = "digits",
+    model: Annotated[str, MODEL] = "digits",
     scheme: Annotated[str, typer.Option("--scheme", "-s", help="A scheme such as 'a2q(4, 8, 16)'.")] = "integer(8, 8)",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="JSON file for the certificate.")] = None,
     bias_inside: Annotated[bool, typer.Option("--bias-inside", help="The register holds the bias too.")] = False,
@@ -18,21 +29,20 @@ def certify(
         int | None, typer.Option(min=1, help="Products in one register; a wider one adds the tiles.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Test samples that show what sums are reached.")] = 32,
-    data: Annotated[Path | None, typer.Option(help="Data, as in compare.")] = None,
+    data: Annotated[str | None, DATA] = None,
+    calibration: Annotated[str | None, CALIBRATION] = None,
 ) -> None:
     """Prove how wide each layer's accumulator must be, and show how much of that data reaches.
 
     Exit status 1 where a register that forbids overflow is too narrow.
     """
     with one_sentence():
-        if model.partition(":")[1] == "":
-            use_data_folder(data)
         from bitwright.model.certify import Placement, certify_task
         from bitwright.store import write_json
 
         with Screen(quiet=not sys.stderr.isatty()) as screen:
             certificate = certify_task(
-                chosen_task(model, data),
+                chosen_task(model, data, calibration),
                 scheme_text(scheme),
                 Placement(tile, bias_inside),
                 samples=limit,
@@ -47,7 +57,7 @@ def certify(
 
 
 def overflow(
-    model: Annotated[str, typer.Argument(help="A built-in task, or module:function, as in compare.")] = "digits",
+    model: Annotated[str, MODEL] = "digits",
     scheme: Annotated[str, typer.Option("--scheme", "-s", help="A scheme with scales per row.")] = "integer(8, 8)",
     widths: Annotated[
         str | None,
@@ -66,7 +76,8 @@ def overflow(
     exponent_bits: Annotated[int, typer.Option(min=1, max=8, help="Of float accumulators.")] = 5,
     limit: Annotated[int | None, typer.Option(min=1, help="Evaluate this many test samples only.")] = 200,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder. Default: runs/MODEL-overflow.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Data, as in compare.")] = None,
+    data: Annotated[str | None, DATA] = None,
+    calibration: Annotated[str | None, CALIBRATION] = None,
 ) -> None:
     """Compute a network with ever narrower accumulators: accuracy against width, and where sums overflow.
 
@@ -74,16 +85,14 @@ def overflow(
     """
     names = [name.strip() for text in behaviours or [] for name in text.split(",") if name.strip()]
     with one_sentence():
-        if model.partition(":")[1] == "":
-            use_data_folder(data)
         from bitwright.model.overflow import DEFAULT, Register, sweep, widths_of
         from bitwright.report import overflow_page
         from bitwright.store import write_json
 
-        folder = out or Path("runs") / f"{model.replace(':', '.')}-overflow"
+        folder = out or run_folder(model, "-overflow")
         with Screen(quiet=not sys.stderr.isatty()) as screen:
             found = sweep(
-                chosen_task(model, data), scheme_text(scheme), widths_of(widths), names or DEFAULT,
+                chosen_task(model, data, calibration), scheme_text(scheme), widths_of(widths), names or DEFAULT,
                 Register(tile, exponent_bits), samples=limit, command=command(), progress=screen.progress,
             )  # fmt: skip
         write_json(folder / "overflow.json", found)

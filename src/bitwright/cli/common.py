@@ -3,7 +3,9 @@
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import typer
 
 if TYPE_CHECKING:
     from bitwright.model.task import Task
@@ -13,6 +15,19 @@ STOPPED = "stopped; finished rows are saved, run the same command again to conti
 
 EXTRAS = {"amaranth": "rtl", "onnx": "onnx", "onnxruntime": "onnx", "onnxscript": "onnx", "qonnx": "qonnx"}
 """What to install for a package that is missing, where it is not `compare`."""
+
+
+MODEL: Any = typer.Argument(
+    help="A built-in task (see `bitwright tasks`), module:function that returns a Task or a torch module, FILE.onnx, "
+    "FILE.pt2, a folder with config.json and safetensors, hf:org/name, timm:name or torchvision:name."
+)
+DATA: Any = typer.Option(
+    help="Data of the real tasks (default: $BITWRIGHT_DATA); for other models a folder of images a class, a file "
+    "(.npz, .jsonl, .txt, .parquet, .tar, shards-{000..009}.tar) or module:function that yields batches."
+)
+CALIBRATION: Any = typer.Option(
+    help="Data for ranges, in the same forms. Default: samples spread over --data, which are not tested on."
+)
 
 
 class one_sentence:
@@ -73,50 +88,31 @@ def _read(path: Path) -> str:
         raise ValueError(f"{path} is not text; name a file that holds a scheme or a recipe") from None
 
 
-def use_data_folder(data: Path | None) -> None:
+def use_data_folder(data: str | None) -> None:
     if data is not None:
         import os
 
-        os.environ["BITWRIGHT_DATA"] = str(data)
+        os.environ["BITWRIGHT_DATA"] = data
 
 
-def chosen_task(name: str, data: Path | None) -> "Task":
-    import importlib
-    from difflib import get_close_matches
-
-    from torch import nn
-
-    from bitwright.model.task import Task
+def chosen_task(name: str, data: str | None, calibration: str | None = None) -> "Task":
+    """What the words of the command mean; --data of a built-in task is the folder of real data."""
     from bitwright.model.zoo import TASKS
+    from bitwright.sources import load_task
 
-    if name in TASKS:
-        return TASKS[name]
-    module, colon, function = name.partition(":")
-    if not colon:
-        near = get_close_matches(name, TASKS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(TASKS)}, or give module:function"
-        raise ValueError(f"there is no task {name!r}; {hint}")
-    sys.path.insert(0, "")  # modules of the working directory, as `python -m` finds them
-    try:
-        made = getattr(importlib.import_module(module), function, None)
-    except (ImportError, SyntaxError) as error:
-        raise ValueError(
-            f"module {module} cannot be imported ({error}); correct the name, or run where it lies"
-        ) from None
-    if made is None:
-        raise ValueError(f"module {module} has no {function!r}; name a function that returns a Task or a torch module")
-    task = made() if callable(made) and not isinstance(made, nn.Module) else made
-    if isinstance(task, Task):
-        return task
-    if not isinstance(task, nn.Module):
-        raise ValueError(f"{name} gives a {type(task).__name__}; it must return a bitwright Task or a torch module")
-    if data is None:
-        raise ValueError(f"{name} is a torch module; say what to test it on with --data FILE.npz or --data FOLDER")
-    from bitwright.comparison import ModelTask
-    from bitwright.model.data.user import read_batches
+    if name not in TASKS:
+        return load_task(name, data, calibration=calibration)
+    if calibration is not None:
+        raise ValueError(f"{name} is a built-in task with calibration data of its own; leave --calibration out")
+    use_data_folder(data)
+    return TASKS[name]
 
-    calibration, test = read_batches(data)
-    return ModelTask(task, calibration, test, name=name, source=name, data_source=str(data))
+
+def run_folder(model: str, ending: str = "") -> Path:
+    """Where results of a model go unless said otherwise: a path's last part, or the name without its colons."""
+    path = Path(model)
+    name = path.resolve().name if path.exists() else model.replace(":", ".").replace("/", ".")
+    return Path("runs") / f"{name}{ending}"
 
 
 class Screen:

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bitwright.cli import hardware
-from bitwright.cli.common import Screen, chosen_task, command, leave, one_sentence, scheme_texts, use_data_folder
+from bitwright.cli.common import (
+    CALIBRATION,
+    DATA,
+    MODEL,
+    Screen,
+    chosen_task,
+    command,
+    leave,
+    one_sentence,
+    run_folder,
+    scheme_texts,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,12 +30,7 @@ if TYPE_CHECKING:
 
 
 def compare(
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="A built-in task (see `bitwright tasks`), or module:function that returns a Task or a torch module."
-        ),
-    ] = "digits",
+    model: Annotated[str, MODEL] = "digits",
     schemes: Annotated[
         list[str] | None,
         typer.Option(
@@ -33,13 +39,8 @@ def compare(
             help="A scheme such as 'vs_quant(4, 8)'; repeat, or separate by ';'. Default: every family, 8 to 2 bits.",
         ),
     ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="Data of the real tasks (default: $BITWRIGHT_DATA); for a model of your own an .npz with x and y, "
-            "or a folder of images a class."
-        ),
-    ] = None,
+    data: Annotated[str | None, DATA] = None,
+    calibration: Annotated[str | None, CALIBRATION] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Evaluate this many test samples only.")] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for results and report. Default: runs/MODEL.")
@@ -64,8 +65,6 @@ def compare(
     """
     with one_sentence():
         texts = scheme_texts(schemes)
-        if model.partition(":")[1] == "":
-            use_data_folder(data)
         import warnings
 
         import torch
@@ -79,10 +78,10 @@ def compare(
         warnings.simplefilter("once", SlowKernel)
         words = {"dataflow": dataflow, "buffers": buffers, "dram": dram, "dram_bits": dram_bits, "clock_mhz": clock}
         pricing = _pricing(array, words, library)
-        folder = out or Path("runs") / model.replace(":", ".")
+        folder = out or run_folder(model)
         folder.mkdir(parents=True, exist_ok=True)
         with Screen(quiet=as_json) as screen:
-            task = chosen_task(model, data)
+            task = chosen_task(model, data, calibration)
             comparison = run(
                 task, texts or DEFAULT_SCHEMES, limit=limit, folder=folder, evaluation=evaluation,
                 command=command(), progress=screen.progress, row_done=screen.row_done,

@@ -7,14 +7,14 @@ from typing import Annotated
 import typer
 
 from bitwright.cli import hardware
-from bitwright.cli.common import chosen_task, one_sentence, scheme_texts, use_data_folder
+from bitwright.cli.common import DATA, chosen_task, one_sentence, scheme_texts
 
 
 def cost(
     model: Annotated[
         str,
         typer.Argument(
-            help="A built-in task or module:function, as in compare; or a language model's config.json, or a "
+            help="A model as in compare; or a language model's config.json, or a "
             ".safetensors file, of which only the header is read."
         ),
     ] = "digits",
@@ -41,7 +41,7 @@ def cost(
     equal_area: Annotated[
         bool, typer.Option("--equal-area", help="Give each scheme the area of the first one's array and edge.")
     ] = False,
-    data: Annotated[Path | None, typer.Option(help="Data, as in compare.")] = None,
+    data: Annotated[str | None, DATA] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Cycles, traffic, energy and area of a network on a systolic array, layer by layer; several schemes side by side.
@@ -75,8 +75,6 @@ def cost(
                         f"--{option} belongs to a language model's description, {model} is a task; give a config.json "
                         "or a .safetensors file, or leave it out"
                     )
-            if ":" not in model:
-                use_data_folder(data)
             source = pricing.task_source(chosen_task(model, data))
         prices = pricing.price(source, texts, machine, batch=batch, has_equal_area=equal_area, cells=cells)
         if as_json:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bitwright.cli.common import chosen_task, leave, one_sentence, scheme_text, use_data_folder
+from bitwright.cli.common import chosen_task, leave, one_sentence, scheme_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,7 +94,7 @@ def verify(
             rich_help_panel=PANEL,
         ),
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Data, as in compare.", rich_help_panel=PANEL)] = None,
+    data: Annotated[str | None, typer.Option(help="Data, as in compare.", rich_help_panel=PANEL)] = None,
 ) -> None:
     """Compare a scheme's circuits with its arithmetic: decoders and processing element, as gates, and by proof.
 
@@ -139,7 +139,7 @@ def verify(
 
 def _array_run(
     scheme: str, array: str, seed: int, *, model: str = "digits", samples: int = 1, cycles: int = 60_000,
-    dataflow: str = "ws", again: str = "icarus", data: Path | None = None,
+    dataflow: str = "ws", again: str = "icarus", data: str | None = None,
 ) -> "Callable[[], ArrayVerification]":  # fmt: skip
     """What runs the layers of the network in CXXRTL, and a slice of them in others.
 
@@ -161,7 +161,6 @@ def _array_run(
         raise ValueError(f"{dataflow!r} found for --dataflow; choose from {', '.join(engines)}")
     size = accelerator(array)
     require_array(scheme, size.rows, size.columns, engines[dataflow])
-    use_data_folder(data)
     task = chosen_task(model, data)
     others = []
     for simulator in named[again]:

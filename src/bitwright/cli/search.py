@@ -7,12 +7,21 @@ from typing import Annotated
 import typer
 
 from bitwright.cli import hardware
-from bitwright.cli.common import Screen, chosen_task, command, one_sentence, scheme_texts, use_data_folder
+from bitwright.cli.common import (
+    DATA,
+    MODEL,
+    Screen,
+    chosen_task,
+    command,
+    one_sentence,
+    run_folder,
+    scheme_texts,
+)
 from bitwright.cli.hardware import PANEL
 
 
 def search(
-    model: Annotated[str, typer.Argument(help="A built-in task, or module:function, as in compare.")] = "digits",
+    model: Annotated[str, MODEL] = "digits",
     budget: Annotated[
         list[str] | None,
         typer.Option(
@@ -55,7 +64,7 @@ def search(
     limit: Annotated[int | None, typer.Option(min=1, help="Use this many test samples only.")] = None,
     held_out: Annotated[float, typer.Option(min=0.0, max=0.9, help="Part of them that no decision sees.")] = 0.5,
     workers: Annotated[int, typer.Option(min=1, help="Processes that evaluate.")] = 1,
-    data: Annotated[Path | None, typer.Option(help="Data, as in compare.")] = None,
+    data: Annotated[str | None, DATA] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder. Default: runs/MODEL-search.")] = None,
 ) -> None:  # fmt: skip
     """Find a scheme for each layer, and the array, within limits in physical units.
@@ -65,8 +74,6 @@ def search(
     from where fewer ended.
     """
     with one_sentence():
-        if model.partition(":")[1] == "":
-            use_data_folder(data)
         from dataclasses import replace
         from itertools import product
 
@@ -92,12 +99,12 @@ def search(
         question = replace(question, schemes=texts) if texts else question
         if strategy:
             question = replace(question, strategies=tuple(name for name in strategy if name != "none"))
-        folder = out or Path("runs") / f"{model.replace(':', '.')}-search"
+        folder = out or run_folder(model, "-search")
 
         def executor(evaluator: Evaluator, store: Store | None) -> Executor:
             if workers == 1 or store is None:
                 return Here(evaluator, store)
-            setup = Setup(model, str(data) if data else None, limit, question.schemes, held_out, str(store.folder))
+            setup = Setup(model, data, limit, question.schemes, held_out, str(store.folder))
             return Processes(setup, workers)
 
         with Screen(quiet=not sys.stderr.isatty()) as screen:

@@ -1,7 +1,8 @@
 """Run a model over a task and judge it, beside the float model's outputs on the same samples."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -27,17 +28,28 @@ class Evaluation:
     accumulations: int
 
 
+KEPT_BYTES = 2**30
+"""Of test batches and float outputs that are kept in memory; those beyond are made again at every evaluation."""
+
+
 @dataclass(frozen=True)
 class Reference:
-    """The float model's outputs on the test batches."""
+    """The float model's outputs on the test batches: the first are kept, the rest is made by `others`."""
 
     metric: float
     batches: tuple[Batch, ...]
     outputs: tuple[Tensor, ...]
+    others: Callable[[], Iterator[tuple[Batch, Tensor]]] = lambda: iter(())
+    other_samples: int = 0
 
     @property
     def samples(self) -> int:
-        return sum(len(b.targets) for b in self.batches)
+        return sum(len(b.targets) for b in self.batches) + self.other_samples
+
+    def pairs(self) -> Iterator[tuple[Batch, Tensor]]:
+        """Every batch with its outputs."""
+        yield from zip(self.batches, self.outputs, strict=True)
+        yield from self.others()
 
 
 @torch.no_grad()
@@ -62,22 +74,35 @@ def reference(task: Task, model: nn.Module, limit: int | None = None, tick: Tick
     batches: list[Batch] = []
     outputs: list[Tensor] = []
     statistics: list[np.ndarray] = []
+    size = other_samples = 0
     for batch in task.test(limit):
         output = forward(task, model, batch)
         if not bool(torch.isfinite(output).all()):
             index = tuple(torch.nonzero(~torch.isfinite(output))[0].tolist())
             raise ValueError(
-                f"{task.name}: float output {index} of test batch {len(batches)} is {output[index].item()}; "
+                f"{task.name}: float output {index} of test batch {len(statistics)} is {output[index].item()}; "
                 "find the layer or the data that made it"
             )
-        batches.append(batch)
-        outputs.append(output)
+        size += sum(tensor.nbytes for tensor in (*batch.tensors, batch.targets, output))
+        if size <= KEPT_BYTES:
+            batches.append(batch)
+            outputs.append(output)
+        else:
+            other_samples += len(batch.targets)
         statistics.append(task.metric.measure(output, batch.targets))
         if tick:
             tick(len(batch.targets))
-    if not batches:
+    if not statistics:
         raise ValueError(f"{task.name}: the test data is empty; give at least one sample")
-    return Reference(task.metric.reduce(np.concatenate(statistics)), tuple(batches), tuple(outputs))
+    kept = len(batches)
+
+    @torch.no_grad()
+    def others() -> Iterator[tuple[Batch, Tensor]]:
+        rest = islice(task.test(limit), kept, None) if other_samples else iter(())
+        return ((batch, forward(task, model, batch)) for batch in rest)
+
+    metric = task.metric.reduce(np.concatenate(statistics))
+    return Reference(metric, tuple(batches), tuple(outputs), others, other_samples)
 
 
 @torch.no_grad()
@@ -87,7 +112,7 @@ def evaluate(task: Task, model: nn.Module, against: Reference, tick: Tick | None
     for counter in counters:
         counter.overflows = counter.accumulations = 0
     statistics, agreement, noise = [], [], Probe()
-    for batch, exact in zip(against.batches, against.outputs, strict=True):
+    for batch, exact in against.pairs():
         output = task.forward(model, batch)
         statistics.append(task.metric.measure(output, batch.targets))
         agreement.append(task.metric.agreement(output, exact, batch.targets).reshape(-1))

@@ -300,12 +300,16 @@ class QuantizedLayer(nn.Module):
             self._stationary[made_for] = Stationary(operand, kernel)
         return self._stationary[made_for]
 
+    @property
+    def weight(self) -> Tensor:
+        """Decoded, in the float layer's shape: some networks ask a layer of theirs for it."""
+        rows = self.stationary().operand.decode()
+        return self.lowering.weight_from_rows(rows, self.weight_shape, self.weight_quantizer.alignment)
+
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         if self.input_quantizer is None:
-            rows = self.stationary().operand.decode()
-            real = self.lowering.weight_from_rows(rows, self.weight_shape, self.weight_quantizer.alignment)
-            return self.lowering.add_bias(self.lowering.forward(x, real.to(x)), self.bias)
+            return self.lowering.add_bias(self.lowering.forward(x, self.weight.to(x)), self.bias)
         x = x.detach()
         images = len(x) if self._shares_dynamic_ranges() else AT_A_TIME * len(x) // max(x.numel(), 1)
         values = self.lowering.empty(x, self.stationary())

@@ -173,7 +173,7 @@ def needed_bits(
 ) -> tuple[NeededBits, ...]:
     """Widths of all complete sums, in registers that hold them. Sums beyond 2**24 are looked at in 24 bits."""
     with _counting(layers) as counts:
-        for batch in against.batches:
+        for batch, _ in against.pairs():
             task.forward(model, batch)
     found = []
     for layer in layers:

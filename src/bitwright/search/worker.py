@@ -35,12 +35,12 @@ class Setup:
         import torch
 
         from bitwright.comparison import Bench
-        from bitwright.model.zoo import TASKS
         from bitwright.search.candidates import Candidates
         from bitwright.search.evaluate import Evaluator
+        from bitwright.sources import load_task
 
         torch.set_num_threads(self.threads)
-        task = TASKS[self.model]
+        task = load_task(self.model, self.data)
         bench = Bench.build(task, self.limit, lambda *_: None)
         return Evaluator(Candidates.of(bench, self.schemes), self.held_out)
 
