@@ -14,15 +14,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from timing import Case, Group, main
 
-from bitwright.checkpoint import Entry, Int4Groups, Nvfp4, TensorWriter
-from bitwright.checkpoint.formats import largest_magnitude
+from bitwright.checkpoint import NAMED, CheckpointFormat, Entry, Integers, TensorWriter
+from bitwright.checkpoint.codes import magnitudes
 
 WIDTH, INNER, VOCABULARY, FILES = 2048, 5632, 32000, 4
-FORMATS = {"int4": Int4Groups(), "nvfp4": Nvfp4()}
+FORMATS: dict[str, CheckpointFormat] = {
+    "int4": Integers(), "int4 zero points": Integers(has_zero_points=True), "int3": Integers(3),
+    "int8": Integers(8, None), **{name: make(False) for name, make in NAMED.items()},
+}  # fmt: skip
 
 
 def bfloat16(shape: tuple[int, ...], seed: int) -> np.ndarray:
@@ -38,13 +42,14 @@ def one_weight(size: int) -> Group:
     def note(peer: str) -> str:
         return f"{peer}as seconds for 10^9 parameters: ms × {1e6 / size**2:.3g}"
 
-    def ours(name: str, format: Int4Groups | Nvfp4) -> Case:
-        def run() -> tuple[np.ndarray, np.ndarray]:
-            return format.quantize(x, "BF16", largest_magnitude(x, "BF16"))
+    def ours(name: str, format: CheckpointFormat) -> Case:
+        def run() -> list[np.ndarray]:
+            largest = float(magnitudes(x, "BF16", size).max())  # also finds NaN
+            return format.quantize(x, "BF16", largest)
 
         def check() -> str | None:
             peer = peers.get(f"compressed-tensors {name}")
-            is_equal = peer is None or run()[0].tobytes() == peer().numpy().tobytes()  # type: ignore[attr-defined]
+            is_equal = peer is None or run()[0].tobytes() == _bytes(peer())
             return None if is_equal else "not compressed-tensors' codes"
 
         return Case(f"bitwright {name}", run, check, note(""))
@@ -56,12 +61,11 @@ def one_weight(size: int) -> Group:
 
 
 def _compressed_tensors(x: np.ndarray) -> dict[str, Callable[[], object]]:
+    """Its compressor of each format, behind its own choice of scales from the smallest and largest weight."""
     try:
         import torch
-        from compressed_tensors.compressors.nvfp4.base import NVFP4PackedCompressor
-        from compressed_tensors.compressors.pack_quantized.base import PackedQuantizationCompressor
+        from compressed_tensors.compressors import BaseCompressor
         from compressed_tensors.quantization import QuantizationScheme
-        from compressed_tensors.quantization.quant_scheme import NVFP4A16, W4A16
         from compressed_tensors.quantization.utils import calculate_qparams, generate_gparam
     except ImportError as error:
         print(f"not installed, left out: compressed-tensors ({error})")
@@ -69,22 +73,40 @@ def _compressed_tensors(x: np.ndarray) -> dict[str, Callable[[], object]]:
     torch.set_num_threads(1)
     w = torch.from_numpy(x).view(torch.bfloat16)
 
-    def int4() -> object:
-        scheme = QuantizationScheme(targets=["Linear"], **W4A16)
-        groups = w.unflatten(1, (-1, 128))
-        scale, zero = calculate_qparams(groups.amin(2), groups.amax(2), scheme.weights)
-        state = {"weight": w, "weight_scale": scale, "weight_zero_point": zero}
-        return PackedQuantizationCompressor.compress(state, scheme)["weight_packed"]
+    def extremes(strategy: str, group: int | None) -> tuple[torch.Tensor, torch.Tensor]:
+        if strategy == "tensor":
+            return torch.aminmax(w)
+        if strategy == "channel":
+            return w.amin(1, keepdim=True), w.amax(1, keepdim=True)
+        if strategy == "block":
+            tiles = w.unflatten(0, (-1, 128)).unflatten(2, (-1, 128))
+            return tiles.amin((1, 3)), tiles.amax((1, 3))
+        groups = w.unflatten(1, (-1, group))
+        return groups.amin(2), groups.amax(2)
 
-    def nvfp4() -> object:
-        scheme = QuantizationScheme(targets=["Linear"], **NVFP4A16)
-        groups = w.unflatten(1, (-1, 16))
-        largest = generate_gparam(w.min(), w.max())
-        scale, _ = calculate_qparams(groups.amin(2), groups.amax(2), scheme.weights, global_scale=largest)
-        state = {"weight": w, "weight_scale": scale, "weight_global_scale": largest}
-        return NVFP4PackedCompressor.compress(state, scheme)["weight_packed"]
+    def compressing(format: CheckpointFormat) -> Callable[[], object]:
+        described = format.config()
+        compressor = BaseCompressor.get_value_from_registry(described.pop("format"))
+        scheme = QuantizationScheme(targets=["Linear"], **described)
+        args = scheme.weights
 
-    return {"compressed-tensors int4": int4, "compressed-tensors nvfp4": nvfp4}
+        def run() -> object:
+            more = {"global_scale": generate_gparam(w.min(), w.max())} if args.strategy == "tensor_group" else {}
+            scale, zero = calculate_qparams(*extremes(args.strategy, args.group_size), args, **more)
+            state = {"weight": w, "weight_scale": scale, "weight_zero_point": zero}
+            state |= {f"weight_{name}": scale for name, scale in more.items()}
+            made = compressor.compress(state, scheme)
+            return made["weight_packed" if "weight_packed" in made else "weight"]
+
+        return run
+
+    return {f"compressed-tensors {name}": compressing(format) for name, format in FORMATS.items()}
+
+
+def _bytes(tensor: Any) -> bytes:
+    import torch
+
+    return tensor.contiguous().view(torch.uint8).numpy().tobytes()
 
 
 def _torchao(x: np.ndarray) -> dict[str, Callable[[], object]]:
