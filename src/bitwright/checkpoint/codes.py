@@ -113,7 +113,7 @@ def stored(content: memoryview, entry: Entry, rows: int) -> Rows:
     return np.frombuffer(content, STORED[entry.dtype]).reshape(rows, -1)
 
 
-_ELEMENTS = {E2M1: 1, E2M3: 2, E4M3: 3}
+_ELEMENTS: dict[Format, int] = {E2M1: 1, E2M3: 2, E4M3: 3}
 
 
 class _Job(ctypes.Structure):
