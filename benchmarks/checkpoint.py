@@ -65,8 +65,8 @@ def one_weight(size: int) -> Group:
 
 def _compressed_tensors(x: np.ndarray) -> dict[str, Callable[[], object]]:
     try:
-        import torch
         import compressed_tensors  # noqa: F401
+        import torch
     except ImportError as error:
         print(f"not installed, left out: compressed-tensors ({error})")
         return {}

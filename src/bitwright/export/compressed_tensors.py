@@ -62,7 +62,7 @@ def write(frozen: nn.Module, folder: Path | str, config: Mapping[str, Any] | Non
     """
     folder = Path(folder)
     if config is None:
-        own = getattr(frozen, "config", None)
+        own: Any = getattr(frozen, "config", None)
         if not hasattr(own, "to_dict"):
             raise ValueError("the model has no config of transformers; give the content of config.json as `config`")
         config = json.loads(own.to_json_string(use_diff=False))
@@ -123,7 +123,8 @@ def _placed(path: str, layer: QuantizedLayer) -> Placed:
         layout, weights, tensors = _floats(path, weight)
     else:
         layout, weights, tensors = _integers(path, weight)
-    inputs, more = None, {}
+    inputs: dict[str, Any] | None = None
+    more: dict[str, Tensor] = {}
     if layer.input_quantizer is not None:
         inputs, more = _inputs(path, layer.input_quantizer, layer.input_ranges)
     if layer.bias is not None:
