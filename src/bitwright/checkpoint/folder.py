@@ -37,6 +37,11 @@ class TensorFolder:
     def entries(self) -> dict[str, Entry]:
         return {name: file.entries[name] for name, file in self._files.items()}
 
+    @staticmethod
+    def names_of(path: Path) -> list[str]:
+        """The tensors of one file."""
+        return list(TensorFile(path).entries)
+
     def read(self, name: str) -> Raw:
         """One tensor, whole."""
         entry = self._files[name].entries[name]

@@ -26,6 +26,15 @@ def quantize(
         bool,
         typer.Option("--inputs", help="Have engines quantize the layers' inputs too, with ranges from each input."),
     ] = False,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            "--calibration",
+            "-c",
+            metavar="TEXTS.jsonl",
+            help='Choose weights by GPTQ, block by block, with these lines: {"text": "…"} or {"tokens": […]}.',
+        ),
+    ] = None,
     ignore: Annotated[
         list[str] | None,
         typer.Option(
@@ -38,6 +47,13 @@ def quantize(
 
     Memory stays bounded whatever the model's size. Run the same command again to continue one that was stopped.
     """
+    if calibration is not None:
+        with one_sentence():
+            if zero_points or inputs or ignore:
+                raise ValueError("--calibration takes all blocks: leave out --zero-points, --inputs and --ignore")
+            _calibrated(source, out, scheme, group, calibration, quiet)
+        print(f"written to {out}")
+        return
     with one_sentence():
         from bitwright.checkpoint import Selection, quantize_checkpoint
 
@@ -50,6 +66,30 @@ def quantize(
         f"{weights} weights quantized, {kept} tensors kept: {done.bytes_before / 1e6:,.1f} to "
         f"{done.bytes_after / 1e6:,.1f} MB in {done.seconds:.1f} s, {done.written} files written to {out}"
     )
+
+
+def _calibrated(source: Path, out: Path, scheme: str, group: int | None, calibration: Path, quiet: bool) -> None:
+    from bitwright.quantization import PerBlock, PerRow
+    from bitwright.schemes import integer, minifloat, mxfp4, mxfp6, mxfp8
+    from bitwright.sources.blockwise import quantize_calibrated, read_samples
+
+    share = PerRow() if group == 0 else PerBlock(group or 128)
+    schemes = {f"int{bits}": integer(bits, None, weight_share=share) for bits in range(2, 9)}
+    schemes |= {
+        "fp8": minifloat(weight_only=True), "mxfp4": mxfp4(weight_only=True), "mxfp6": mxfp6(weight_only=True),
+        "mxfp8": mxfp8(weight_only=True),
+    }  # fmt: skip
+    if scheme not in schemes:
+        raise ValueError(f"scheme {scheme!r} found; with --calibration it is one of {', '.join(schemes)}")
+
+    def tokenizer(text: str) -> list[int]:
+        from transformers import AutoTokenizer
+
+        return list(AutoTokenizer.from_pretrained(str(source), local_files_only=True)(text)["input_ids"])
+
+    samples = read_samples(calibration, tokenizer)
+    with Screen(quiet=quiet) as screen:
+        quantize_calibrated(source, out, schemes[scheme], samples, screen.progress)
 
 
 def _format(scheme: str, group: int | None, zero_points: bool, inputs: bool) -> "CheckpointFormat":

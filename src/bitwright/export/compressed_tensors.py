@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from bitwright import formats
-from bitwright.checkpoint.folder import TensorFolder, read_config
+from bitwright.checkpoint.folder import TensorFolder
 from bitwright.checkpoint.formats import TOKENS, described, words_down
 from bitwright.checkpoint.layouts import Described, read_weight
 from bitwright.formats import E2M1, E2M3, E4M3, E8M0, FLOAT32, Int
@@ -66,13 +66,13 @@ def write(frozen: nn.Module, folder: Path | str, config: Mapping[str, Any] | Non
         if not hasattr(own, "to_dict"):
             raise ValueError("the model has no config of transformers; give the content of config.json as `config`")
         config = json.loads(own.to_json_string(use_diff=False))
-    layers = {path: _placed(path, layer) for path, layer in _layers(frozen)}
+    layers = placed(frozen)
     if not layers:
         raise ValueError("the model has no quantized layer; give what bitwright.quantize returns")
-    tensors = {f"{path}.{name}": t for path, placed in layers.items() for name, t in placed.tensors.items()}
+    tensors = {f"{path}.{name}": t for path, one in layers.items() for name, t in one.tensors.items()}
     tensors |= {name: t.detach().cpu().clone().contiguous() for name, t in _rest(frozen, layers).items()}
     names = [n for n, m in frozen.named_modules() if isinstance(m, nn.Linear)]
-    described_model = {**config, "quantization_config": _config(layers, names)}
+    described_model = {**config, "quantization_config": configuration(layers, names)}
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / TENSORS, save(tensors, {"format": "pt"}))
     write_atomically(folder / CONFIG, (json.dumps(described_model, indent=2) + "\n").encode())
@@ -85,7 +85,7 @@ def verify(folder: Path | str, frozen: nn.Module) -> None:
     NVFP4's tensor scale is stored inverted, so its weights may differ in the last bit of float32.
     """
     folder = Path(folder)
-    tensors, config = TensorFolder(folder), read_config(folder / CONFIG)["quantization_config"]
+    tensors, config = TensorFolder(folder), readconfiguration(folder / CONFIG)["quantization_config"]
     by_name = {name: group for group in config["config_groups"].values() for name in group["targets"]}
     for path, layer in _layers(frozen):
         weight = layer.quantized_weight()
@@ -97,6 +97,11 @@ def verify(folder: Path | str, frozen: nn.Module) -> None:
         tolerance = 2.0**-23 * np.abs(expected) if "weight_global_scale" in parts else 0
         if (np.abs(found - expected) > tolerance).any():
             raise ValueError(f"{folder}: layer {path} decodes to other values; write it again")
+
+
+def placed(frozen: nn.Module) -> dict[str, Placed]:
+    """Every quantized layer by path. What no layout holds raises ValueError."""
+    return {path: _placed(path, layer) for path, layer in _layers(frozen)}
 
 
 def _layers(frozen: nn.Module) -> Iterator[tuple[str, QuantizedLayer]]:
@@ -251,11 +256,11 @@ def _rest(frozen: nn.Module, layers: Mapping[str, Placed]) -> dict[str, Tensor]:
     return {n: t for n, t in frozen.state_dict().items() if n.rpartition(".")[0] not in layers}
 
 
-def _config(layers: Mapping[str, Placed], floats: list[str]) -> dict[str, Any]:
+def configuration(layers: Mapping[str, Placed], floats: list[str]) -> dict[str, Any]:
     """One group for layers that are alike; they are named where there are several groups."""
     groups: dict[str, list[str]] = {}
-    for path, placed in layers.items():
-        key = json.dumps([placed.layout, placed.weights, placed.inputs])
+    for path, one in layers.items():
+        key = json.dumps([one.layout, one.weights, one.inputs])
         groups.setdefault(key, []).append(path)
     described_groups = {}
     for i, (key, paths) in enumerate(groups.items()):
@@ -264,7 +269,7 @@ def _config(layers: Mapping[str, Placed], floats: list[str]) -> dict[str, Any]:
             "targets": ["Linear"] if len(groups) == 1 else paths, "weights": weights, "input_activations": inputs,
             "output_activations": None, "format": layout,
         }  # fmt: skip
-    layouts = {placed.layout for placed in layers.values()}
+    layouts = {one.layout for one in layers.values()}
     return {
         "quant_method": "compressed-tensors", "format": "mixed-precision" if len(layouts) > 1 else layouts.pop(),
         "quantization_status": "compressed", "config_groups": described_groups, "ignore": sorted(floats),

@@ -45,7 +45,7 @@ def load(folder: Path | str) -> nn.Module:
     method, config = _description(folder)
     tensors = TensorFolder(folder)
     layout = LAYOUTS[method](config, tensors)
-    model = _architecture(folder, len(tensors.entries))
+    model = architecture(folder, len(tensors.entries))
     linears = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
     quantized = {name: m for name, m in linears.items() if layout.holds(name)}
     if not quantized:
@@ -100,7 +100,7 @@ def _description(folder: Path) -> tuple[str, dict[str, Any]]:
     return method, found
 
 
-def _architecture(folder: Path, tensors: int) -> nn.Module:
+def architecture(folder: Path, tensors: int) -> nn.Module:
     """The model of config.json with its weights yet to come."""
     try:
         import transformers
