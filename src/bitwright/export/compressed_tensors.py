@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from bitwright import formats
-from bitwright.checkpoint.folder import TensorFolder
+from bitwright.checkpoint.folder import TensorFolder, read_config
 from bitwright.checkpoint.formats import TOKENS, described, words_down
 from bitwright.checkpoint.layouts import Described, read_weight
 from bitwright.formats import E2M1, E2M3, E4M3, E8M0, FLOAT32, Int
@@ -85,7 +85,7 @@ def verify(folder: Path | str, frozen: nn.Module) -> None:
     NVFP4's tensor scale is stored inverted, so its weights may differ in the last bit of float32.
     """
     folder = Path(folder)
-    tensors, config = TensorFolder(folder), readconfiguration(folder / CONFIG)["quantization_config"]
+    tensors, config = TensorFolder(folder), read_config(folder / CONFIG)["quantization_config"]
     by_name = {name: group for group in config["config_groups"].values() for name in group["targets"]}
     for path, layer in _layers(frozen):
         weight = layer.quantized_weight()

@@ -61,7 +61,7 @@ def quantize_calibrated(
         raise ValueError(f"{type(model).__name__} has no model.layers and model.embed_tokens; Llama-like models have")
     out.mkdir(parents=True, exist_ok=True)
     count = len(blocks)
-    _load_(model.model.embed_tokens, tensors, "model.embed_tokens.")  # type: ignore[union-attr,arg-type]
+    _load_(model.model.embed_tokens, tensors, "model.embed_tokens.")  # type: ignore[arg-type]
     first = [_first_inputs(model, torch.tensor([list(sample)])) for sample in samples]
     hidden = _Spool(out / SPOOL)
     if not hidden.has(0) and not any(hidden.has(i) for i in range(1, count + 1)):
@@ -87,7 +87,7 @@ def quantize_calibrated(
             hidden.write(i + 1, [_output(frozen(**batch.inputs)) for batch in batches])  # type: ignore[arg-type]
             write_atomically(known, json.dumps(bare).encode())
             blocks[i] = nn.Identity()  # its memory is given back
-        described |= {n: Placed(*what, tensors={}) for n, what in json.loads(known.read_text()).items()}
+        described |= {n: Placed(a, b, c, {}) for n, (a, b, c) in json.loads(known.read_text()).items()}
         hidden.drop(i)
         progress(name, i + 1, count)
     _write_rest(source, out, tensors, config, described, count)
