@@ -1,19 +1,23 @@
-// Weights of checkpoints to 4-bit codes two a byte: what `bitwright.checkpoint` defines in NumPy.
+// Weights of checkpoints: extremes of groups, and codes under given scales. `bitwright.checkpoint.codes` defines both.
 #pragma once
 #include "library.hpp"
 
 struct CheckpointRows {
     const void* x;  // [rows, k]
     int32_t kind;   // 0 float32, 1 bfloat16, 2 float16
-    int64_t rows, k, group;
-    uint8_t* packed;  // [rows, k / 2], the even column in the low half
-    void* scales;     // [rows, k / group]: the kind of x for integers, E4M3 for NVFP4
-    float global_scale;
+    int64_t rows, k, group;  // k in eights; the last group of a row may be shorter
+    float* low;              // [rows, groups]: least values, or null
+    float* high;             // [rows, groups]: greatest values; largest magnitudes where low is null
+    const float* scale;      // [rows, groups]
+    const float* zero;       // [rows, groups], added before codes are clipped, or null
+    int32_t element;         // 0 integer, 1 E2M1, 2 E2M3, 3 E4M3
+    int32_t bits, offset;    // of a code; what is added to an integer to store it
+    int32_t is_rounded;      // 1: quotients and sums are rounded to the kind
+    uint8_t* packed;         // [rows, row_bytes]
+    int64_t row_bytes;
 };
 
-using QuantizeCheckpoint = void (*)(const CheckpointRows&, int64_t first, int64_t last);
-using LargestBits = int32_t (*)(const CheckpointRows&, int64_t first, int64_t last);
+using OverCheckpoint = void (*)(const CheckpointRows&, int64_t first, int64_t last);
 
-KERNEL(QuantizeCheckpoint, checkpoint_int4)
-KERNEL(QuantizeCheckpoint, checkpoint_nvfp4)
-KERNEL(LargestBits, checkpoint_largest)
+KERNEL(OverCheckpoint, checkpoint_extremes)
+KERNEL(OverCheckpoint, checkpoint_codes)

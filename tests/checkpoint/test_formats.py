@@ -1,17 +1,29 @@
 """The native library, the NumPy definition and compressed-tensors make the same bytes of a weight."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
-from bitwright.checkpoint import Entry, Int4Groups, Nvfp4, formats
+from bitwright.checkpoint import Entry, Float8, Integers, Mx, Nvfp4, codes
+from bitwright.formats import E2M1, E2M3, E4M3
 from bitwright.native_library import library_path
+from bitwright.quantization import PerTensor, PerTile
 
 KINDS = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 needs_library = pytest.mark.skipif(library_path() is None, reason="installed without the native library")
 
+INTEGERS = [Integers(bits, group, zero) for bits in range(2, 9) for group in (128, None) for zero in (False, True)]
+OTHERS = [
+    Integers(4, 32), Integers(8, None, has_inputs=True), Integers(8, None, True, has_inputs=True),
+    Integers(4, 128, has_inputs=True), Nvfp4(), Mx(E2M1), Mx(E2M3), Mx(E4M3, has_inputs=True), Float8(),
+    Float8(PerTensor()), Float8(PerTile(128, 128), has_inputs=True),
+]  # fmt: skip
+FORMATS = [*INTEGERS, *OTHERS]
 
-def weights(kind, rows=12, k=256, seed=0):
+
+def weights(kind, rows=40, k=256, seed=0):
     """Rows of many magnitudes, with zeros, ties and tiny values."""
     generator = torch.Generator().manual_seed(seed)
     w = torch.randn(rows, k, generator=generator) * torch.exp2(torch.randint(-8, 3, (rows, 1), generator=generator))
@@ -19,6 +31,7 @@ def weights(kind, rows=12, k=256, seed=0):
     w[3, :16] = torch.tensor([6, 0.25, -0.25, 0.75, 1.25, -1.75, 2.5, 3.5, 5, -5, -0.0, 1e-6, -1e-6, 0, 7.5, -7.5])
     w[4] = torch.arange(k) / 8 - 16
     w[5] *= 1e-6
+    w[6], w[7] = w[6].abs(), -w[7].abs()
     return w.to(KINDS[kind])
 
 
@@ -28,75 +41,75 @@ def raw(w, kind):
 
 
 def bytes_of(tensor):
-    return tensor.contiguous().view(torch.uint8).numpy().tobytes()
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
-def peer(w, scheme):
-    """What compressed-tensors packs, its scales set from minimum and maximum."""
+def peer(w, format):
+    """What compressed-tensors stores under the configuration that we write, with ranges from minimum and maximum."""
     pytest.importorskip("compressed_tensors")
-    from compressed_tensors.compressors.nvfp4.base import NVFP4PackedCompressor
-    from compressed_tensors.compressors.pack_quantized.base import PackedQuantizationCompressor
+    from compressed_tensors.compressors import BaseCompressor
     from compressed_tensors.quantization import QuantizationScheme
-    from compressed_tensors.quantization.quant_scheme import NVFP4A16, W4A16
     from compressed_tensors.quantization.utils import calculate_qparams, generate_gparam
 
-    is_float = scheme == "nvfp4"
-    chosen = QuantizationScheme(targets=["Linear"], **(NVFP4A16 if is_float else W4A16))
-    groups = w.unflatten(1, (-1, 16 if is_float else 128))
-    more = {"global_scale": generate_gparam(w.min(), w.max())} if is_float else {}
-    scale, zero = calculate_qparams(groups.amin(2), groups.amax(2), chosen.weights, **more)
+    described = json.loads(json.dumps(format.config()))
+    layout = described.pop("format")
+    scheme = QuantizationScheme(targets=["Linear"], **described, format=layout)
+    args = scheme.weights
+    more = {"global_scale": generate_gparam(w.min(), w.max())} if args.strategy == "tensor_group" else {}
+    if args.strategy == "tensor":
+        low, high = w.amin(), w.amax()
+    elif args.strategy == "channel":
+        low, high = w.amin(1, keepdim=True), w.amax(1, keepdim=True)
+    elif args.strategy == "block":
+        padded = torch.nn.functional.pad(w, (0, -w.shape[1] % 128, 0, -w.shape[0] % 128))
+        tiles = padded.unflatten(0, (-1, 128)).unflatten(2, (-1, 128)).transpose(1, 2).flatten(2)
+        low, high = tiles.amin(2), tiles.amax(2)
+    else:
+        groups = w.unflatten(1, (-1, args.group_size))
+        low, high = groups.amin(2), groups.amax(2)
+    scale, zero = calculate_qparams(low, high, args, **more)
     state = {"weight": w, "weight_scale": scale, "weight_zero_point": zero}
-    if is_float:
+    if more:
         state["weight_global_scale"] = more["global_scale"]
-    compressor = NVFP4PackedCompressor if is_float else PackedQuantizationCompressor
-    return compressor.compress(state, chosen), compressor, chosen
+    return BaseCompressor.get_value_from_registry(layout).compress(state, scheme)
 
 
 def ours(w, kind, format):
-    largest = formats.largest_magnitude(raw(w, kind), kind)
-    packed, scale = format.quantize(raw(w, kind), kind, largest)
-    return packed, scale, format.constant(Entry("m.weight", kind, tuple(w.shape)), largest)
+    """The tensors that replace `m.weight`, by name, as bytes."""
+    entry = Entry("weight", kind, tuple(w.shape))
+    largest = float(w.abs().max())
+    constants = format.constants(entry, largest)
+    contents = [np.ascontiguousarray(c).tobytes() for c in format.quantize(raw(w, kind), kind, largest)]
+    entries = format.entries(entry)
+    assert [e.bytes for e in entries] == [len(c) for c in (*contents, *constants)]
+    return {e.name: content for e, content in zip(entries, (*contents, *constants), strict=True)}
 
 
 @needs_library
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("format", [Int4Groups(), Int4Groups(32), Int4Groups(64), Nvfp4()], ids=repr)
+@pytest.mark.parametrize("format", FORMATS, ids=repr)
 def test_the_library_equals_the_definition(format, kind, monkeypatch):
-    w = weights(kind, 40, 2304)
+    w = weights(kind, 64, 2432)
     found = ours(w, kind, format)
-    monkeypatch.setattr(formats, "_native", lambda: None)
-    for a, b in zip(found, ours(w, kind, format), strict=True):
-        assert bytes(a) == bytes(b)
+    monkeypatch.setattr(codes, "_native", lambda: None)
+    assert found == ours(w, kind, format)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_int4_is_compressed_tensors_own(kind):
+@pytest.mark.parametrize("format", FORMATS, ids=repr)
+def test_the_bytes_are_compressed_tensors_own(format, kind):
     w = weights(kind)
-    packed, scale, shape = ours(w, kind, Int4Groups())
-    expected, _, _ = peer(w, "int4")
-    assert scale.tobytes() == bytes_of(expected["weight_scale"])
-    assert packed.tobytes() == bytes_of(expected["weight_packed"])
-    assert shape == bytes_of(expected["weight_shape"])
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_nvfp4_is_compressed_tensors_own(kind):
-    w = weights(kind)
-    packed, scale, global_scale = ours(w, kind, Nvfp4())
-    expected, _, _ = peer(w, "nvfp4")
-    assert global_scale == bytes_of(expected["weight_global_scale"])
-    assert scale.tobytes() == bytes_of(expected["weight_scale"])
-    assert packed.tobytes() == bytes_of(expected["weight_packed"])
+    expected = {name: bytes_of(tensor) for name, tensor in peer(w, format).items()}
+    assert ours(w, kind, format) == expected
 
 
 @needs_library
-def test_all_half_and_bfloat_values_are_read_as_numpy_reads_them():
+def test_all_half_and_bfloat_values_are_read_as_numpy_reads_them(monkeypatch):
     for kind in ("F16", "BF16"):
-        codes = np.arange(1 << 16, dtype=np.uint16)
-        values = torch.from_numpy(codes.view(np.int16)).view(KINDS[kind])
+        values = torch.from_numpy(np.arange(1 << 16, dtype=np.uint16).view(np.int16)).view(KINDS[kind])
         w = values[torch.isfinite(values)]
         w = w[: len(w) // 128 * 128].view(-1, 128)
-        packed, scale = Int4Groups().quantize(raw(w, kind), kind, 0.0)
-        expected, expected_scale = formats.int4_groups(raw(w, kind), kind, 128)
-        np.testing.assert_array_equal(scale, expected_scale)
-        np.testing.assert_array_equal(packed, expected)
+        found = ours(w, kind, Integers())
+        with monkeypatch.context() as without:
+            without.setattr(codes, "_native", lambda: None)
+            assert found == ours(w, kind, Integers())

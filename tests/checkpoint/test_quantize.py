@@ -8,11 +8,17 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
-from bitwright.checkpoint import Int4Groups, Nvfp4, Selection, TensorFile, quantize_checkpoint
+from bitwright.checkpoint import NAMED, Integers, Nvfp4, Selection, TensorFile, quantize_checkpoint
 from bitwright.checkpoint import quantize as job
+from bitwright.cli import app
 
 WIDTH, INNER = 128, 256
+LAYOUTS = [
+    *(make(False) for make in NAMED.values()), *(Integers(bits) for bits in range(2, 9)), Integers(4, None, True),
+    Integers(5, 32, True), Integers(8, None, has_inputs=True),
+]  # fmt: skip
 
 
 def layer(i, generator):
@@ -56,7 +62,7 @@ def read(folder):
     return tensors
 
 
-@pytest.mark.parametrize("format", [Nvfp4(), Int4Groups()], ids=repr)
+@pytest.mark.parametrize("format", [Nvfp4(), Integers()], ids=repr)
 def test_linear_weights_are_replaced_and_everything_else_is_kept(model, tmp_path, format):
     folder, tensors = model
     done = quantize_checkpoint(folder, tmp_path / "out", format)
@@ -88,12 +94,12 @@ def test_projections_that_are_multiplied_together_share_a_global_scale(model, tm
 
 
 @pytest.mark.filterwarnings("ignore")  # those of the libraries that read
-@pytest.mark.parametrize("scheme", ["nvfp4", "int4"])
-def test_transformers_reads_the_folder_and_decodes_the_same_weights(tmp_path, scheme):
+# transformers 5.23 expects zero points unpacked, compressed-tensors 0.20 packs them: neither reads the other's
+@pytest.mark.parametrize("format", [f for f in LAYOUTS if not getattr(f, "has_zero_points", False)], ids=repr)
+def test_transformers_reads_the_folder_and_decodes_the_same_weights(tmp_path, format):
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("compressed_tensors")
-    from compressed_tensors.compressors.nvfp4.base import NVFP4PackedCompressor
-    from compressed_tensors.compressors.pack_quantized.base import PackedQuantizationCompressor
+    from compressed_tensors.compressors import BaseCompressor
     from compressed_tensors.quantization import QuantizationConfig
 
     torch.manual_seed(0)
@@ -103,14 +109,15 @@ def test_transformers_reads_the_folder_and_decodes_the_same_weights(tmp_path, sc
     )  # fmt: skip
     own = transformers.LlamaForCausalLM(config).bfloat16().eval()
     own.save_pretrained(tmp_path / "model")
-    done = quantize_checkpoint(tmp_path / "model", tmp_path / "out", Nvfp4() if scheme == "nvfp4" else Int4Groups())
+    done = quantize_checkpoint(tmp_path / "model", tmp_path / "out", format)
     found = read(tmp_path / "out")
     written = json.loads((tmp_path / "out" / "config.json").read_text())
     stored = QuantizationConfig.model_validate(written["quantization_config"])
-    compressor = NVFP4PackedCompressor if scheme == "nvfp4" else PackedQuantizationCompressor
+    compressor = BaseCompressor.get_value_from_registry(stored.format)
+    scheme = stored.config_groups["group_0"]
     for name in done.quantized:
-        state = {n.removeprefix(name.removesuffix("weight")): t for n, t in found.items() if n.startswith(f"{name}_")}
-        decoded = compressor.decompress(state, stored.config_groups["group_0"])["weight"]
+        state = {n.removeprefix(name.removesuffix("weight")): t for n, t in found.items() if n.startswith(name)}
+        decoded = compressor.decompress(state, scheme)["weight"]
         own.get_parameter(name).data.copy_(decoded)
     loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
     tokens = torch.arange(20)[None]
@@ -135,11 +142,12 @@ def test_a_run_that_was_stopped_goes_on_with_what_is_missing(model, tmp_path, mo
         assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
 
 
-def test_pieces_change_nothing(model, tmp_path, monkeypatch):
+@pytest.mark.parametrize("format", LAYOUTS, ids=repr)
+def test_pieces_change_nothing(model, tmp_path, monkeypatch, format):
     folder, _ = model
-    quantize_checkpoint(folder, tmp_path / "whole", Int4Groups(32))
+    quantize_checkpoint(folder, tmp_path / "whole", format)
     monkeypatch.setattr(job, "CHUNK", 1000)
-    quantize_checkpoint(folder, tmp_path / "out", Int4Groups(32))
+    quantize_checkpoint(folder, tmp_path / "out", format)
     for path in (tmp_path / "whole").iterdir():
         assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
 
@@ -149,7 +157,7 @@ def test_a_weight_that_is_not_finite_is_named(model, tmp_path):
     tensors = load_file(folder / "b.safetensors")
     tensors["model.layers.1.mlp.up_proj.weight"][3, 4] = float("nan")
     save_file(tensors, folder / "b.safetensors")
-    for format in (Nvfp4(), Int4Groups()):
+    for format in (Nvfp4(), Integers()):
         with pytest.raises(ValueError, match=r"model.layers.1.mlp.up_proj.weight holds NaN"):
             quantize_checkpoint(folder, tmp_path / "out", format)
     assert not list((tmp_path / "out").glob(".*"))
@@ -175,7 +183,7 @@ def test_what_cannot_be_read_is_said(model, tmp_path, damage):
         path.write_bytes(np.random.default_rng(0).bytes(1000))
         named = "not a safetensors"
     elif damage == "group":
-        format, named = Int4Groups(96), "groups of 96"
+        format, named = Integers(4, 96), "groups of 96"
     elif damage == "same folder":
         out, named = folder, "choose another"
     elif damage == "no config":
@@ -200,3 +208,26 @@ def test_the_command_needs_no_torch(model, tmp_path):
     assert done.stdout.startswith("14 weights quantized, 4 tensors kept")
     again = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert "0 files written" in again.stdout
+
+
+@pytest.mark.parametrize("scheme", [*NAMED, "int2", "int3", "int8"])
+def test_every_named_scheme_is_written_by_the_command(model, tmp_path, scheme):
+    folder, _ = model
+    done = CliRunner().invoke(app, ["quantize", str(folder), "-s", scheme, "-o", str(tmp_path / "out"), "-q"])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith("14 weights quantized")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["-s", "ant(4, 4)"], "bitwright.export.bundle"), (["-s", "fp8", "--group", "64"], "leave out --group"),
+        (["-s", "nvfp4", "--inputs"], "calibrate"), (["-s", "int4", "--group", "12"], "a multiple of 8"),
+    ],
+)  # fmt: skip
+def test_what_a_layout_cannot_hold_is_refused_in_one_sentence(model, tmp_path, arguments, sentence, capsys):
+    folder, _ = model
+    done = CliRunner().invoke(app, ["quantize", str(folder), "-o", str(tmp_path / "out"), *arguments])
+    assert done.exit_code == 2
+    assert sentence in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -1,103 +1,148 @@
-"""How checkpoints store 4-bit weights: compressed-tensors' layouts, which vLLM and transformers read.
+"""What becomes of a weight in a checkpoint: compressed-tensors' layouts, which vLLM and transformers read.
 
-The values and the order of operations are that library's (0.20, calculate_qparams and quantize), in the weight's own
-precision: a bfloat16 weight is divided by a bfloat16 scale and rounded to bfloat16 before it is rounded to an integer.
-NumPy defines them here; the native library does the same in one pass.
+Scales are that library's (0.20, calculate_qparams) with ranges from the smallest and largest weight, in the weight's
+own precision.
 """
 
-import ctypes
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Shaped, UInt8
+from jaxtyping import Shaped
 
+from bitwright.checkpoint.codes import Cells, Levels, Rows, extremes, magnitudes, narrow, packed_codes, round_to
 from bitwright.checkpoint.tensors import Entry
-from bitwright.formats import E2M1, E4M3, pack
-from bitwright.native_library import library_path
+from bitwright.formats import E2M1, E2M3, E4M3, Format, Int, Minifloat, pack
+from bitwright.quantization import PerRow, PerTensor, PerTile
 
-KINDS = {"F32": 0, "BF16": 1, "F16": 2}
-"""Types of weights that can be quantized, as the native library numbers them."""
-
-_STORED: dict[str, np.dtype[Any]] = {
-    "F32": np.dtype(np.float32),
-    "BF16": np.dtype(np.uint16),
-    "F16": np.dtype(np.float16),
-}
-_EPSILON = {"F32": 2.0**-23, "BF16": 2.0**-7, "F16": 2.0**-10}
+EPSILON = {"F32": 2.0**-23, "BF16": 2.0**-7, "F16": 2.0**-10}
+"""What a scale of zero is stored as."""
 
 
 class CheckpointFormat(ABC):
-    """What becomes of a weight [rows, k]: the tensors that replace it, and their bytes."""
+    """What becomes of a weight [rows, k]: the tensors that replace it, and their bytes.
+
+    A format that `has_inputs` also says that engines quantize the layer's inputs, each as it comes.
+    """
+
+    rows_together: int = 1
+    """Rows are quantized in multiples of this, less at the end of a weight."""
+
+    is_fused: bool = False
+    """Whether the largest magnitude of the whole weight, and of those fused with it, must be known before."""
 
     @property
     @abstractmethod
-    def group(self) -> int:
-        """Elements that share a scale."""
+    def group(self) -> int | None:
+        """Elements of a row that share a scale, which divide every row; None where any number does."""
 
     @abstractmethod
     def entries(self, weight: Entry) -> list[Entry]:
-        """The tensors that replace the weight, in the order of their parts."""
+        """The tensors that replace the weight: those that grow with its rows, then those that are written once."""
 
     @abstractmethod
-    def quantize(self, rows: Shaped[np.ndarray, "rows k"], dtype: str, largest: float) -> tuple[np.ndarray, np.ndarray]:
-        """Packed codes and scales of some rows, as stored; `largest` is the magnitude that `needs_largest` asks for."""
+    def quantize(self, rows: Rows, dtype: str, largest: float) -> list[np.ndarray]:
+        """Contents of the tensors that grow, of some rows; `largest` is of all rows where `is_fused`."""
 
-    @abstractmethod
-    def constant(self, weight: Entry, largest: float) -> bytes:
-        """The last tensor, which no row changes."""
+    def constants(self, weight: Entry, largest: float) -> list[bytes]:
+        """Contents of the tensors that no row changes."""
+        return []
 
     @abstractmethod
     def config(self) -> dict[str, Any]:
-        """`weights` and `format` of config.json's quantization_config."""
-
-    @property
-    @abstractmethod
-    def needs_largest(self) -> bool:
-        """Whether the largest magnitude of the whole weight, and of those fused with it, must be known before."""
+        """`format`, `weights` and `input_activations` of config.json's quantization_config."""
 
 
 @dataclass(frozen=True)
-class Int4Groups(CheckpointFormat):
-    """Symmetric int4 with a scale for each group of a row, in the weight's type: pack-quantized."""
+class Integers(CheckpointFormat):
+    """2 to 8-bit integers with a scale in the weight's type for each group of a row, or each row.
 
-    group: int = 128
+    `has_zero_points` fits a zero point to each scale. With inputs, 8-bit weights with a scale a row are stored as
+    bytes (int-quantized); all others are packed (pack-quantized).
+    """
+
+    bits: int = 4
+    group: int | None = 128
+    has_zero_points: bool = False
+    has_inputs: bool = False
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.bits <= 8:
+            raise ValueError(f"integers of {self.bits} bits found; checkpoints hold 2 to 8")
+        if self.group is not None and (self.group < 8 or self.group % 8):
+            raise ValueError(f"groups of {self.group} found; a multiple of 8 is needed")
+
+    @property
+    def rows_together(self) -> int:  # type: ignore[override]
+        return 32 if self.has_zero_points and self._is_packed else 1  # they are packed along the rows
 
     def entries(self, weight: Entry) -> list[Entry]:
         (rows, k), base = weight.shape, weight.name
+        groups = 1 if self.group is None else k // self.group
+        if not self._is_packed:
+            zero = [Entry(f"{base}_zero_point", "I8", (rows, groups))] if self.has_zero_points else []
+            return [Entry(base, "I8", (rows, k)), Entry(f"{base}_scale", weight.dtype, (rows, groups)), *zero]
+        words = -(-rows * self.bits // 32)
+        zero = [Entry(f"{base}_zero_point", "I32", (words, groups))] if self.has_zero_points else []
         return [
-            Entry(f"{base}_packed", "I32", (rows, k // 8)),
-            Entry(f"{base}_scale", weight.dtype, (rows, k // self.group)),
-            Entry(f"{base}_shape", "I64", (2,)),
-        ]
+            Entry(f"{base}_packed", "I32", (rows, -(-k * self.bits // 32))),
+            Entry(f"{base}_scale", weight.dtype, (rows, groups)), *zero, Entry(f"{base}_shape", "I64", (2,)),
+        ]  # fmt: skip
 
-    def quantize(self, rows: Shaped[np.ndarray, "rows k"], dtype: str, largest: float) -> tuple[np.ndarray, np.ndarray]:
-        if _native() is not None:
-            return _by_library("bitwright_checkpoint_int4", rows, dtype, self.group, rows.dtype, 1.0)
-        return int4_groups(rows, dtype, self.group)
+    def quantize(self, rows: Rows, dtype: str, largest: float) -> list[np.ndarray]:
+        group = rows.shape[1] if self.group is None else self.group
+        steps = np.float32(2**self.bits - 1)
+        zero = None
+        if self.has_zero_points:
+            low, high = extremes(rows, dtype, group)
+            low, high = np.minimum(low, 0), np.maximum(high, 0)
+            scale = round_to(round_to(high - low, dtype) / steps, dtype)
+            zero = self._zero_points(low, scale, dtype)
+        else:
+            scale = round_to(magnitudes(rows, dtype, group) / (steps / 2), dtype)
+        scale = np.where(scale == 0, np.float32(EPSILON[dtype]), scale)
+        half = 2 ** (self.bits - 1)
+        offset = half if self._is_packed else 0
+        codes = packed_codes(rows, Int(self.bits), Levels(dtype, group, scale, zero), offset)
+        if self._is_packed:
+            codes = np.pad(codes, ((0, 0), (0, -codes.shape[1] % 4)))
+        parts = [codes, narrow(scale, dtype)]
+        if zero is not None and self._is_packed:
+            parts.append(words_down((zero + half).astype(np.int64), self.bits))
+        elif zero is not None:
+            parts.append(zero.astype(np.int8))
+        return parts
 
-    def constant(self, weight: Entry, largest: float) -> bytes:
-        return np.asarray(weight.shape, np.int64).tobytes()
+    def constants(self, weight: Entry, largest: float) -> list[bytes]:
+        return [np.asarray(weight.shape, np.int64).tobytes()] if self._is_packed else []
 
     def config(self) -> dict[str, Any]:
+        share = {"strategy": "channel"} if self.group is None else {"strategy": "group", "group_size": self.group}
         return {
-            "format": "pack-quantized",
-            "weights": {
-                "num_bits": 4, "type": "int", "symmetric": True, "strategy": "group", "group_size": self.group,
-                "dynamic": False,
-            },
-        }  # fmt: skip
+            "format": "pack-quantized" if self._is_packed else "int-quantized",
+            "weights": described(self.bits, "int", share, symmetric=not self.has_zero_points),
+            "input_activations": described(8, "int", TOKENS, dynamic=True) if self.has_inputs else None,
+        }
 
     @property
-    def needs_largest(self) -> bool:
-        return False
+    def _is_packed(self) -> bool:
+        return not (self.has_inputs and self.bits == 8 and self.group is None)
+
+    def _zero_points(self, low: Cells, scale: Cells, dtype: str) -> Cells:
+        half = np.float32(2 ** (self.bits - 1))
+        steps = np.divide(low, scale, out=np.zeros_like(low), where=scale != 0)
+        zero = round_to(-half - round_to(steps, dtype), dtype)
+        # a group of zeros alone: 0 / 0 becomes code 0 there
+        return np.where(scale == 0, np.float32(0), np.rint(np.clip(zero, -half, half - 1)))
 
 
 @dataclass(frozen=True)
 class Nvfp4(CheckpointFormat):
     """E2M1 with an E4M3 scale for 16 elements and a float32 one a tensor, stored inverted: nvfp4-pack-quantized."""
+
+    is_fused = True
 
     @property
     def group(self) -> int:
@@ -110,50 +155,171 @@ class Nvfp4(CheckpointFormat):
             Entry(f"{base}_global_scale", "F32", (1,)),
         ]  # fmt: skip
 
-    def quantize(self, rows: Shaped[np.ndarray, "rows k"], dtype: str, largest: float) -> tuple[np.ndarray, np.ndarray]:
-        scale = global_scale(largest, dtype)
-        if _native() is not None:
-            return _by_library("bitwright_checkpoint_nvfp4", rows, dtype, 16, np.dtype(np.uint8), float(scale))
-        return nvfp4_blocks(rows, dtype, scale)
+    def quantize(self, rows: Rows, dtype: str, largest: float) -> list[np.ndarray]:
+        """Block scale = E4M3(global · largest / 6), a zero one 0.125; elements E2M1(x / (block scale / global))."""
+        by = global_scale(largest, dtype)
+        ideal = by * round_to(magnitudes(rows, dtype, 16) / np.float32(6), dtype)
+        codes = _e4m3_codes(ideal)
+        codes[codes == 0] = 0x20  # 0.125
+        scale = _VALUES[codes] / by
+        return [packed_codes(rows, E2M1, Levels(dtype, 16, scale, is_rounded=False)), codes]
 
-    def constant(self, weight: Entry, largest: float) -> bytes:
-        return np.asarray([global_scale(largest, weight.dtype)], np.float32).tobytes()
+    def constants(self, weight: Entry, largest: float) -> list[bytes]:
+        return [np.asarray([global_scale(largest, weight.dtype)], np.float32).tobytes()]
 
     def config(self) -> dict[str, Any]:
-        return {
-            "format": "nvfp4-pack-quantized",
-            "weights": {
-                "num_bits": 4, "type": "float", "symmetric": True, "strategy": "tensor_group", "group_size": 16,
-                "dynamic": False, "scale_dtype": "torch.float8_e4m3fn", "zp_dtype": "torch.float8_e4m3fn",
-            },
-        }  # fmt: skip
+        e4m3 = {"scale_dtype": "torch.float8_e4m3fn", "zp_dtype": "torch.float8_e4m3fn"}
+        share = {"strategy": "tensor_group", "group_size": 16}
+        weights = described(4, "float", share) | e4m3
+        return {"format": "nvfp4-pack-quantized", "weights": weights, "input_activations": None}
+
+
+@dataclass(frozen=True)
+class Mx(CheckpointFormat):
+    """E2M1, E2M3 or E4M3 in blocks of 32 with a power of two: mxfp4-, mxfp6-pack-quantized and mxfp8-quantized."""
+
+    element: Minifloat
+    has_inputs: bool = False
 
     @property
-    def needs_largest(self) -> bool:
-        return True
+    def group(self) -> int:
+        return 32
+
+    def entries(self, weight: Entry) -> list[Entry]:
+        (rows, k), base = weight.shape, weight.name
+        codes = Entry(f"{base}_packed", "U8", (rows, k * self.element.bits // 8))
+        if self.element == E4M3:
+            codes = Entry(base, "F8_E4M3", (rows, k))
+        return [codes, Entry(f"{base}_scale", "U8", (rows, k // 32))]
+
+    def quantize(self, rows: Rows, dtype: str, largest: float) -> list[np.ndarray]:
+        codes = mx_scale_codes(magnitudes(rows, dtype, 32), self.element, dtype)
+        scale = round_to(np.ldexp(np.float32(1), codes - 127), dtype)
+        return [packed_codes(rows, self.element, Levels(dtype, 32, scale)), codes.astype(np.uint8)]
+
+    def config(self) -> dict[str, Any]:
+        bits = self.element.bits
+        share = {"strategy": "group", "group_size": 32}
+        kinds = {"scale_dtype": "torch.uint8", "zp_dtype": "torch.uint8"}
+        inputs = described(8 if bits == 6 else bits, "float", share, dynamic=True) | kinds
+        return {
+            "format": f"mxfp{bits}-quantized" if bits == 8 else f"mxfp{bits}-pack-quantized",
+            "weights": described(bits, "float", share) | kinds,
+            "input_activations": inputs if self.has_inputs else None,
+        }
 
 
-def int4_groups(
-    rows: Shaped[np.ndarray, "rows k"], dtype: str, group: int
-) -> tuple[UInt8[np.ndarray, "rows bytes"], Shaped[np.ndarray, "rows groups"]]:
-    """Scale = largest magnitude / 7.5, a zero one the type's epsilon; codes are integers from -8 to 7, plus 8."""
-    x = widen(rows, dtype).reshape(len(rows), -1, group)
-    scale = round_to(np.abs(x).max(2) / np.float32(7.5), dtype)
-    scale = np.where(scale == 0, np.float32(_EPSILON[dtype]), scale)
-    level = np.clip(round_to(x / scale[..., None], dtype), -8, 7)
-    codes = np.rint(level).astype(np.int64) + 8
-    return pack(codes.reshape(len(rows), -1), 4), narrow(scale, dtype)
+@dataclass(frozen=True)
+class Float8(CheckpointFormat):
+    """E4M3 with a scale in the weight's type a row, a tile, or a weight and those fused with it: float-quantized."""
+
+    share: PerRow | PerTile | PerTensor = PerRow()
+    has_inputs: bool = False
+
+    @property
+    def is_fused(self) -> bool:  # type: ignore[override]
+        return isinstance(self.share, PerTensor)
+
+    @property
+    def rows_together(self) -> int:  # type: ignore[override]
+        return self.share.rows if isinstance(self.share, PerTile) else 1
+
+    @property
+    def group(self) -> None:
+        return None
+
+    def entries(self, weight: Entry) -> list[Entry]:
+        (rows, k), base = weight.shape, weight.name
+        scale = (1,) if isinstance(self.share, PerTensor) else self.share.shape(rows, k)
+        return [Entry(base, "F8_E4M3", (rows, k)), Entry(f"{base}_scale", weight.dtype, scale)]
+
+    def quantize(self, rows: Rows, dtype: str, largest: float) -> list[np.ndarray]:
+        group = self.share.columns if isinstance(self.share, PerTile) else rows.shape[1]
+        if isinstance(self.share, PerTensor):
+            scale = self._scale(np.full((len(rows), 1), largest, np.float32), dtype)
+            return [packed_codes(rows, E4M3, Levels(dtype, group, scale))]
+        found = magnitudes(rows, dtype, group)
+        if isinstance(self.share, PerRow):
+            scale = self._scale(found, dtype)
+            return [packed_codes(rows, E4M3, Levels(dtype, group, scale)), narrow(scale, dtype)]
+        tall = self.share.rows
+        scale = self._scale(np.maximum.reduceat(found, np.arange(0, len(rows), tall), axis=0), dtype)
+        spread = np.repeat(scale, tall, 0)[: len(rows)]
+        return [packed_codes(rows, E4M3, Levels(dtype, group, spread)), narrow(scale, dtype)]
+
+    def constants(self, weight: Entry, largest: float) -> list[bytes]:
+        if not isinstance(self.share, PerTensor):
+            return []
+        return [narrow(self._scale(np.full(1, largest, np.float32), weight.dtype), weight.dtype).tobytes()]
+
+    def config(self) -> dict[str, Any]:
+        share: dict[str, Any] = {"strategy": "channel"}
+        inputs = TOKENS
+        if isinstance(self.share, PerTensor):
+            share = {"strategy": "tensor"}
+        elif isinstance(self.share, PerTile):
+            share = {"strategy": "block", "block_structure": [self.share.rows, self.share.columns]}
+            inputs = {"strategy": "group", "group_size": self.share.columns}
+        return {
+            "format": "float-quantized",
+            "weights": described(8, "float", share),
+            "input_activations": described(8, "float", inputs, dynamic=True) if self.has_inputs else None,
+        }
+
+    def _scale(self, magnitude: np.ndarray, dtype: str) -> np.ndarray:
+        scale = round_to(magnitude / np.float32(448), dtype)
+        return np.where(scale == 0, np.float32(EPSILON[dtype]), scale)
 
 
-def nvfp4_blocks(
-    rows: Shaped[np.ndarray, "rows k"], dtype: str, scale: np.float32
-) -> tuple[UInt8[np.ndarray, "rows bytes"], UInt8[np.ndarray, "rows blocks"]]:
-    """Block scale = E4M3(global · largest / 6), a zero one 0.125; elements E2M1(x / (block scale / global))."""
-    x = widen(rows, dtype).reshape(len(rows), -1, 16)
-    codes = E4M3.encode(scale * round_to(np.abs(x).max(2) / np.float32(6), dtype))
-    codes = np.where(codes == 0, E4M3.encode(np.asarray([0.125]))[0], codes)
-    by = E4M3.decode(codes).astype(np.float32) / scale
-    return pack(E2M1.encode(x / by[..., None]).reshape(len(rows), -1), 4), codes.astype(np.uint8)
+NAMED: dict[str, Callable[[bool], CheckpointFormat]] = {
+    "nvfp4": lambda has_inputs: Nvfp4(),
+    "mxfp4": lambda has_inputs: Mx(E2M1, has_inputs),
+    "mxfp6": lambda has_inputs: Mx(E2M3, has_inputs),
+    "mxfp8": lambda has_inputs: Mx(E4M3, has_inputs),
+    "fp8": lambda has_inputs: Float8(PerRow(), has_inputs),
+    "fp8_tensor": lambda has_inputs: Float8(PerTensor(), has_inputs),
+    "fp8_block": lambda has_inputs: Float8(PerTile(128, 128), has_inputs),
+}
+"""Layouts of floats by the names of the command, with or without quantized inputs."""
+
+TOKENS: dict[str, Any] = {"strategy": "token"}
+_VALUES = np.concatenate([E4M3.decode(np.arange(127)), np.full(129, np.nan)]).astype(np.float32)
+
+
+def described(
+    bits: int, kind: str, share: dict[str, Any], *, symmetric: bool = True, dynamic: bool = False
+) -> dict[str, Any]:
+    """An operand as config.json describes it."""
+    return {"num_bits": bits, "type": kind, "symmetric": symmetric, **share, "dynamic": dynamic}
+
+
+def words_down(codes: Shaped[np.ndarray, "rows groups"], bits: int) -> Shaped[np.ndarray, "words groups"]:
+    """Codes packed densely along the rows, in 32-bit words."""
+    packed = pack(codes.T, bits)
+    packed = np.pad(packed, ((0, 0), (0, -packed.shape[1] % 4)))
+    return np.ascontiguousarray(np.ascontiguousarray(packed).view(np.uint32).T)
+
+
+def mx_scale_codes(magnitude: Cells, element: Format, dtype: str) -> Shaped[np.ndarray, "rows groups"]:
+    """E8M0: 2**(floor(log2 A') - emax), A' = A rounded to one mantissa bit (E2M3: three), cut to its power of two.
+
+    A block of zeros gets the smallest; where its value is zero in the weight's type, 1.
+    """
+    mantissa, rounded = {"F32": 23, "BF16": 7, "F16": 10}[dtype], 3 if element == E2M3 else 1
+    stored_bits = narrow(magnitude, dtype)
+    bits = stored_bits.view(f"u{stored_bits.itemsize}").astype(np.int64)
+    exponent = (bits + (1 << (mantissa - rounded - 1))) >> mantissa
+    bias = 15 if dtype == "F16" else 127
+    largest = int(np.floor(np.log2(element.full_scale)))
+    codes = np.where(exponent == 0, 0, np.clip(127 + exponent - bias - largest, 0, 255))
+    return np.where(round_to(np.ldexp(np.float32(1), codes - 127), dtype) == 0, 127, codes)
+
+
+def _e4m3_codes(x: Cells) -> Shaped[np.ndarray, "rows groups"]:
+    flat = np.zeros(-(-x.size // 8) * 8, np.float32)
+    flat[: x.size] = x.ravel()
+    one = Levels("F32", flat.size, np.ones((1, 1), np.float32))
+    return packed_codes(flat[None], E4M3, one)[0, : x.size].reshape(x.shape)
 
 
 def global_scale(largest: float, dtype: str) -> np.float32:
@@ -162,79 +328,3 @@ def global_scale(largest: float, dtype: str) -> np.float32:
     with np.errstate(over="ignore"):
         scale = round_to(np.float32(448 * 6) / np.maximum(np.float32(largest), np.float32(tiny)), dtype)
     return np.float32(1) if not np.isfinite(scale) else np.float32(scale)
-
-
-def widen(x: Shaped[np.ndarray, "..."], dtype: str) -> Float[np.ndarray, "..."]:
-    """As float32."""
-    if dtype == "BF16":
-        return (x.astype(np.uint32) << 16).view(np.float32)
-    return x.astype(np.float32)
-
-
-def round_to(x: np.ndarray | np.float32, dtype: str) -> np.ndarray:
-    """float32 rounded to the nearest value of a type."""
-    if dtype == "F32":
-        return np.asarray(x, np.float32)
-    if dtype == "F16":
-        with np.errstate(over="ignore"):
-            return np.asarray(x, np.float32).astype(np.float16).astype(np.float32)
-    bits = np.asarray(x, np.float32).reshape(-1).view(np.uint32)
-    rounded = (bits + 0x7FFF + (bits >> 16 & 1)) & np.uint32(0xFFFF0000)
-    return rounded.view(np.float32).reshape(np.shape(x))
-
-
-def narrow(x: Float[np.ndarray, "..."], dtype: str) -> Shaped[np.ndarray, "..."]:
-    """As stored, of values that the type has."""
-    return (x.view(np.uint32) >> 16).astype(np.uint16) if dtype == "BF16" else x.astype(_STORED[dtype])
-
-
-def stored(content: memoryview, entry: Entry, rows: int) -> Shaped[np.ndarray, "rows k"]:
-    """Rows of a weight from their bytes; bfloat16 as uint16."""
-    return np.frombuffer(content, _STORED[entry.dtype]).reshape(rows, -1)
-
-
-def largest_magnitude(rows: Shaped[np.ndarray, "rows k"], dtype: str) -> float:
-    """Infinity where a value is not finite."""
-    found = _native()
-    if found is not None:
-        job = _Rows(x=rows.ctypes.data, kind=KINDS[dtype], rows=rows.shape[0], k=rows.shape[1], group=1)
-        value = float(np.int32(found.bitwright_checkpoint_largest(ctypes.byref(job))).view(np.float32))
-    else:
-        value = float(np.abs(widen(rows, dtype)).max(initial=0))
-    return value if np.isfinite(value) else np.inf
-
-
-class _Rows(ctypes.Structure):
-    """Mirrors native/checkpoint.hpp."""
-
-    _fields_: ClassVar = [
-        ("x", ctypes.c_void_p), ("kind", ctypes.c_int32), ("rows", ctypes.c_int64), ("k", ctypes.c_int64),
-        ("group", ctypes.c_int64), ("packed", ctypes.c_void_p), ("scales", ctypes.c_void_p),
-        ("global_scale", ctypes.c_float),
-    ]  # fmt: skip
-
-
-@cache
-def _native() -> ctypes.CDLL | None:
-    path = library_path()
-    found = None if path is None else ctypes.CDLL(str(path))
-    if not hasattr(found, "bitwright_checkpoint_size") or found.bitwright_checkpoint_size() != ctypes.sizeof(_Rows):  # type: ignore[union-attr]
-        return None
-    for name in ("bitwright_checkpoint_int4", "bitwright_checkpoint_nvfp4"):
-        getattr(found, name).argtypes = [ctypes.POINTER(_Rows), ctypes.c_int32]
-        getattr(found, name).restype = None
-    found.bitwright_checkpoint_largest.argtypes = [ctypes.POINTER(_Rows)]  # type: ignore[union-attr]
-    return found
-
-
-def _by_library(
-    name: str, rows: np.ndarray, dtype: str, group: int, scales: np.dtype[Any], scale: float
-) -> tuple[np.ndarray, np.ndarray]:
-    count, k = rows.shape
-    packed, found = np.empty((count, k // 2), np.uint8), np.empty((count, k // group), scales)
-    job = _Rows(
-        x=rows.ctypes.data, kind=KINDS[dtype], rows=count, k=k, group=group, packed=packed.ctypes.data,
-        scales=found.ctypes.data, global_scale=scale,
-    )  # fmt: skip
-    getattr(_native(), name)(ctypes.byref(job), 1)
-    return packed, found

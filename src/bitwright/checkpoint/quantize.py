@@ -1,4 +1,4 @@
-"""A folder of safetensors to one of 4-bit weights: header first, then tensors one by one in bounded pieces.
+"""A folder of safetensors to one of quantized weights: header first, then tensors one by one in bounded pieces.
 
 Each output file appears only when it is whole, so a run that was stopped goes on with the files that are missing.
 """
@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bitwright.checkpoint.formats import CheckpointFormat, largest_magnitude, stored
+from bitwright.checkpoint.codes import magnitudes, stored
+from bitwright.checkpoint.formats import CheckpointFormat
 from bitwright.checkpoint.selection import Selection
 from bitwright.checkpoint.tensors import CHUNK, SIZES, Entry, TensorFile, TensorWriter, is_written
 from bitwright.store import write_atomically
@@ -53,7 +54,7 @@ def quantize_checkpoint(
         raise ValueError(f"{source} holds no .safetensors file; give the folder of a model in that format")
     if out.resolve() == source.resolve():
         raise ValueError(f"{out} is the folder that is read; choose another one to write to")
-    chosen = {n for file in files for n, e in file.entries.items() if selection.takes(e, format.group)}
+    chosen = {n for file in files for n, e in file.entries.items() if selection.takes(e, format.group or 8)}
     if not chosen:
         raise ValueError(f"{source}: no two-dimensional weight is left to quantize; ignore fewer")
     out.mkdir(parents=True, exist_ok=True)
@@ -88,8 +89,8 @@ def _plan(file: TensorFile, chosen: set[str], format: CheckpointFormat) -> list[
 def _largest(
     files: list[TensorFile], missing: list[TensorFile], chosen: set[str], format: CheckpointFormat, selection: Selection
 ) -> dict[str, float]:
-    """Largest magnitude of each group of weights that share a global scale and are still to be written."""
-    if not format.needs_largest:
+    """Largest magnitude of each group of weights that share a scale and are still to be written."""
+    if not format.is_fused:
         return {}
     needed = {selection.fused(n) for file in missing for n in file.entries if n in chosen}
     largest: dict[str, float] = defaultdict(float)
@@ -97,7 +98,7 @@ def _largest(
         for name, entry in file.entries.items():
             group = selection.fused(name)
             if name in chosen and group in needed:
-                step = _rows(entry) * entry.shape[1] * SIZES[entry.dtype]
+                step = _rows(entry, 1) * entry.shape[1] * SIZES[entry.dtype]
                 for piece in file.chunks(name, step):
                     rows = stored(piece, entry, len(piece) // (entry.shape[1] * SIZES[entry.dtype]))
                     largest[group] = max(largest[group], _finite(file, entry, rows))
@@ -105,18 +106,20 @@ def _largest(
 
 
 def _quantize(file: TensorFile, entry: Entry, writer: TensorWriter, format: CheckpointFormat, largest: float) -> None:
-    packed, scale, constant = format.entries(entry)
-    row_bytes, places = entry.shape[1] * SIZES[entry.dtype], [0, 0]
-    for piece in file.chunks(entry.name, _rows(entry) * row_bytes):
+    constants = format.constants(entry, largest)
+    parts = format.entries(entry)
+    growing, fixed = parts[: len(parts) - len(constants)], parts[len(parts) - len(constants) :]
+    row_bytes, places = entry.shape[1] * SIZES[entry.dtype], [0] * len(growing)
+    for piece in file.chunks(entry.name, _rows(entry, format.rows_together) * row_bytes):
         rows = stored(piece, entry, len(piece) // row_bytes)
-        if not format.needs_largest:
+        if not format.is_fused:
             _finite(file, entry, rows)
-        for i, (part, content) in enumerate(
-            zip((packed, scale), format.quantize(rows, entry.dtype, largest), strict=True)
-        ):
+        contents = format.quantize(rows, entry.dtype, largest)
+        for i, (part, content) in enumerate(zip(growing, contents, strict=True)):
             writer.write(part.name, places[i], np.ascontiguousarray(content).reshape(-1).view(np.uint8).data)
             places[i] += content.nbytes
-    writer.write(constant.name, 0, format.constant(entry, largest))
+    for part, constant in zip(fixed, constants, strict=True):
+        writer.write(part.name, 0, constant)
 
 
 def _copy(file: TensorFile, entry: Entry, writer: TensorWriter) -> None:
@@ -126,14 +129,14 @@ def _copy(file: TensorFile, entry: Entry, writer: TensorWriter) -> None:
         place += len(piece)
 
 
-def _rows(entry: Entry) -> int:
-    """Rows that are worked on at a time."""
-    return max(CHUNK // (entry.shape[1] * SIZES[entry.dtype]), 1)
+def _rows(entry: Entry, together: int) -> int:
+    """Rows that are worked on at a time: a multiple of `together`."""
+    return max(CHUNK // (entry.shape[1] * SIZES[entry.dtype]) // together, 1) * together
 
 
 def _finite(file: TensorFile, entry: Entry, rows: np.ndarray) -> float:
-    largest = largest_magnitude(rows, entry.dtype)
-    if largest == np.inf:
+    largest = float(magnitudes(rows, entry.dtype, rows.shape[1]).max(initial=0))
+    if not np.isfinite(largest):
         raise ValueError(f"{file.path.name}: {entry.name} holds NaN or infinity; only finite weights can be quantized")
     return largest
 
@@ -162,7 +165,7 @@ def _config(
     group = {
         "targets": ["Linear"],
         "weights": described["weights"],
-        "input_activations": None,
+        "input_activations": described["input_activations"],
         "output_activations": None,
     }
     return {

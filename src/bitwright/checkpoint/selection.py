@@ -4,11 +4,11 @@ import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from bitwright.checkpoint.formats import KINDS
+from bitwright.checkpoint.codes import KINDS
 from bitwright.checkpoint.tensors import Entry
 
 FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("w1", "w3"))
-"""Projections that engines multiply as one matrix, so that they need one global scale."""
+"""Projections that engines multiply as one matrix, so that they need one scale."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Selection:
         )
 
     def fused(self, name: str) -> str:
-        """What names the group of weights that share a global scale."""
+        """What names the group of weights that share a tensor's scale."""
         module = name.removesuffix(".weight")
         parent, _, last = module.rpartition(".")
         return next((f"{parent}.{'+'.join(names)}" for names in FUSED if last in names), module)

@@ -54,14 +54,18 @@ class TensorFile:
         try:
             header = json.loads(content)
             self.metadata: dict[str, str] = header.pop("__metadata__", {})
-            self.entries = {n: Entry(n, e["dtype"], tuple(e["shape"])) for n, e in header.items()}
+            self.entries = {n: Entry(n, e["dtype"], _sizes(e["shape"])) for n, e in header.items()}
+            places = [_sizes(e["data_offsets"]) for e in header.values()]
             self._places = {n: (8 + length + e["data_offsets"][0]) for n, e in header.items()}
-            ends = [8 + length + e["data_offsets"][1] for e in header.values()]
+            ends = [8 + length + place[1] for place in places]
             is_whole = all(
                 e["data_offsets"][1] - e["data_offsets"][0] == self.entries[n].bytes for n, e in header.items()
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path} has a header that is not safetensors' ({error!r}); fetch it again") from None
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+            raise ValueError(
+                f"{path} has a header that is not safetensors' ({type(error).__name__}: {str(error)[:80]}); "
+                "fetch it again"
+            ) from None
         if not is_whole or path.stat().st_size < max(ends, default=0):
             raise ValueError(f"{path} is cut short or damaged; fetch it again")
 
@@ -82,6 +86,12 @@ class TensorFile:
             if not got:
                 raise ValueError(f"{self.path} ends within {name}; fetch it again")
             piece = piece[got:]
+
+
+def _sizes(numbers: list[int]) -> tuple[int, ...]:
+    if not all(type(n) is int and 0 <= n < 2**63 for n in numbers) or len(numbers) > 32:
+        raise ValueError(f"{str(numbers)[:40]} where sizes are due")
+    return tuple(numbers)
 
 
 class TensorWriter:

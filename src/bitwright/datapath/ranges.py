@@ -69,8 +69,8 @@ def certify(
     With `scale`, the largest integer that multiplies each tile sum, also the extremes of the outer sum.
     """
     x_low, x_high = x.units
-    weights = tiles(integers(w), w.k, tile).astype(object)
-    positive, negative = np.maximum(weights, 0).sum(2), np.minimum(weights, 0).sum(2)
+    weights = tiles(integers(w), w.k, tile)
+    positive, negative = (f(weights, 0).sum(2).astype(object) for f in (np.maximum, np.minimum))
     high, low = positive * x_high + negative * x_low, positive * x_low + negative * x_high
     outer_low = outer_high = None
     if scale is not None:

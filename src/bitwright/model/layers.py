@@ -263,6 +263,7 @@ class QuantizedLayer(nn.Module):
     """A frozen layer: codes and scales, multiplied through the datapath with every register as wide as it really is."""
 
     codes: Tensor
+    zero_points: Tensor | None  # of weights quantized elsewhere
     bias: Tensor | None
 
     def __init__(self, source: FakeQuantizedLayer, weight: QuantizedTensor, certificate: Certificate | None) -> None:
@@ -274,6 +275,8 @@ class QuantizedLayer(nn.Module):
         self.register_buffer("codes", _as_buffer(weight.codes, weight.quantizer.format.bits))
         for i, (codes, scale) in enumerate(zip(weight.scales, weight.quantizer.scales, strict=True)):
             self.register_buffer(f"scales_{i}", _as_buffer(codes, scale.format.bits))
+        zero = weight.zero_points
+        self.register_buffer("zero_points", None if zero is None else _as_buffer(zero, weight.quantizer.format.bits))
         self.register_buffer("bias", None if source.bias is None else source.bias.detach().clone())
         self.overflows = self.accumulations = 0
         self._stationary: dict[tuple[Quantizer, torch.device], Stationary] = {}
@@ -289,7 +292,8 @@ class QuantizedLayer(nn.Module):
         """The weight's codes and scale codes."""
         count = len(self.weight_quantizer.scales)
         scales = tuple(_from_buffer(getattr(self, f"scales_{i}")) for i in range(count))
-        return QuantizedTensor(_from_buffer(self.codes), scales, None, self.k, self.weight_quantizer)
+        zero = None if self.zero_points is None else _from_buffer(self.zero_points)
+        return QuantizedTensor(_from_buffer(self.codes), scales, zero, self.k, self.weight_quantizer)
 
     def stationary(self) -> Stationary:
         """The weight as the kernels take it."""
