@@ -90,7 +90,11 @@ def test_one_operand_with_scales_inside_is_enough():
     a, b = chip_rows(6, 9, 80, block=16)
     plain = Quantizer(U4, (Scale(PerTensor()),)).quantize(rows(6, 80, is_signed=False))
     assert_equals_reference(Datapath(outer=Accumulator(Int(14), Overflow.SATURATE)), plain, b)
-    assert_equals_reference(Datapath(outer=Accumulator(Int(14), Overflow.WRAP)), a, Quantizer(S4, b.quantizer.scales[:1]).quantize(rows(9, 80)))
+    assert_equals_reference(
+        Datapath(outer=Accumulator(Int(14), Overflow.WRAP)),
+        a,
+        Quantizer(S4, b.quantizer.scales[:1]).quantize(rows(9, 80)),
+    )
 
 
 @settings(max_examples=15, deadline=None)
@@ -115,7 +119,9 @@ def test_fractional_scales_long_blocks_and_promises_are_refused():
         (Datapath(outer=WIDE, scale_product=Int(8, exponent=-2)), (a, b)),
     ):  # fmt: skip
         with pytest.raises(Unsupported):
-            native.matmul(datapath, *[f(Operand.of(t)) for f, t in zip((lambda o: o, Stationary), operands, strict=True)])
+            native.matmul(
+                datapath, *[f(Operand.of(t)) for f, t in zip((lambda o: o, Stationary), operands, strict=True)]
+            )
 
 
 @pytest.mark.parametrize("size", [(1, 1, 3), (9, 37, 80), (50, 20, 400)], ids=str)
@@ -123,7 +129,10 @@ def test_fractional_scales_long_blocks_and_promises_are_refused():
 @pytest.mark.parametrize("is_worst", [False, True], ids=["random", "worst"])
 def test_block_sums_of_more_than_24_bits_equal_the_reference(scheme, size, is_worst):
     m, n, k = size
-    a, b = scheme.input.quantize(rows(m, k, is_worst=is_worst)), scheme.weight.quantize(rows(n, k, 1, is_worst=is_worst))
+    a, b = (
+        scheme.input.quantize(rows(m, k, is_worst=is_worst)),
+        scheme.weight.quantize(rows(n, k, 1, is_worst=is_worst)),
+    )
     for product in (None, FLOAT32):
         assert_equals_reference(Datapath(scale_product=product), a, b)
 

@@ -5,7 +5,6 @@ exact in any order; registers that saturate, round or scale do so along K, at ev
 """
 
 import ctypes
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,6 +15,7 @@ from bitwright.datapath import Accumulator, Aligned, Datapath, Overflow
 from bitwright.formats import FLOAT32, Format, Int, Minifloat, Rounding, Table
 from bitwright.kernels.library import library
 from bitwright.kernels.matmul import Stationary, are_tiles_free, significant_bits
+from bitwright.kernels.native.scale_products import ScaleProducts
 from bitwright.kernels.operand import Operand
 from bitwright.kernels.registers import Rounder
 from bitwright.kernels.rounding import Unsupported
@@ -97,16 +97,12 @@ def _scaled_integers(datapath: Datapath, job: "_Job", bound: float, block: int) 
     """In an integer register, of integer scales whose product may be rounded to fewer bits."""
     if not job.is_short or block > LONGEST_TILE:
         raise Unsupported("elements of more than 16 bits, or long blocks")
-    scales = [o.quantizer.scales[-1] for o in (job.x, job.w.operand) if o.inside is not None]
-    if not all(isinstance(s.format, Int) and s.format.exponent >= 0 and s.zero_as is None for s in scales):
-        raise Unsupported("scales that are no integers")
-    largest = int(math.prod(s.format.full_scale for s in scales))
-    how = _scale_rounding(datapath)
-    rounded = min((largest + how["up"] + how["odd"]) >> how["shift"], how["most"])
+    products = ScaleProducts.of(datapath, job.x, job.w.operand)
+    rounded = products.largest
     each, total = bound * rounded, job.largest_x * job.w.norm * rounded
-    if max(largest + how["up"] + 1, each, total) >= 2**31 or largest >= 2**24:
+    if max(each, total) >= 2**31:
         raise Unsupported("scaled sums of more than 32 bits")
-    how = {"kind": SCALED_INT, **how}
+    how = {"kind": SCALED_INT, **products.rounding, "scale_exponent": products.exponent}
     outer = datapath.outer
     if _holds(outer, total):
         return how
@@ -118,25 +114,6 @@ def _scaled_integers(datapath: Datapath, job: "_Job", bound: float, block: int) 
     if outer.overflow is Overflow.SATURATE and is_narrow:
         return {**how, "spare_bits": 2, "low": low, "high": high}  # they tell whether a sum was ever clipped
     raise Unsupported("a promise that may be broken, or a register of more than 29 bits")
-
-
-def _scale_rounding(datapath: Datapath) -> dict[str, int]:
-    """How the library rounds the product of two scales, which is never negative."""
-    format, rounding = datapath.scale_product, datapath.scale_rounding
-    if format is None:
-        return {"shift": 0, "up": 0, "odd": 0, "most": 2**31 - 1, "scale_exponent": 0}
-    if not isinstance(format, Int) or not 0 <= format.exponent < 24:
-        raise Unsupported(f"products of scales in {format}")
-    one = 1 << format.exponent
-    ups = {
-        Rounding.NEAREST_EVEN: one // 2 - 1, Rounding.NEAREST_UP: one // 2, Rounding.NEAREST_AWAY: one // 2,
-        Rounding.NEAREST_ZERO: one // 2 - 1, Rounding.FLOOR: 0, Rounding.TOWARD_ZERO: 0, Rounding.CEILING: one - 1,
-    }  # fmt: skip
-    if rounding not in ups:
-        raise Unsupported(f"products of scales under {rounding}")
-    up, odd = (0, 0) if one == 1 else (ups[rounding], int(rounding is Rounding.NEAREST_EVEN))
-    most = min(format.range[1], 2**31 - 1)
-    return {"shift": format.exponent, "up": up, "odd": odd, "most": most, "scale_exponent": format.exponent}
 
 
 def _has_plain_scales(datapath: Datapath, x: Operand, w: Operand) -> bool:
@@ -336,7 +313,8 @@ class _Job:
             x=x.data_ptr(), w=w.data_ptr(), x_inside=_pointer(inside[0]), w_inside=_pointer(inside[1]),
             x_outside=outside[0].data_ptr(), w_outside=outside[1].data_ptr(), out=out.data_ptr(),
             columns=_pointer(columns), m=self.m, n=n, k=k, x_pitch=x.stride(0), w_pitch=w.stride(0), out_pitch=self.n,
-            tile=tile, x_by=1 / units[0], w_by=1 / units[1], unit=units[0] * units[1] * 2.0**scale_exponent, kind=kind, **more,
+            tile=tile, x_by=1 / units[0], w_by=1 / units[1], unit=units[0] * units[1] * 2.0**scale_exponent, kind=kind,
+            **more,
         )  # fmt: skip
         threads = torch.get_num_threads() if self.m * n * k >= LARGE else 1
         found = library()
