@@ -1,4 +1,4 @@
-"""Channels alone under block scales in integer registers: native sums equal those of the reference, a channel a product."""
+"""Channels alone under block scales in integer registers: native sums equal the reference's product of each channel."""
 
 from dataclasses import replace
 

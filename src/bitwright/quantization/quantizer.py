@@ -184,7 +184,7 @@ class Quantizer:
             level = np.pad(level, ((0, 0), (0, padding)))
             if zero_points is not None:
                 level[:, k:] = finest.expand(zero_points, rows, k + padding)[:, k:]
-        level = level.reshape(x.shape[0], -1, block)
+        level = level.reshape(x.shape[0], level.shape[1] // block, block)
         return QuantizedTensor(
             self.format.encode(level, self.rounding, generator), tuple(codes), zero_points, x.shape[1], self
         )
