@@ -45,7 +45,7 @@ def least_error(x: Tensor, candidates: Sequence[Operand]) -> Operand:
 
 
 @cache
-def _function() -> "ctypes._FuncPointer":  # type: ignore[name-defined]
+def _function() -> "ctypes._FuncPointer":
     found = library()
     if found is None or not hasattr(found, "bitwright_choose"):
         raise Unsupported("a choice without the native library")

@@ -75,7 +75,8 @@ def _scaled(datapath: Datapath, x: Operand, w: Stationary) -> tuple[Tensor, int,
     if not _holds(datapath.inner, bound):
         raise Unsupported("block sums that leave their register")
     how = _scaled_integers if datapath.outer.is_integer else _scaled_floats
-    out = job.run(**how(datapath, job, bound, block), tile=block, k=min(job.k, count * block))
+    settings = how(datapath, job, bound, block)
+    out = job.run(**settings, tile=block, k=min(job.k, count * block), out=None, columns=None)
     return out, job.overflows, job.m * job.n * (count + 1)
 
 

@@ -95,7 +95,7 @@ def _of_taps(w: Operand, taps: int) -> Tensor:
 
 
 @cache
-def _function() -> "ctypes._FuncPointer":  # type: ignore[name-defined]
+def _function() -> "ctypes._FuncPointer":
     found = library()
     if found is None or not hasattr(found, "bitwright_depthwise_integers"):
         raise Unsupported("channels alone without the native library")
