@@ -121,3 +121,11 @@ def test_what_the_library_does_not_take_is_refused():
     ):  # fmt: skip
         with pytest.raises(Unsupported):
             scaled_taps.depthwise_scaled(datapath, pixels, image, w, window, torch.empty(2, *size, 18))
+
+
+def test_several_filters_a_channel_are_refused():
+    x, _ = operands((2, 5, 4), 9, 9)
+    _, w = operands((2, 5, 4), 18, 9)
+    window, image, size = WINDOWS["3 × 3"]
+    with pytest.raises(Unsupported):
+        scaled_taps.depthwise_scaled(vs_quant_chip().datapath, x, image, w, window, torch.empty(2, *size, 18))

@@ -45,7 +45,12 @@ def depthwise_scaled(
     """
     batch, down, across, channels = out.shape
     (height, width), taps = image[1:], window.kernel[0] * window.kernel[1]
-    if x.inside is None or w.rows != channels or datapath.tile is not None or datapath.product is not None:
+    if (
+        x.inside is None
+        or len({x.k, w.rows, channels}) > 1
+        or datapath.tile is not None
+        or datapath.product is not None
+    ):
         raise Unsupported("scales outside of the sum, or several filters a channel")
     if any(t.device.type != "cpu" for t in (x.elements, w.elements, out)) or not out.is_contiguous():
         raise Unsupported("outputs that do not lie next to each other on the CPU")
