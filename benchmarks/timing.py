@@ -60,9 +60,10 @@ class Measured:
 
 
 def measure(
-    group: Group, threads: int, rounds: int = 101, seconds: float = 20.0, clock: Callable[[], float] = time.thread_time
-) -> list[Measured]:
-    """A case that used up `seconds` is left out of further rounds, once it has seven."""
+    group: Group, threads: int, rounds: int = 101, seconds: float = 20.0, clock: Callable[[], float] = time.thread_time,
+    few: int = FEW_ROUNDS,
+) -> list[Measured]:  # fmt: skip
+    """A case that used up `seconds` is left out of further rounds, once it has a few."""
     again = Case(f"{group.limit.name}, again", group.limit.run)
     right = []
     for case in [group.limit, again, *group.cases]:
@@ -79,7 +80,7 @@ def measure(
     gc.disable()
     try:
         for _ in range(rounds):
-            active = [c for c in right if sum(own[c.name]) < seconds or len(own[c.name]) < FEW_ROUNDS]
+            active = [c for c in right if sum(own[c.name]) < seconds or len(own[c.name]) < few]
             shuffle(active)
             if group.limit not in active:
                 active.append(group.limit)
@@ -117,16 +118,18 @@ def table(measured: Iterable[Measured]) -> str:
 
 
 def main(
-    description: str, groups: Callable[[argparse.Namespace], Iterable[Group]], *options: tuple, by_wall: bool = False
-) -> None:
+    description: str, groups: Callable[[argparse.Namespace], Iterable[Group]], *options: tuple, by_wall: bool = False,
+    seconds: float = 20.0, few: int = FEW_ROUNDS,
+) -> None:  # fmt: skip
     """Command line of a benchmark: measures its groups, prints them, and adds them to a file of JSON lines.
 
     `options` are (name, settings of `add_argument`). `by_wall`: the work is not done by this thread.
+    `seconds` is what a case takes about, unless that is less than a `few` rounds.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=101)
-    parser.add_argument("--seconds", type=float, default=20.0, help="at most about this long a case")
+    parser.add_argument("--seconds", type=float, default=seconds, help="at most about this long a case")
     parser.add_argument("--json", type=Path, help="lines of JSON are added to this file")
     for name, settings in options:
         parser.add_argument(name, **settings)
@@ -135,7 +138,7 @@ def main(
     clock = time.perf_counter if by_wall or arguments.threads > 1 else time.thread_time
     for group in groups(arguments):
         before = os.getloadavg()[0]
-        measured = measure(group, arguments.threads, arguments.rounds, arguments.seconds, clock)
+        measured = measure(group, arguments.threads, arguments.rounds, arguments.seconds, clock, few)
         print(table(measured), flush=True)
         if arguments.json:
             with arguments.json.open("a") as file:

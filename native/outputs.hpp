@@ -24,8 +24,22 @@ struct Taps {
     int32_t is_wide;  // out is double
 };
 
+// The same of integers times the rounded products of scales, in a register that is clipped after every tap. Products of
+// scales s are rounded as (s + up + (s >> shift & odd)) >> shift, at most `most`.
+struct ScaledTaps {
+    Taps taps;             // x counts 1 / x_by, out is float
+    const float* x_inside; // [batch, height, width, blocks]
+    const float* w_inside; // [kernel_height * kernel_width, channels]
+    int64_t block, blocks; // channels that share a scale of x
+    float x_by;
+    int32_t shift, up, odd, most, low, high;
+};
+
 using Rescale = void (*)(const Rescaling&, int64_t first_row, int64_t last_row);
 using Depthwise = void (*)(const Taps&, int64_t first_line, int64_t last_line);  // lines of pixels, of all images
 
+using DepthwiseIntegers = int64_t (*)(const ScaledTaps&, int64_t first_line, int64_t last_line);  // sums that overflow changed
+
 KERNEL(Rescale, rescale)
 KERNEL(Depthwise, depthwise)
+KERNEL(DepthwiseIntegers, depthwise_integers)

@@ -3,28 +3,38 @@
 #include <atomic>
 #include <new>
 
+namespace {
+
+PackedSize size_of(const Products& p) { return p.kind == kWide ? BEST(packed_size_wide) : BEST(packed_size); }
+PackWeights packing_of(const Products& p) { return p.kind == kWide ? BEST(pack_weights_wide) : BEST(pack_weights); }
+Multiply multiplying_of(const Products& p) { return p.kind == kWide ? BEST(multiply_wide) : BEST(multiply); }
+
+}  // namespace
+
 // Of the structure that callers fill.
 EXPORT int64_t bitwright_products_size() { return sizeof(Products); }
 
 // Words of 32 bits that the weights take when packed.
 EXPORT int64_t bitwright_operand_size(const Products* products) {
     int64_t panels = 0;
-    return BEST(packed_size)(*products, &panels);
+    return size_of(*products)(*products, &panels);
 }
 
 EXPORT void bitwright_pack_operand(const Products* products, int32_t* packed, int32_t threads) {
     int64_t panels = 0;
-    BEST(packed_size)(*products, &panels);
-    in_parts(panels, threads, [&](int64_t first, int64_t last) { BEST(pack_weights)(*products, packed, first, last); });
+    size_of(*products)(*products, &panels);
+    const PackWeights pack = packing_of(*products);
+    in_parts(panels, threads, [&](int64_t first, int64_t last) { pack(*products, packed, first, last); });
 }
 
 // Sums that overflow changed, or -1 where memory runs out.
 EXPORT int64_t bitwright_multiply(const Products* products, int32_t threads) {
     std::atomic<int64_t> overflows{0};
     std::atomic<bool> is_full{false};
+    const Multiply multiply = multiplying_of(*products);
     in_parts(products->m, threads, [&](int64_t first, int64_t last) {
         try {
-            overflows += BEST(multiply)(*products, first, last);
+            overflows += multiply(*products, first, last);
         } catch (const std::bad_alloc&) {
             is_full = true;
         }

@@ -9,6 +9,8 @@ enum RegisterKind : int32_t {
     kClip = 2,      // int32, clipped to low ... high after every tile
     kScaled = 3,    // float32: each tile's sum times the product of the block scales, rounded, and added
     kFloat = 4,     // a narrow float, in units that float32 counts: rounded after every tile
+    kScaledInt = 5, // int32: each tile's sum times the rounded product of the block scales; clipped, or read as kExact
+    kWide = 6,      // as kScaled, of elements and sums that double holds
 };
 
 struct Products {
@@ -31,6 +33,8 @@ struct Products {
     int32_t mantissa_bits, smallest_exponent;
     int32_t rounds_twice;  // what is added is rounded before
     float highest;
+    // How kScaledInt rounds the product of two scales s: (s + up + (s >> shift & odd)) >> shift, at most `most`.
+    int32_t shift, up, odd, most;
 };
 
 // Words that w takes when it is packed, and its panels. Where they lie depends on the level of instructions.
@@ -42,3 +46,6 @@ using Multiply = int64_t (*)(const Products&, int64_t first_row, int64_t last_ro
 KERNEL(PackedSize, packed_size)
 KERNEL(PackWeights, pack_weights)
 KERNEL(Multiply, multiply)
+KERNEL(PackedSize, packed_size_wide)
+KERNEL(PackWeights, pack_weights_wide)
+KERNEL(Multiply, multiply_wide)

@@ -88,3 +88,10 @@ EXPORT void bitwright_summarize(const float* x, int64_t count, Summary* found) {
 EXPORT void bitwright_count_bins(const float* x, int64_t count, double width, int64_t* counts) {
     BEST(count_bins)(x, count, width, counts);
 }
+
+EXPORT int64_t bitwright_choice_size() { return sizeof(Choice); }
+
+EXPORT void bitwright_choose(const Choice* c, int32_t threads) {
+    const Choose run = BEST(choose);
+    in_parts(c->rows, threads, [&](int64_t first, int64_t last) { run(*c, first, last); });
+}

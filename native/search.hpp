@@ -36,3 +36,16 @@ using CountBins = void (*)(const float* x, int64_t count, double width, int64_t*
 
 KERNEL(Summarize, summarize)
 KERNEL(CountBins, count_bins)
+
+// Two representations of one matrix, in blocks with a scale each.
+struct Choice {
+    const float* x;                   // [rows, k]
+    float *elements, *inside;         // [rows, blocks, block] and [rows, blocks]: where the others err less, they replace them
+    const float *others, *others_inside;
+    const double* outside;            // [outside_rows]
+    int64_t rows, k, block, outside_rows;
+};
+
+using Choose = void (*)(const Choice&, int64_t first_row, int64_t last_row);
+
+KERNEL(Choose, choose)

@@ -1,5 +1,6 @@
 // Sums of one channel, and sums to outputs. Compiled once for each instruction set, as LEVEL.
 #include <algorithm>
+#include <vector>
 
 #include "../outputs.hpp"
 #include "bits.hpp"
@@ -79,6 +80,59 @@ void depthwise_lines(const Taps& t, int64_t first, int64_t last) {
     }
 }
 
+// Sixteen channels of one output, or fewer.
+INLINE int64_t one_output_of_integers(const ScaledTaps& s, const float* x, const float* x_scales, int64_t y_start, int64_t x_start, Inside rows, Inside columns, int64_t channel, const int32_t* block_of, float* out) {
+    const Taps& t = s.taps;
+    const int64_t count = std::min<int64_t>(16, t.channels - channel);
+    const bool is_whole = count == 16;
+    int32_t total[16] = {0}, exact[16] = {0};
+    const auto add = [&](int64_t channels, const float* from, const float* weight, const float* of_x, const float* of_w) {
+        for (int64_t c = 0; c < channels; ++c) {
+            const int32_t scale = static_cast<int32_t>(of_x[block_of[channel + c]] * of_w[c]);
+            const int32_t rounded = std::min((scale + s.up + ((scale >> s.shift) & s.odd)) >> s.shift, s.most);
+            const int32_t addend = static_cast<int32_t>(from[c] * s.x_by) * static_cast<int32_t>(weight[c]) * rounded;
+            exact[c] += addend;
+            total[c] = std::min(std::max(total[c] + addend, s.low), s.high);
+        }
+    };
+    for (int64_t i = rows.first; i < rows.last; ++i) {
+        for (int64_t j = columns.first; j < columns.last; ++j) {
+            const int64_t pixel = (y_start + i * t.dilation_y) * t.width + x_start + j * t.dilation_x;
+            const int64_t weight = (i * t.kernel_width + j) * t.channels + channel;
+            const float* from = x + pixel * t.pitch + channel;
+            if (is_whole) add(16, from, t.weight + weight, x_scales + pixel * s.blocks, s.w_inside + weight);
+            else add(count, from, t.weight + weight, x_scales + pixel * s.blocks, s.w_inside + weight);
+        }
+    }
+    int64_t overflows = 0;
+    for (int64_t c = 0; c < count; ++c) {
+        out[channel + c] = static_cast<float>(total[c]);
+        overflows += total[c] != exact[c];
+    }
+    return overflows;
+}
+
+int64_t integer_lines(const ScaledTaps& s, int64_t first, int64_t last) {
+    const Taps& t = s.taps;
+    std::vector<int32_t> block_of(t.channels);
+    for (int64_t c = 0; c < t.channels; ++c) block_of[c] = static_cast<int32_t>(c / s.block);
+    int64_t overflows = 0;
+    for (int64_t line = first; line < last; ++line) {
+        const int64_t image = line / t.down * t.height * t.width;
+        const int64_t y_start = line % t.down * t.stride_y - t.top;
+        const Inside rows(y_start, t.dilation_y, t.kernel_height, t.height);
+        for (int64_t across = 0; across < t.across; ++across) {
+            const int64_t x_start = across * t.stride_x - t.left;
+            const Inside columns(x_start, t.dilation_x, t.kernel_width, t.width);
+            float* out = static_cast<float*>(t.out) + (line * t.across + across) * t.channels;
+            for (int64_t channel = 0; channel < t.channels; channel += 16)
+                overflows += one_output_of_integers(
+                    s, t.x + image * t.pitch, s.x_inside + image * s.blocks, y_start, x_start, rows, columns, channel, block_of.data(), out);
+        }
+    }
+    return overflows;
+}
+
 void depthwise_any(const Taps& t, int64_t first, int64_t last) {
     if (t.is_wide) depthwise_lines<double>(t, first, last);
     else depthwise_lines<float>(t, first, last);
@@ -88,5 +142,6 @@ void depthwise_any(const Taps& t, int64_t first, int64_t last) {
 
 extern const Rescale rescale = rescale_any;
 extern const Depthwise depthwise = depthwise_any;
+extern const DepthwiseIntegers depthwise_integers = integer_lines;
 
 }  // namespace LEVEL

@@ -3,12 +3,17 @@
 // A few rows of x meet a panel of weights with all their sums in registers. Sums of integers are exact in any order; a
 // register's own steps are done along K.
 #include <algorithm>
+#include <type_traits>
 #include <vector>
 
 #include "slots.hpp"
 
 namespace LEVEL {
 namespace {
+
+// Ends of an integer register, with its spare bits.
+int32_t lowest_of(const Products& p) { return static_cast<int32_t>(p.low * (1 << p.spare_bits)); }
+int32_t highest_of(const Products& p) { return static_cast<int32_t>((p.high + 1) * (1 << p.spare_bits) - 1); }
 
 // Registers: a tile's sum enters in `add`; r, c and t are its row, vector and tile.
 struct Wide {
@@ -32,6 +37,26 @@ struct Scaled {
     int64_t pitch;
     INLINE Floats add(Floats total, Ints sum, int r, int c, int64_t t) const {
         return total + to_floats(sum) * (all(x[r * pitch + t]) * load<Floats>(w + t * kWidth + c * kLanes));
+    }
+};
+
+// Scales are integers whose products float32 holds.
+template <bool kClips>
+struct ScaledInts {
+    using Lanes = Ints;
+    using Total = int32_t;
+    const float* x;
+    const int32_t* w;
+    int64_t pitch;
+    int32_t shift;
+    Ints up, odd, most, low, high;
+    ScaledInts(const Products& p, const float* xs, const int32_t* ws, int64_t tiles)
+        : x(xs), w(ws), pitch(tiles), shift(p.shift), up(all(p.up)), odd(all(p.odd)), most(all(p.most)),
+          low(all(lowest_of(p))), high(all(highest_of(p))) {}
+    INLINE Ints add(Ints total, Ints sum, int r, int c, int64_t t) const {
+        const Ints product = to_ints(all(x[r * pitch + t]) * load<Floats>(w + t * kWidth + c * kLanes));
+        const Ints next = total + sum * smaller((product + up + ((product >> shift) & odd)) >> shift, most);
+        return kClips ? smaller(larger(next, low), high) : next;
     }
 };
 
@@ -166,6 +191,7 @@ void add_tiles(const Rows& rows, int32_t* x, Make make, typename decltype(make(0
         case 1: return add_up<1>(rows, x, make, totals, pitch);
         case 8: return add_up<8>(rows, x, make, totals, pitch);
         case 16: return add_up<16>(rows, x, make, totals, pitch);
+        case 32: return add_up<32>(rows, x, make, totals, pitch);
         default: return add_up<0>(rows, x, make, totals, pitch);
     }
 }
@@ -185,9 +211,10 @@ void add_saturating(const Rows& rows, int32_t* x, int16_t* totals, int64_t pitch
         });
 }
 
-// Exact sums of the panels that hold a sum that was ever clipped, and how many of those differ from the register's.
-template <class Total>
-int64_t count_clipped(const Rows& rows, int32_t* x, const Total* totals, int64_t pitch, std::vector<int32_t>& exact) {
+// How many sums differ from the exact ones, which add(wanted, sums, pitch) adds up in the panels that are wanted: those that
+// hold a sum that was ever clipped. `exact_spare` bits of the exact sums are spare as well.
+template <class Total, class Add>
+int64_t count_clipped(const Rows& rows, const Total* totals, int64_t pitch, int32_t exact_spare, std::vector<int32_t>& exact, Add add) {
     const Products& p = rows.p;
     const int32_t mask = (1 << p.spare_bits) - 1;
     const int64_t panels = parts_of(p.n, kWidth);
@@ -203,18 +230,55 @@ int64_t count_clipped(const Rows& rows, int32_t* x, const Total* totals, int64_t
     if (!is_any) return 0;
     const int64_t width = panels * kWidth;
     exact.assign(rows.padded * width, 0);
-    for_all_panels(rows, pairs_cut(p), panels, p.pairs, x, [&](int64_t panel) { return is_clipped[panel]; },
-        [&](const int32_t* at, const int32_t* w, int64_t, int64_t slots, int64_t r, int64_t panel) {
-            meet<1>(Wide(), at, w, slots, 1, exact.data() + r * width + panel * kWidth, width);
-        });
+    add([&](int64_t panel) { return is_clipped[panel]; }, exact.data(), width);
     int64_t overflows = 0;
     for (int64_t panel = 0; panel < panels; ++panel) {
         const int64_t end = is_clipped[panel] ? std::min((panel + 1) * kWidth, p.n) : 0;
         for (int64_t r = 0; r < rows.count; ++r)
             for (int64_t c = panel * kWidth; c < end; ++c)
-                overflows += (totals[r * pitch + c] >> p.spare_bits) != exact[r * width + c];
+                overflows += (totals[r * pitch + c] >> p.spare_bits) != (exact[r * width + c] >> exact_spare);
     }
     return overflows;
+}
+
+// The same of unscaled sums.
+template <class Total>
+int64_t count_clipped(const Rows& rows, int32_t* x, const Total* totals, int64_t pitch, std::vector<int32_t>& exact) {
+    const Products& p = rows.p;
+    return count_clipped(rows, totals, pitch, 0, exact, [&](auto wanted, int32_t* sums, int64_t width) {
+        for_all_panels(rows, pairs_cut(p), width / kWidth, p.pairs, x, wanted,
+            [&](const int32_t* at, const int32_t* w, int64_t, int64_t slots, int64_t r, int64_t panel) {
+                meet<1>(Wide(), at, w, slots, 1, sums + r * width + panel * kWidth, width);
+            });
+    });
+}
+
+// Sums of blocks times their scales in an integer register.
+int64_t add_scaled(const Rows& rows, int32_t* x, const float* scales, std::vector<int32_t>& totals, int64_t pitch, std::vector<int32_t>& exact) {
+    const Products& p = rows.p;
+    const int64_t tiles = parts_of(p.k, p.tile);
+    const int32_t* of_columns = p.packed + pitch * stepped_cut(p).slots;
+    const auto made = [&](auto clips) {
+        return [=, &p](int64_t t, int64_t r, int64_t panel) {
+            return ScaledInts<decltype(clips)::value>(p, scales + r * tiles + t, of_columns + (panel * tiles + t) * kWidth, tiles);
+        };
+    };
+    const bool is_clipped = p.spare_bits > 0;
+    totals.assign(rows.padded * pitch, is_clipped);
+    if (!is_clipped) {
+        add_tiles(rows, x, made(std::false_type()), totals.data(), pitch);
+        return 0;
+    }
+    add_tiles(rows, x, made(std::true_type()), totals.data(), pitch);
+    const Cut cut = stepped_cut(p);
+    return count_clipped(rows, totals.data(), pitch, p.spare_bits, exact, [&](auto wanted, int32_t* sums, int64_t width) {
+        const auto make = made(std::false_type());
+        for_all_panels(rows, cut, width / kWidth, p.packed, x, wanted,
+            [&](const int32_t* at, const int32_t* w, int64_t start, int64_t slots, int64_t r, int64_t panel) {
+                meet<0>(make(start / cut.slots_a_tile, r, panel), at, w, slots / cut.slots_a_tile, cut.slots_a_tile,
+                        sums + r * width + panel * kWidth, width);
+            });
+    });
 }
 
 // What is read from a register of some bits that holds this sum modulo its size; and whether it had to wrap.
@@ -262,11 +326,22 @@ void write(const Products& p, int64_t row, const Total* totals, const double* w_
     }
 }
 
+template <class Total>
+void shift_out(const Products& p, Total* totals) {
+    for (int64_t c = 0; c < p.n; ++c) totals[c] = static_cast<Total>(totals[c] >> p.spare_bits);
+}
+
 // One row's registers to `out`.
 template <class Total>
 void write_shifted(const Products& p, int64_t row, Total* totals, const double* w_outside) {
-    for (int64_t c = 0; c < p.n; ++c) totals[c] = static_cast<Total>(totals[c] >> p.spare_bits);
+    shift_out(p, totals);
     write(p, row, totals, w_outside);
+}
+
+// Scales of the tiles of these rows; ones where x has none.
+void copy_scales(const Rows& rows, int64_t tiles, std::vector<float>& scales) {
+    scales.assign(rows.padded * tiles, 1.0f);
+    if (const float* from = rows.p.x_inside) std::copy(from + rows.first * tiles, from + (rows.first + rows.count) * tiles, scales.begin());
 }
 
 int64_t multiply_rows(const Products& p, int64_t first, int64_t last) {
@@ -289,26 +364,29 @@ int64_t multiply_rows(const Products& p, int64_t first, int64_t last) {
             for (int64_t r = 0; r < count; ++r) write_shifted(p, row + r, shorts.data() + r * pitch, w_outside.data());
         } else if (p.kind == kClip) {
             ints.assign(size, p.spare_bits >= 2);
-            const int32_t low = static_cast<int32_t>(p.low * (1 << p.spare_bits));
-            const int32_t high = static_cast<int32_t>((p.high + 1) * (1 << p.spare_bits) - 1);
-            const Clipped clipped{all(low), all(high)};
+            const Clipped clipped{all(lowest_of(p)), all(highest_of(p))};
             const auto make = [&](int64_t, int64_t, int64_t) { return clipped; };
             if (p.tile == 1) add_up<1, true>(rows, x.data(), make, ints.data(), pitch);
             else add_tiles(rows, x.data(), make, ints.data(), pitch);
             overflows += count_clipped(rows, x.data(), ints.data(), pitch, exact);
             for (int64_t r = 0; r < count; ++r) write_shifted(p, row + r, ints.data() + r * pitch, w_outside.data());
-        } else if (p.kind == kExact) {
-            ints.assign(size, 0);
-            add_up<1>(rows, x.data(), [](int64_t, int64_t, int64_t) { return Wide(); }, ints.data(), pitch);
+        } else if (p.kind == kExact || p.kind == kScaledInt) {
+            if (p.kind == kExact) {
+                ints.assign(size, 0);
+                add_up<1>(rows, x.data(), [](int64_t, int64_t, int64_t) { return Wide(); }, ints.data(), pitch);
+            } else {
+                copy_scales(rows, tiles, scales);
+                overflows += add_scaled(rows, x.data(), scales.data(), ints, pitch, exact);
+            }
             for (int64_t r = 0; r < count; ++r) {
+                if (p.spare_bits) shift_out(p, ints.data() + r * pitch);
                 if (p.wraps) wrap(p, ints.data() + r * pitch, p.n, overflows);
                 write(p, row + r, ints.data() + r * pitch, w_outside.data());
             }
         } else {
             floats.assign(size, 0.0f);
             if (p.kind == kScaled) {
-                scales.assign(rows.padded * tiles, 1.0f);
-                if (p.x_inside) std::copy(p.x_inside + row * tiles, p.x_inside + (row + count) * tiles, scales.begin());
+                copy_scales(rows, tiles, scales);
                 const float* xs = scales.data();
                 const int32_t* ws = p.packed + pitch * stepped_cut(p).slots;
                 add_tiles(rows, x.data(), [=](int64_t t, int64_t r, int64_t panel) {

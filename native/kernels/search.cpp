@@ -1,4 +1,5 @@
 // Squared errors and statistics, summed in the reference's order. Compiled once a level, as LEVEL.
+#include <algorithm>
 #include <climits>
 #include <cmath>
 #include <cstring>
@@ -44,6 +45,39 @@ double errors_of(const float* __restrict x, const float* __restrict elements, in
     std::vector<double> sums;
     for (int64_t start = 0; start < count; start += kBlock) sums.push_back(block(start));
     return sum_sums(sums);
+}
+
+// The same of 16 elements, one a lane.
+inline double errors_of_16(const float* __restrict x, const float* __restrict elements, double outside) {
+    double lanes[kLanes];
+    for (int i = 0; i < kLanes; ++i) {
+        const double wrong = static_cast<double>(elements[i]) * outside - static_cast<double>(x[i]);
+        lanes[i] = wrong * wrong;
+    }
+    double eight[8], four[4];
+    for (int i = 0; i < 8; ++i) eight[i] = lanes[i] + lanes[i + 8];
+    for (int i = 0; i < 4; ++i) four[i] = eight[i] + eight[i + 4];
+    return (four[0] + four[2]) + (four[1] + four[3]);
+}
+
+void choose_rows(const Choice& c, int64_t first, int64_t last) {
+    const int64_t blocks = (c.k + c.block - 1) / c.block;
+    for (int64_t row = first; row < last; ++row) {
+        const double outside = c.outside[c.outside_rows == 1 ? 0 : row];
+        for (int64_t b = 0; b < blocks; ++b) {
+            const int64_t at = row * blocks + b, count = std::min(c.block, c.k - b * c.block);
+            const float* x = c.x + row * c.k + b * c.block;
+            float* elements = c.elements + at * c.block;
+            const float* others = c.others + at * c.block;
+            const double scale = static_cast<double>(c.inside[at]) * outside, other = static_cast<double>(c.others_inside[at]) * outside;
+            const bool is_less = count == kLanes ? errors_of_16(x, others, other) < errors_of_16(x, elements, scale)
+                                                 : errors_of(x, others, count, other) < errors_of(x, elements, count, scale);
+            if (is_less) {
+                std::copy(others, others + count, elements);
+                c.inside[at] = c.others_inside[at];
+            }
+        }
+    }
 }
 
 // float32 in the order of integers, and back.
@@ -98,6 +132,7 @@ void bins_of(const float* x, int64_t count, double width, int64_t* counts) {
 }  // namespace
 
 extern const SumErrors sum_errors = errors_of;
+extern const Choose choose = choose_rows;
 extern const Summarize summarize = summary_of;
 extern const CountBins count_bins = bins_of;
 

@@ -35,6 +35,7 @@ bool is_stepped_in_pairs(const Products& p) { return p.kind == kExact || (p.kind
 Cut stepped_cut(const Products& p) {
     return p.kind == kSaturate ? Cut(p.k, 1, true) : Cut(p.k, is_stepped_in_pairs(p) ? 2 : p.tile);
 }
+bool has_scales(const Products& p) { return p.kind == kScaled || p.kind == kScaledInt; }
 Cut pairs_cut(const Products& p) { return Cut(p.k, 2); }
 int64_t panel_columns(const Products& p) { return p.kind == kSaturate ? 2 * kWidth : kWidth; }
 int64_t row_of(const Products& p, int64_t column) { return p.columns ? p.columns[column] : column; }
@@ -71,7 +72,7 @@ void fill_slots(const float* __restrict row, int64_t k, const Cut& cut, int64_t 
 // Weights in panels, [K in blocks][panel][slot][kWidth]; then the scales of tiles, [panel][tile][kWidth].
 int64_t packed_words(const Products& p, int64_t* panels) {
     *panels = parts_of(p.n, panel_columns(p));
-    return *panels * kWidth * (stepped_cut(p).slots + (p.kind == kScaled ? parts_of(p.k, p.tile) : 0));
+    return *panels * kWidth * (stepped_cut(p).slots + (has_scales(p) ? parts_of(p.k, p.tile) : 0));
 }
 
 void pack_panel(const Products& p, int64_t panel, int64_t panels, int32_t* packed) {
@@ -115,7 +116,7 @@ void pack(const Products& p, int32_t* packed, int64_t first, int64_t last) {
     const int64_t panels = parts_of(p.n, panel_columns(p));
     for (int64_t panel = first; panel < last; ++panel) {
         pack_panel(p, panel, panels, packed);
-        if (p.kind == kScaled) pack_scales(p, panel, packed + panels * stepped_cut(p).slots * kWidth);
+        if (has_scales(p)) pack_scales(p, panel, packed + panels * stepped_cut(p).slots * kWidth);
     }
 }
 

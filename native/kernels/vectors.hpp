@@ -85,6 +85,7 @@ INLINE Ints smaller(Ints a, Ints b) { return a < b ? a : b; }
 INLINE Floats larger(Floats a, Floats b) { return a > b ? a : b; }
 INLINE Floats smaller(Floats a, Floats b) { return a < b ? a : b; }
 INLINE Floats to_floats(Ints a) { return __builtin_convertvector(a, Floats); }
+INLINE Ints to_ints(Floats a) { return __builtin_convertvector(a, Ints); }
 
 }  // namespace
 }  // namespace LEVEL

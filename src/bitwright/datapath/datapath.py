@@ -145,6 +145,8 @@ class Datapath:
         """
         m, n, tile_count = len(x.integers), len(w.integers), x.integers.shape[1]
         unit = x.unit + w.unit
+        if not tile_count:
+            return Product(np.zeros((m, n)), 0, m * n)
         if not self._has_outer(tile_count, is_scaled_inside=x.is_scaled_inside or w.is_scaled_inside):
             total, overflows = self._inner_sum(x.integers[:, 0], w.integers[:, 0], unit)
             values = np.ldexp(total.astype(np.float64), unit) * x.outside * w.outside.T

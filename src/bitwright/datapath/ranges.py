@@ -83,6 +83,7 @@ def tiles(
     elements: Shaped[np.ndarray, "rows blocks block"], k: int, tile: int
 ) -> Shaped[np.ndarray, "rows tiles tile"]:
     """The same elements in tiles of K, zero-padded."""
-    flat = elements.reshape(len(elements), -1)[:, :k]
-    padding = np.zeros((len(elements), -k % tile), flat.dtype)
-    return np.concatenate([flat, padding], 1).reshape(len(elements), -1, tile)
+    rows, blocks, block = elements.shape
+    flat = elements.reshape(rows, blocks * block)[:, :k]
+    padding = np.zeros((rows, -k % tile), flat.dtype)
+    return np.concatenate([flat, padding], 1).reshape(rows, -(-k // tile), tile)

@@ -14,7 +14,9 @@ def pack(codes: Int[np.ndarray, "*rows k"], bits: int) -> UInt8[np.ndarray, "*ro
     if codes.size and (codes.min() < 0 or codes.max() >> bits):
         raise ValueError(f"pack: codes from {codes.min()} to {codes.max()} found; {bits} bits hold 0 to {2**bits - 1}")
     planes = (codes[..., None] >> np.arange(bits)) & 1
-    return np.packbits(planes.reshape(*codes.shape[:-1], -1).astype(np.uint8), axis=-1, bitorder="little")
+    return np.packbits(
+        planes.reshape(*codes.shape[:-1], codes.shape[-1] * bits).astype(np.uint8), axis=-1, bitorder="little"
+    )
 
 
 def unpack(packed: UInt8[np.ndarray, "*rows bytes"], bits: int, count: int) -> Int[np.ndarray, "*rows count"]:

@@ -19,8 +19,19 @@ from bitwright.kernels.dispatch import (
     unpack,
 )
 from bitwright.kernels.matmul import Stationary, matmul_bound
+from bitwright.kernels.native import Window
 from bitwright.kernels.operand import Operand
-from bitwright.kernels.outputs import OneSum, depthwise, one_sum, outputs, read_out, rescale, sum_in_order, sums_each
+from bitwright.kernels.outputs import (
+    OneSum,
+    depthwise,
+    depthwise_scaled,
+    one_sum,
+    outputs,
+    read_out,
+    rescale,
+    sum_in_order,
+    sums_each,
+)
 from bitwright.kernels.packed import PackedWeight
 from bitwright.kernels.packed_bytes import Packed
 from bitwright.kernels.rounding import Unsupported
@@ -36,9 +47,11 @@ __all__ = [
     "SlowKernel",
     "Stationary",
     "Unsupported",
+    "Window",
     "allowed",
     "allows",
     "depthwise",
+    "depthwise_scaled",
     "fake_quantize",
     "matmul",
     "matmul_bound",

@@ -73,6 +73,8 @@ def allowed() -> tuple[str, ...]:
 def quantize(quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...] = ()) -> Operand:
     """x [rows, k] float32 under a quantizer, without a gradient. NaN or infinity raises ValueError naming its index."""
     x = x.detach()
+    if not x.numel():
+        return Operand.of(quantizer.quantize(x.cpu().numpy(), ranges)).to(x.device)
     if gpu := _gpu(x):
         try:
             return gpu.quantize(quantizer, x, ranges)
@@ -110,6 +112,8 @@ def fake_quantize(
             f"fake_quantize: out is {out.dtype} {tuple(out.shape)} on {out.device}; it must be contiguous float32 "
             f"{tuple(x.shape)} on {x.device}"
         )
+    if not x.numel():
+        return torch.empty_like(x, dtype=torch.float32) if out is None else out
     if gpu := _gpu(x):
         try:
             return gpu.fake_quantize(quantizer, x, ranges, out)
@@ -131,6 +135,8 @@ def fake_quantize(
 def pack(quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...] = ()) -> Packed:
     """x [rows, k] float32 as packed codes and scale codes: the bytes of the reference's `QuantizedTensor.pack`."""
     x = x.detach()
+    if not x.numel():
+        return Packed.of(quantizer.quantize(x.cpu().numpy(), ranges))
     if "native" in _allowed.get():
         try:
             return native.pack_matrix(quantizer, x, ranges)
@@ -145,6 +151,8 @@ def pack(quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...] = ())
 
 def unpack(packed: Packed) -> Tensor:
     """The matrix [rows, k] that packed codes stand for, in float32."""
+    if 0 in packed.shape:
+        return torch.empty(packed.shape)
     if "native" in _allowed.get():
         try:
             return native.unpack_matrix(packed)
@@ -157,6 +165,9 @@ def unpack(packed: Packed) -> Tensor:
 
 def matmul(datapath: Datapath, x: Operand, w: Stationary) -> tuple[Tensor, int, int]:
     """x @ w.T in float64 with overflowed sums and sums in all, as `Datapath.multiply` defines it."""
+    m, n = x.rows, w.operand.rows
+    if not m * n * x.k:
+        return torch.zeros(m, n, dtype=torch.float64, device=x.elements.device), 0, m * n
     if gpu := _gpu(x.elements):
         try:
             return gpu.matmul(datapath, x, w)

@@ -17,6 +17,7 @@ from bitwright.formats import FLOAT32, Rounding
 from bitwright.kernels import native
 from bitwright.kernels.dispatch import allows, matmul
 from bitwright.kernels.matmul import Stationary, are_tiles_free, is_one_integer_sum, settle
+from bitwright.kernels.native import Window
 from bitwright.kernels.operand import Operand
 from bitwright.kernels.rounding import Unsupported
 from bitwright.kernels.whole import whole_products
@@ -83,6 +84,15 @@ def depthwise(
     if not allows("native"):
         raise Unsupported("channels alone without the native library")
     return native.depthwise(x, weight, out, stride, dilation, corner)
+
+
+def depthwise_scaled(
+    datapath: Datapath, x: Operand, image: tuple[int, int, int], w: Operand, window: Window, out: Tensor
+) -> int:
+    """Scaled sums over the taps of each channel in an integer register: `native.depthwise_scaled`, or `Unsupported`."""
+    if not allows("native"):
+        raise Unsupported("channels alone without the native library")
+    return native.depthwise_scaled(datapath, x, image, w, window, out)
 
 
 def one_sum(datapath: Datapath, x: Operand, w: Stationary) -> OneSum | None:

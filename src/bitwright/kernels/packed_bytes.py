@@ -28,7 +28,8 @@ class Packed:
             raise ValueError(
                 f"Packed: codes of {t.quantizer.format} hold digits of neighbours; use QuantizedTensor.pack"
             )
-        codes = t.codes.reshape(len(t.codes), -1)[:, : t.k]
+        rows, blocks, block = t.codes.shape
+        codes = t.codes.reshape(rows, blocks * block)[:, : t.k]
         scales = [_bytes(c, s.format.bits) for s, c in zip(t.quantizer.scales, t.scales, strict=True)]
         zero_points = None if t.zero_points is None else _bytes(t.zero_points, bits)
         return Packed(_bytes(codes, bits), tuple(scales), zero_points, t.k, t.quantizer)
@@ -60,7 +61,9 @@ class Packed:
             padding = scales[0].share.expand(zero_points, rows, 1)
         padded = np.full((rows, -(-k // block) * block), padding, np.int64)
         padded[:, :k] = codes
-        return QuantizedTensor(padded.reshape(rows, -1, block), tuple(found), zero_points, k, self.quantizer)
+        return QuantizedTensor(
+            padded.reshape(rows, -(-k // block), block), tuple(found), zero_points, k, self.quantizer
+        )
 
 
 def _bytes(codes: np.ndarray, bits: int) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from bitwright.formats import FLOAT32, Format, Rounding
 from bitwright.kernels.operand import Operand
 from bitwright.kernels.rounding import Unsupported, round_to
-from bitwright.quantization import Granularity, Quantizer, Range, Scale, ScaleValue, Zero
+from bitwright.quantization import Granularity, Quantizer, Range, Scale, ScaleValue, Zero, sum_cells
 
 CHUNK = 1 << 18
 """Elements worked on at a time, so that temporaries stay in cache and are recycled."""
@@ -177,7 +177,7 @@ def _squared_error(operand: Operand, x: Tensor) -> Tensor:
     wrong = (operand.decode_exactly() - x).square()
     finest = operand.quantizer.scales[-1].share
     if not torch.compiler.is_compiling():
-        return torch.from_numpy(finest.reduce(np.add, wrong.cpu().numpy())).to(x.device)
+        return torch.from_numpy(sum_cells(finest, wrong.cpu().numpy())).to(x.device)
     padded = torch.nn.functional.pad(wrong, (0, -operand.k % operand.elements.shape[2]))
     errors = padded.view(operand.elements.shape).sum(2)
     return errors if finest.cell(*x.shape)[0] == 1 else errors.sum(0, keepdim=True)

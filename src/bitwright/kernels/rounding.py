@@ -96,9 +96,9 @@ def _table(format: Format, rounding: Rounding) -> tuple[np.ndarray, int]:
     edge = (cell << shift).astype(np.int32).view(np.float32)
     inside = ((cell << shift) + (1 << (shift - 1))).astype(np.int32).view(np.float32)
     levels = np.stack([edge, inside], 1).reshape(-1)
-    finite = np.isfinite(levels)
+    number = ~np.isnan(levels)
     answer = np.zeros(levels.shape, np.float32)
-    answer[finite] = format.decode(format.encode(levels[finite].astype(np.float64), rounding))
+    answer[number] = format.decode(format.encode(levels[number].astype(np.float64), rounding))
     return np.append(answer, 0).astype(np.float32), shift
 
 

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from bitwright import kernels
 from bitwright.datapath import Datapath
-from bitwright.kernels import OneSum, Operand, Stationary, Unsupported
+from bitwright.kernels import OneSum, Operand, Stationary, Unsupported, Window
 from bitwright.kernels.matmul import accumulate, block_sum
 from bitwright.kernels.outputs import digits, product
 from bitwright.model.lowering import Gemm, Lowering, Output, shorten
@@ -132,7 +132,20 @@ class Conv(Lowering):
             if one is not None:
                 with suppress(Unsupported):
                     return self._read_out(datapath, one, self._each_channel(one, x, shape, w, out), x, w, output)
+            with suppress(Unsupported):
+                return self._each_channel_scaled(datapath, x, shape, w, output)
         return self._in_parts(datapath, x, shape, w, output)
+
+    def _each_channel_scaled(
+        self, datapath: Datapath, x: Operand, shape: torch.Size, w: Stationary, output: Output
+    ) -> tuple[int, int]:
+        """Sums in an integer register, each tap under scales of its own."""
+        window = Window(w.kernel, self.stride, self.dilation, (self.padding[2], self.padding[0]))
+        image, out = (shape[0], shape[2], shape[3]), output.values
+        overflows = kernels.depthwise_scaled(datapath, x, image, w.operand, window, out)
+        sums = out.view(-1, w.operand.rows)
+        kernels.rescale(sums, x.outside[:1], w.operand.outside, output.bias, out=sums)
+        return overflows, sums.numel() * (w.kernel[0] * w.kernel[1] + 1)
 
     def _in_parts(
         self, datapath: Datapath, x: Operand, shape: torch.Size, w: Stationary, output: Output

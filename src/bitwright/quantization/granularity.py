@@ -30,7 +30,12 @@ class Granularity(ABC):
         return function.reduceat(columns, np.arange(0, x.shape[0], height), axis=0)
 
     def expand(self, cells: Shaped[np.ndarray, "down across"], rows: int, k: int) -> Shaped[np.ndarray, "rows k"]:
-        """Each cell's value at every element of the cell. A single row or column of cells serves all of them."""
+        """Each cell's value at every element of the cell. A single row or column of cells serves all of them.
+
+        Of a matrix without columns there are no cells, and ones serve.
+        """
+        if not cells.shape[1]:
+            return np.ones((rows, k), cells.dtype)
         height, width = self.cell(rows, k)
         down = np.arange(rows) // height if cells.shape[0] > 1 else np.zeros(rows, int)
         across = np.arange(k) // width if cells.shape[1] > 1 else np.zeros(k, int)

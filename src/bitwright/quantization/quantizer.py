@@ -11,7 +11,7 @@ from jaxtyping import Float
 from bitwright.formats import Format, Int, Rounding
 from bitwright.quantization.ranges import Statistics
 from bitwright.quantization.scale import Range, Scale, ScaleValue, set_scales
-from bitwright.quantization.squared_error import SquaredErrors, squared_errors, sum_last
+from bitwright.quantization.squared_error import SquaredErrors, squared_errors, sum_cells, sum_last
 from bitwright.quantization.tensor import QuantizedTensor
 
 
@@ -184,7 +184,7 @@ class Quantizer:
             level = np.pad(level, ((0, 0), (0, padding)))
             if zero_points is not None:
                 level[:, k:] = finest.expand(zero_points, rows, k + padding)[:, k:]
-        level = level.reshape(x.shape[0], -1, block)
+        level = level.reshape(x.shape[0], level.shape[1] // block, block)
         return QuantizedTensor(
             self.format.encode(level, self.rounding, generator), tuple(codes), zero_points, x.shape[1], self
         )
@@ -243,7 +243,7 @@ def _least_error(x: np.ndarray, candidates: list[QuantizedTensor]) -> QuantizedT
     """Per finest cell the candidate that decodes closest to x; the first of equals."""
     quantizer = candidates[0].quantizer
     finest = quantizer.scales[-1].share
-    errors = np.stack([finest.reduce(np.add, (c.decode() - x) ** 2) for c in candidates])
+    errors = np.stack([sum_cells(finest, (c.decode() - x) ** 2) for c in candidates])
     best = errors.argmin(0)
     height, _ = finest.cell(*x.shape)
     down = np.arange(len(x)) // height

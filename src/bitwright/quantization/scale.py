@@ -83,7 +83,9 @@ def set_scales(
         if i:
             taken = _on_finer_grid(taken, scales[i - 1].share, scale.share, shape)
         divisor = span.dtype.type(full_scales[i] * room) * taken
-        ideal = np.divide(span, divisor, out=np.zeros(np.broadcast(span, divisor).shape, span.dtype), where=divisor > 0)
+        ideal = np.zeros(np.broadcast(span, divisor).shape, span.dtype)
+        with np.errstate(over="ignore"):  # an infinite scale saturates like any other
+            np.divide(span, divisor, out=ideal, where=divisor > 0)
         ideal = np.where(ideal > 0, np.maximum(ideal, span.dtype.type(scale.smallest)), ideal)
         code = scale.format.encode(ideal, scale.rounding)
         value = scale.format.decode(code).astype(span.dtype)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
 from bitwright.formats import pack
 from bitwright.quantization.scale import scale_product
@@ -46,11 +46,14 @@ class QuantizedTensor:
 
     def decode(self) -> Float[np.ndarray, "rows k"]:
         """The matrix that the codes stand for."""
-        return (self.elements() * self.scale()[..., None]).reshape(len(self.codes), -1)[:, : self.k]
+        return self._rows(self.elements() * self.scale()[..., None])[:, : self.k]
+
+    def _rows(self, blocks: Shaped[np.ndarray, "rows blocks block"]) -> Shaped[np.ndarray, "rows padded"]:
+        return blocks.reshape(len(blocks), blocks.shape[1] * blocks.shape[2])
 
     def pack(self) -> bytes:
         """Codes, then the scale codes of each level, then zero points: each row-major, its rows on whole bytes."""
-        codes = self.codes.reshape(len(self.codes), -1)
+        codes = self._rows(self.codes)
         if not self.quantizer.format.bounds().reach:  # padding may hold a neighbour's digits otherwise
             codes = codes[:, : self.k]
         parts = [(codes, self.quantizer.format.bits)]

@@ -75,7 +75,7 @@ class L1Bounded(Format):
             if is_over.any():
                 within = self._within(magnitude[is_over], up=rounding is not Rounding.TOWARD_ZERO)
                 fitted[is_over] = np.where(part[is_over], np.sign(tiles[is_over]) * within, fitted[is_over])
-        flat = fitted.reshape(*x.shape[:-1], -1)[..., :k]
+        flat = fitted.reshape(*x.shape[:-1], fitted.shape[-2] * fitted.shape[-1])[..., :k]
         return self.lane.encode(flat)
 
     def terms(self, codes: Ints[np.ndarray, "*rows k"]) -> Terms:
@@ -92,7 +92,7 @@ class L1Bounded(Format):
     def _tiles(self, x: Float[np.ndarray, "*rows k"]) -> Float[np.ndarray, "*rows tiles tile"]:
         tile = min(self.tile or x.shape[-1], x.shape[-1]) or 1
         padding = [(0, 0)] * (x.ndim - 1) + [(0, -x.shape[-1] % tile)]
-        return np.pad(x, padding).reshape(*x.shape[:-1], -1, tile)
+        return np.pad(x, padding).reshape(*x.shape[:-1], -(-x.shape[-1] // tile), tile)
 
     def _parts(self, x: Float[np.ndarray, "*tiles"]) -> list[Bool[np.ndarray, "*tiles"]]:
         """The elements that share one bound."""

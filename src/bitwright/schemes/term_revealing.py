@@ -222,7 +222,8 @@ class TermBudget(Format):
             return present
         k = present.shape[-1]
         padding = [(0, 0)] * (present.ndim - 1) + [(0, -k % self.group)]
-        groups = np.pad(present, padding).reshape(*present.shape[:-1], -1, self.group)
+        count = -(-k // self.group)
+        groups = np.pad(present, padding).reshape(*present.shape[:-1], count, self.group)
         kept = np.zeros_like(groups)
         left = np.full((*groups.shape[:-1], 1), self.budget)
         for exponent in reversed(range(int(present.max(initial=0)).bit_length())):
@@ -230,7 +231,7 @@ class TermBudget(Format):
             take = has & (np.cumsum(has, -1) <= left)
             kept |= take << exponent
             left = left - take.sum(-1, keepdims=True)
-        return kept.reshape(*present.shape[:-1], -1)[..., :k]
+        return kept.reshape(*present.shape[:-1], count * self.group)[..., :k]
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from bitwright.kernels.native.packed import FloatProduct, IntegerProduct, TokenP
 from bitwright.kernels.native.packing import pack_matrix, unpack_matrix
 from bitwright.kernels.native.registers import matmul
 from bitwright.kernels.native.scalars import NotFinite
+from bitwright.kernels.native.scaled_taps import Window, depthwise_scaled
 from bitwright.kernels.native.search import squared_errors
 from bitwright.kernels.native.statistics import count_magnitudes, summarize
 from bitwright.kernels.operand import Operand
@@ -15,8 +16,9 @@ from bitwright.kernels.rounding import Unsupported
 from bitwright.quantization import Quantizer, Range
 
 __all__ = [
-    "FloatProduct", "IntegerProduct", "NotFinite", "TokenProduct", "count_magnitudes", "depthwise", "fake_quantize",
-    "matmul", "pack_matrix", "quantize", "rescale", "squared_errors", "summarize", "unpack_matrix",
+    "FloatProduct", "IntegerProduct", "NotFinite", "TokenProduct", "Window", "count_magnitudes", "depthwise",
+    "depthwise_scaled", "fake_quantize", "matmul", "pack_matrix", "quantize", "rescale", "squared_errors", "summarize",
+    "unpack_matrix",
 ]  # fmt: skip
 
 

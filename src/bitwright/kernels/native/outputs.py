@@ -54,7 +54,7 @@ def rescale(sums: Tensor, of_rows: Tensor, of_columns: Tensor, bias: Tensor | No
         of_columns=of_columns.data_ptr(), bias=None if bias is None else bias.data_ptr(),
         is_wide=sums.dtype == torch.float64,
     )  # fmt: skip
-    found.bitwright_rescale(ctypes.byref(job), _threads(m * n))
+    found.bitwright_rescale(ctypes.byref(job), threads_for(out))
     return out
 
 
@@ -79,7 +79,7 @@ def depthwise(
         top=corner[0], left=corner[1], down=out.shape[1], across=out.shape[2],
         is_wide=out.dtype == torch.float64,
     )  # fmt: skip
-    found.bitwright_depthwise(ctypes.byref(job), _threads(out.numel()))
+    found.bitwright_depthwise(ctypes.byref(job), threads_for(out))
     return out
 
 
@@ -98,5 +98,6 @@ def _functions() -> ctypes.CDLL:
     return found
 
 
-def _threads(outputs: int) -> int:
-    return torch.get_num_threads() if outputs >= LARGE else 1
+def threads_for(outputs: Tensor) -> int:
+    """torch's number of threads, where the work is worth their start."""
+    return torch.get_num_threads() if outputs.numel() >= LARGE else 1

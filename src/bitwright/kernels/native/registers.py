@@ -15,6 +15,7 @@ from bitwright.datapath import Accumulator, Aligned, Datapath, Overflow
 from bitwright.formats import FLOAT32, Format, Int, Minifloat, Rounding, Table
 from bitwright.kernels.library import library
 from bitwright.kernels.matmul import Stationary, are_tiles_free, significant_bits
+from bitwright.kernels.native.scale_products import ScaleProducts
 from bitwright.kernels.operand import Operand
 from bitwright.kernels.registers import Rounder
 from bitwright.kernels.rounding import Unsupported
@@ -23,7 +24,9 @@ from bitwright.quantization import Zero
 LARGE = 1 << 24
 """Products from which on a second thread is worth its start."""
 LONGEST_TILE = 512
-EXACT, SATURATE, CLIP, SCALED, FLOAT = range(5)
+EXACT, SATURATE, CLIP, SCALED, FLOAT, SCALED_INT, WIDE = range(7)
+LAYOUTS = {SATURATE: SATURATE, SCALED: SCALED, SCALED_INT: SCALED, WIDE: WIDE}
+"""Of packed weights; others are like those of EXACT."""
 
 
 class NativeProducts(ctypes.Structure):
@@ -41,6 +44,7 @@ class NativeProducts(ctypes.Structure):
             "wraps", "rounding", "mantissa_bits", "smallest_exponent", "rounds_twice"
         )],
         ("highest", ctypes.c_float),
+        *[(name, ctypes.c_int32) for name in ("shift", "up", "odd", "most")],
     ]  # fmt: skip
 
 
@@ -49,6 +53,8 @@ def matmul(datapath: Datapath, x: Operand, w: Stationary) -> tuple[Tensor, int, 
     if x.inside is not None or w.operand.inside is not None:
         return _scaled(datapath, x, w)
     job = _Job.of(x, w)
+    if not job.is_short:
+        raise Unsupported("elements of more than 16 bits")
     if datapath.tile is None:
         return job.one_sum(datapath), job.overflows, job.m * job.n
     tile = min(datapath.tile, job.k)
@@ -57,34 +63,67 @@ def matmul(datapath: Datapath, x: Operand, w: Stationary) -> tuple[Tensor, int, 
 
 
 def _scaled(datapath: Datapath, x: Operand, w: Stationary) -> tuple[Tensor, int, int]:
-    """Exact sums of blocks, times the product of their scales, in a float32 register."""
+    """Exact sums of blocks, times the product of their scales, in an outer register."""
     blocks = {o.elements.shape[1:] for o in (x, w.operand) if o.inside is not None}
     if len(blocks) > 1:
         raise Unsupported("blocks of different sizes")
     count, block = blocks.pop()
-    inner, outer = datapath.inner, datapath.outer
-    if datapath.tile not in (None, block) or datapath.product is not None or inner.readout is not None:
+    if datapath.tile not in (None, block) or datapath.product is not None or datapath.inner.readout is not None:
         raise Unsupported("tiles of a block")
-    if outer.format != FLOAT32 or outer.rounding is not Rounding.NEAREST_EVEN:
-        raise Unsupported(f"an outer accumulator of {outer.format}")
     job = _Job.of(x, w)
     bound = job.largest_x * w.block_norm if w.operand.inside is not None else job.largest_x * job.largest_w * block
-    if bound >= 2**24 or not _holds(inner, bound):
-        raise Unsupported("block sums of more than 24 bits, or that leave their register")
-    _require_plain_scales(datapath, x, w.operand)
-    out = job.run(SCALED, tile=block, k=min(job.k, count * block))
-    return out, 0, job.m * job.n * (count + 1)
+    if not _holds(datapath.inner, bound):
+        raise Unsupported("block sums that leave their register")
+    how = _scaled_integers if datapath.outer.is_integer else _scaled_floats
+    settings = how(datapath, job, bound, block)
+    out = job.run(**settings, tile=block, k=min(job.k, count * block), out=None, columns=None)
+    return out, job.overflows, job.m * job.n * (count + 1)
 
 
-def _require_plain_scales(datapath: Datapath, x: Operand, w: Operand) -> None:
-    """Products of block scales, rounded as the datapath says, are those of float32."""
+def _scaled_floats(datapath: Datapath, job: "_Job", bound: float, block: int) -> dict[str, int]:
+    """In float32: of sums that it holds, or of those that only float64 does."""
+    outer = datapath.outer
+    if outer.format != FLOAT32 or outer.rounding is not Rounding.NEAREST_EVEN:
+        raise Unsupported(f"an outer accumulator of {outer.format}")
+    x, w = job.x, job.w.operand
+    if job.is_short and bound < 2**24 and block <= LONGEST_TILE and _has_plain_scales(datapath, x, w):
+        return {"kind": SCALED}
+    is_rounded = datapath.scale_product == FLOAT32 and datapath.scale_rounding is Rounding.NEAREST_EVEN
+    if bound >= 2**53 or not (is_rounded or datapath.scale_product is None):
+        raise Unsupported("block sums of more than 53 bits, or scales rounded otherwise")
+    return {"kind": WIDE, "rounds_twice": int(is_rounded)}
+
+
+def _scaled_integers(datapath: Datapath, job: "_Job", bound: float, block: int) -> dict[str, int]:
+    """In an integer register, of integer scales whose product may be rounded to fewer bits."""
+    if not job.is_short or block > LONGEST_TILE:
+        raise Unsupported("elements of more than 16 bits, or long blocks")
+    products = ScaleProducts.of(datapath, job.x, job.w.operand)
+    rounded = products.largest
+    each, total = bound * rounded, job.largest_x * job.w.norm * rounded
+    if max(each, total) >= 2**31:
+        raise Unsupported("scaled sums of more than 32 bits")
+    how = {"kind": SCALED_INT, **products.rounding, "scale_exponent": products.exponent}
+    outer = datapath.outer
+    if _holds(outer, total):
+        return how
+    assert outer.range is not None, "others hold all"
+    low, high = outer.range
+    if outer.overflow is Overflow.WRAP and high < 2**31:
+        return {**how, "wraps": 1, "low": low, "high": high}
+    is_narrow = 4 * max(max(-low, high) + each, total) < 2**31 and job.largest_w < 2**13
+    if outer.overflow is Overflow.SATURATE and is_narrow:
+        return {**how, "spare_bits": 2, "low": low, "high": high}  # they tell whether a sum was ever clipped
+    raise Unsupported("a promise that may be broken, or a register of more than 29 bits")
+
+
+def _has_plain_scales(datapath: Datapath, x: Operand, w: Operand) -> bool:
+    """Whether products of block scales, rounded as the datapath says, are those of float32."""
     scaled = [o for o in (x, w) if o.inside is not None]
     is_rounded = datapath.scale_product == FLOAT32 and datapath.scale_rounding is Rounding.NEAREST_EVEN
     bits = sum(significant_bits(o.quantizer.scales[-1].format) for o in scaled)
-    if not is_rounded and (datapath.scale_product is not None or bits > 24):
-        raise Unsupported(f"products of scales in {datapath.scale_product}")
-    if any(_has_extreme_scales(o) for o in scaled):
-        raise Unsupported("scales near the ends of float32")
+    is_exact = datapath.scale_product is None and bits <= 24
+    return (is_rounded or is_exact) and not any(_has_extreme_scales(o) for o in scaled)
 
 
 def _has_extreme_scales(operand: Operand) -> bool:
@@ -108,7 +147,7 @@ def _holds(register: Accumulator, bound: float) -> bool:
 
 @dataclass
 class _Job:
-    """Two operands of integers of 16 bits."""
+    """Two operands of integers."""
 
     x: Operand
     w: Stationary
@@ -124,9 +163,14 @@ class _Job:
         if any(t.device.type != "cpu" or t.dtype != torch.float32 for t in (x.elements, w.operand.elements)):
             raise Unsupported(f"{x.elements.dtype} on {x.elements.device.type}")
         job = _Job(x, w, *_extremes(x))
-        if max(job.largest_x, job.largest_w) > 32767 or not job.m * job.n or not job.k:
-            raise Unsupported("elements of more than 16 bits, or none")
+        if not job.m * job.n or not job.k:
+            raise Unsupported("no elements")
         return job
+
+    @property
+    def is_short(self) -> bool:
+        """Whether elements are integers of 16 bits."""
+        return max(self.largest_x, self.largest_w) <= 32767
 
     @property
     def m(self) -> int:
@@ -255,7 +299,7 @@ class _Job:
 
     def run(
         self, kind: int, *, tile: int = 2, k: int | None = None, out: Tensor | None = None,
-        columns: Tensor | None = None, **more: int | float,
+        columns: Tensor | None = None, scale_exponent: int = 0, **more: int | float,
     ) -> Tensor:  # fmt: skip
         """One call of the library."""
         operand = self.w.operand
@@ -270,7 +314,8 @@ class _Job:
             x=x.data_ptr(), w=w.data_ptr(), x_inside=_pointer(inside[0]), w_inside=_pointer(inside[1]),
             x_outside=outside[0].data_ptr(), w_outside=outside[1].data_ptr(), out=out.data_ptr(),
             columns=_pointer(columns), m=self.m, n=n, k=k, x_pitch=x.stride(0), w_pitch=w.stride(0), out_pitch=self.n,
-            tile=tile, x_by=1 / units[0], w_by=1 / units[1], unit=units[0] * units[1], kind=kind, **more,
+            tile=tile, x_by=1 / units[0], w_by=1 / units[1], unit=units[0] * units[1] * 2.0**scale_exponent, kind=kind,
+            **more,
         )  # fmt: skip
         threads = torch.get_num_threads() if self.m * n * k >= LARGE else 1
         found = library()
@@ -293,7 +338,7 @@ class _Job:
         found = library()
         assert found is not None, "asked before"
         is_in_pairs = job.kind == EXACT or (job.kind == CLIP and job.tile == 1)
-        layout = SATURATE if job.kind == SATURATE else SCALED if job.kind == SCALED else EXACT
+        layout = LAYOUTS.get(job.kind, EXACT)
         which = None if columns is None else columns.numpy().tobytes()
         key = (found.bitwright_level(), layout, 2 if is_in_pairs else job.tile, job.spare_bits, job.k, which)
         kept = self.w.packed

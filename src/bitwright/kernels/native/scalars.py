@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bitwright.formats import FLOAT32, Format, Int, Minifloat, Rounding, Table
 from bitwright.kernels.library import NativeFormat, NativeQuantization, library
+from bitwright.kernels.native.choice import least_error
 from bitwright.kernels.native.memory import fresh
 from bitwright.kernels.operand import Operand
 from bitwright.kernels.quantize import coarse_scales, spans_of, tops, zero_points
@@ -36,7 +37,12 @@ class NotFinite(ValueError):
 
 def quantize(quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...] = ()) -> Operand:
     """Quantize float32 x [rows, k]. Raises `Unsupported` for what the library does not take, or `NotFinite`."""
-    job = Job(quantizer, x, ranges)
+    found = [_encode(quantizer, x, ranges, full_scale) for full_scale in quantizer.candidates()]
+    return found[0] if len(found) == 1 else least_error(x, found)
+
+
+def _encode(quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...], full_scale: float) -> Operand:
+    job = Job(quantizer, x, ranges, full_scale)
     rows, block = len(x), quantizer.block(*x.shape)
     blocks = -(-x.shape[1] // block)
     elements = fresh((rows, blocks, block))
@@ -61,15 +67,20 @@ def fake_quantize(
 class Job:
     """Everything but where results go. Tensors are kept as long as the library reads them."""
 
-    def __init__(self, quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...]) -> None:
+    def __init__(
+        self, quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...], full_scale: float | None = None
+    ) -> None:
+        """Without `full_scale`, the quantizer must have one alone."""
         rows, k = x.shape
+        if full_scale is None and len(quantizer.candidates()) > 1:
+            raise Unsupported("several full scales")
         if not x.numel():
             raise Unsupported("an empty matrix")
         if library() is None:
             raise Unsupported("a matrix without the native library")
         if x.dtype != torch.float32 or x.device.type != "cpu" or torch.compiler.is_compiling():
             raise Unsupported(f"{x.dtype} on {x.device.type}")
-        plan = _plan(quantizer)
+        plan = _plan(quantizer, quantizer.candidates()[0] if full_scale is None else full_scale)
         self.x = x.contiguous()
         scales = quantizer.scales
         self.block = quantizer.block(rows, k) if plan.has_blocks else 0
@@ -166,18 +177,16 @@ class _Plan:
 
 
 @lru_cache(maxsize=256)
-def _plan(quantizer: Quantizer) -> _Plan:
-    if len(quantizer.candidates()) > 1:
-        raise Unsupported("several full scales")
+def _plan(quantizer: Quantizer, full_scale: float) -> _Plan:
     scales, finest = quantizer.scales, quantizer.scales[-1]
     has_blocks = finest.share.splits_k
     outer = scales[:-1] if has_blocks else scales
     if any(s.share.splits_k for s in outer):
         raise Unsupported("several levels of scales along K")
     template = NativeQuantization(
-        element=element(quantizer.format, quantizer.rounding), **(_block_scale(finest, quantizer) if has_blocks else {})
+        element=element(quantizer.format, quantizer.rounding),
+        **(_block_scale(finest, quantizer, full_scale) if has_blocks else {}),
     )
-    full_scale = quantizer.candidates()[0]
     divisors = tops(quantizer, full_scale)
     is_simple = len(outer) == 1 and outer[0] == Scale(
         outer[0].share, range=outer[0].range, full_scale=outer[0].full_scale, largest=outer[0].largest
@@ -185,10 +194,10 @@ def _plan(quantizer: Quantizer) -> _Plan:
     return _Plan(template, outer, has_blocks, full_scale, divisors, is_simple)
 
 
-def _block_scale(scale: Scale, quantizer: Quantizer) -> dict[str, object]:
+def _block_scale(scale: Scale, quantizer: Quantizer, full_scale: float) -> dict[str, object]:
     rounded = scale.magnitude_format
     return {
-        "scale": stored_scale(scale.format, scale.rounding), "full_scale": quantizer.candidates()[0],
+        "scale": stored_scale(scale.format, scale.rounding), "full_scale": full_scale,
         "smallest": scale.smallest, "zero_as": scale.zero_as or 0.0, "has_zero_as": scale.zero_as is not None,
         "magnitude_shift": 0 if rounded is None else 23 - rounded.mantissa_bits,  # type: ignore[attr-defined]
         "divides_by_ideal": quantizer.divide_by is ScaleValue.IDEAL,
