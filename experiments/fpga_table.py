@@ -42,10 +42,20 @@ KINDS = (
 
 
 def points() -> list[Point]:
-    """Integers of common widths, what the catalogue's schemes are made of, then all others, vector units last."""
-    others = [p for p in (*pairs(), *scheme_elements(), *edges(), *folds()) if p.k == LONG]
+    """What the catalogue is made of, small units first, then integers of other registers, then all others."""
+    others = [p for p in (*scheme_elements(), *edges(), *folds(), *pairs()) if p.k == LONG]
     first = [p for p in others if p.scheme in KINDS]
-    return list(dict.fromkeys([*few_integers(), *more_integers(), *first, *others, *vectors()]))
+    is_large = [p for p in first if p.unit in ("pairs", "encoder") or (p.unit == "collector" and p.scheme[0] in "mn")]
+    integers = [*few_integers(), *more_integers()]
+    return list(dict.fromkeys([*common_integers(), *(p for p in first if p not in is_large), *integers, *is_large,
+                               *others, *vectors()]))  # fmt: skip
+
+
+def common_integers() -> Iterable[Point]:
+    """Of the registers that sums of thousands of products need."""
+    for w, x in ((8, 8), (4, 4), (4, 8)):
+        yield from (Point("element", f"integer({w}, {x})", sign, 24) for sign in Sign)
+        yield Point("element", f"integer({w}, {x})", Sign.SIGNED, 32)
 
 
 def more_integers() -> Iterable[Point]:
@@ -91,9 +101,9 @@ def page(table: FpgaTable) -> str:
         "# Circuits on FPGAs", "",
         f"Made by `{table.command}` with {', '.join(table.tools.values())}. {len(table.rows)} counts. `synth_xilinx`, "
         "`synth_ice40 -dsp` and `synth_ecp5` of yosys, not placed, nothing timed; the circuits are those of "
-        "`cost_table.md`, whose netlists in cells were compared with integer arithmetic. Multipliers are blocks where "
-        "yosys makes them so: of 8-bit integers, and of some narrower ones on iCE40. Registers that a block takes in "
-        "do not count as flip-flops. A carry serves 1 bit (iCE40), 2 (ECP5) or 4 (Xilinx 7).", "",
+        "`cost_table.md`, whose netlists in cells were compared with integer arithmetic. Their products are spelled "
+        "out as partial products, so yosys makes look-up tables of them and no multiplier blocks. A carry serves 1 bit "
+        "(iCE40), 2 (ECP5) or 4 (Xilinx 7).", "",
         "Largest ratio of a count to its estimate from other registers of the same circuit, on straight lines between "
         "them, and from one of them by the family's median slope, up to eight bits away:", "",
         "| family | circuits | LUT | FF | LUT, beyond | FF, beyond |", "| --- | ---: | ---: | ---: | ---: | ---: |",

@@ -212,13 +212,14 @@ def counted_lines(prices: Sequence[CountedPrice]) -> list[str]:
         *(f"{price.scheme}: {'; '.join(price.remarks)}" for price in prices),
         f"{part.title}: counts of the array and its edge; its buffers would fill {first.buffer_memories:,} more "
         f"{part.memory} (cited: {part.source})",
-        f"no area and no energy: an FPGA's table has none. ms are those of {first.cost.accelerator.clock_mhz:g} MHz, "
+        "products are spelled out as partial products, which yosys maps to look-up tables, not to multiplier blocks",
+        f"no area and no energy: an FPGA's table has none; ms are those of {first.cost.accelerator.clock_mhz:g} MHz, "
         "which nothing here shows the part to reach",
         *(f"not priced: {line}" for line in left),
     ]  # fmt: skip
 
 
-def _ratio(first: float, value: float) -> str:
+def _ratio(first: float | int, value: float | int) -> str:
     return f"{first / value:.2f}" if value else "–"
 
 

@@ -53,7 +53,7 @@ class Found:
     def plus(self, other: "Found", share: float = 1.0) -> "Found":
         """Both, the other in part; a path leads through one of them only."""
         found = tuple(
-            Estimate(a.value + b.value * share, max(a.worst_ratio, b.worst_ratio))
+            Estimate(a.value + b.value * share, max(a.worst_ratio, b.worst_ratio), a.is_measured and b.is_measured)
             for a, b in zip(self.estimates, other.estimates, strict=True)
         )
         return Found(found, max(self.period_ns, other.period_ns), self.said)
@@ -69,7 +69,7 @@ class Finder:
     @property
     def nothing(self) -> Found:
         """Wires."""
-        return Found(tuple(Estimate(0.0, 1.0) for _ in self.measures))
+        return Found(tuple(Estimate(0.0, 1.0, True) for _ in self.measures))
 
     def element(self, need: Need) -> Found | None:
         """The element of these operands and this register, or the smallest that takes more; integers may be fitted."""
@@ -156,7 +156,11 @@ class Finder:
             for names_of in sorted(names)
             if (rows := self._elements(*names_of, need))
         ]
-        return min((f for f in found if f is not None), key=lambda f: f.estimates[0].value, default=None)
+        known = [each for each in found if each is not None]
+        if not known:
+            return None
+        least = min(known, key=lambda each: each.estimates[0].value)
+        return replace(least, said=f"{least.said}, the smallest that reads {need.x_name} × {need.w_name}")
 
     def _integers(self, need: Need) -> Found | None:
         """An integer multiplier of widths that were not measured."""
@@ -187,7 +191,7 @@ class Finder:
 
     def _at(self, row: Circuit) -> Found:
         """As it was measured."""
-        measured = tuple(Estimate(value(row), 1.0) for value in self.measures)
+        measured = tuple(Estimate(value(row), 1.0, True) for value in self.measures)
         return Found(measured, row.period_ns, _said(row, row.register_bits))
 
     def _standing_in(self, found: Found, rows: Sequence[Circuit]) -> Found:

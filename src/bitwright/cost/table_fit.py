@@ -19,14 +19,15 @@ Points = Mapping[int, float]
 
 
 class Estimate(NamedTuple):
-    """A value that was not measured, and how far such values lie from measured ones at worst."""
+    """A value, and how far such values lie from measured ones at worst."""
 
     value: float
     worst_ratio: float
+    is_measured: bool = False
 
     def figure(self, source: str) -> Figure:
-        """Measured where nothing lies between it and measured values."""
-        if self.worst_ratio == 1.0:
+        """With its origin."""
+        if self.is_measured:
             return Measured(self.value, source)
         return Fitted(self.value, f"{source}, between points", self.worst_ratio)
 
