@@ -103,7 +103,12 @@ def try_units(*, cache: Path | None = None) -> Iterator[Finding]:
     """Collectors with a float register as gates, on all inputs: the solver comes to no end with them."""
     for name, outer in OUTERS.items():
         unit = collector(outer)
-        yield tried(f"collector of a float register of {name}, two scales of unsigned E2M1", unit, cache=cache)
+        yield tried(tried_name(name), unit, cache=cache)
+
+
+def tried_name(register: str) -> str:
+    """Of the collector with one of `OUTERS`."""
+    return f"collector of a float register of {register}, two scales of unsigned E2M1"
 
 
 def collector(outer: Accumulator) -> Collector:
