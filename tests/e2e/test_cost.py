@@ -101,3 +101,37 @@ def test_published_constants_are_still_to_be_had(here, tmp_path):
     done = here("cost", "config.json", "--tokens", "16", "--library", "published")
     assert "MAC energy: fitted (after Horowitz" in done.out
     assert "published cells are a multiplier and an adder: left out registers, decoders" in done.out
+
+
+@pytest.mark.parametrize(
+    ("scheme", "why"),
+    [
+        ("a2q(4, 8, 16)", "a bound on weights says nothing of products of two activations"),
+        ("wrapnet(accumulator_bits=16)", "registers that are read through a function are simulated in layers only"),
+    ],
+)
+def test_attention_that_stays_in_float_is_left_out_of_the_price_and_named(here, tmp_path, scheme, why):
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA))
+    done = here("cost", "config.json", "--tokens", "16", "-s", scheme)
+    assert done.status == 0
+    assert "scores" not in done.out.split("not priced:")[0]
+    assert f"not priced: layers.0.scores, layers.0.mixed and 2 more: stays in float, {why}" in done.out
+
+
+def test_the_command_prints_counts_and_says_what_there_is_not(here):
+    done = here("cost", "digits", "-s", "integer(8, 8); integer(4, 4)", "--library", "xc7", "--array", "8x8")
+    assert done.status == 0
+    head, first, second, *_ = done.out.splitlines()
+    assert head.split()[-9:] == ["LUT", "FF", "carry", "DSP", "BRAM", "time", "×", "LUT", "×"]
+    assert int(first.split()[8].replace(",", "")) > int(second.split()[8].replace(",", ""))
+    assert "no area and no energy: an FPGA's table has none" in done.out
+    done = here("cost", "digits", "--library", "ecp5", "--json")
+    (record,) = json.loads(done.out)
+    assert record["counts"]["luts"]["origin"] in ("measured", "fitted")
+
+
+@pytest.mark.parametrize("option", ["--vectors", "--equal-area"])
+def test_what_needs_areas_is_refused_on_an_fpga(here, option):
+    done = here("cost", "digits", "--library", "xc7", option)
+    assert done.status == 2
+    assert f"{option} needs areas of cells, and xc7 is an FPGA" in done.sentence

@@ -54,6 +54,7 @@ def cost(
             raise ValueError(f"no scheme in {'; '.join(scheme or ())!r} found; write one, as --scheme 'integer(8, 8)'")
         from bitwright import pricing
         from bitwright.cost.cacti import CactiSram
+        from bitwright.cost.fpga import is_family
         from bitwright.cost.hardware import accelerator
         from bitwright.cost.memory import Sram
         from bitwright.cost.table_cells import PUBLISHED, cells_of
@@ -64,7 +65,13 @@ def cost(
             )
         memory = CactiSram if has_cacti else Sram
         machine = accelerator(array, dataflow, buffers, dram, dram_bits=dram_bits, clock_mhz=clock, memory=memory)
-        cells = cells_of(library, has_vectors=vectors)
+        if is_family(library) and (vectors or equal_area):
+            option = "--vectors" if vectors else "--equal-area"
+            raise ValueError(
+                f"{option} needs areas of cells, and {library} is an FPGA, which has counts alone; leave it out, or "
+                "name a library such as generic45"
+            )
+        cells = None if is_family(library) else cells_of(library, has_vectors=vectors)
         path = Path(model)
         if path.suffix in (".json", ".safetensors"):
             source = pricing.described_source(path, 512 if tokens is None else tokens, context)
@@ -76,6 +83,13 @@ def cost(
                         "or a .safetensors file, or leave it out"
                     )
             source = pricing.task_source(chosen_task(model, data))
+        if cells is None:
+            counted = pricing.count(source, texts, machine, library, batch=batch)
+            if as_json:
+                print(json.dumps([found.record() for found in counted], indent=1))
+                return
+            print("\n".join(pricing.counted_lines(counted)))
+            return
         prices = pricing.price(source, texts, machine, batch=batch, has_equal_area=equal_area, cells=cells)
         if as_json:
             print(json.dumps([found.record() for found in prices], indent=1))

@@ -11,7 +11,8 @@ DRAM = typer.Option(help="lpddr4, hbm2 or ddr3.", rich_help_panel=PANEL)
 DRAM_BITS = typer.Option(min=1, help="Bits that DRAM moves in a cycle.", rich_help_panel=PANEL)
 CLOCK = typer.Option(min=1e-3, max=1e6, help="MHz.", rich_help_panel=PANEL)
 LIBRARY = typer.Option(
-    help="Cells measured in this library, such as generic45 or sky130hd; or published constants.",
+    help="Cells measured in this library, such as generic45 or sky130hd; an FPGA's look-up tables, flip-flops and "
+    "blocks (ice40, ecp5, xc7); or published constants.",
     rich_help_panel=PANEL,
 )
 CACTI = typer.Option(

@@ -8,17 +8,22 @@ state: the step after it is proved.
 import numpy as np
 from amaranth.hdl import Shape
 from jaxtyping import Bool
+from jaxtyping import Float as Floats
 from jaxtyping import Int as Ints
 
 from bitwright.cost.formal_spec import Tables, bit_columns, check_module, declared, number
-from bitwright.datapath import FixedPoint
-from bitwright.formats import Format, Int
+from bitwright.datapath import Accumulator, FixedPoint
+from bitwright.formats import Format, Int, Rounding
 from bitwright.rtl.encode import Encoder
+from bitwright.rtl.float_register import FloatAdder
 from bitwright.rtl.hese import TermEncoder
 from bitwright.rtl.outer import FloatOuter
 from bitwright.rtl.overq_encoder import OverwriteEncoder
-from bitwright.rtl.units import VectorUnit
+from bitwright.rtl.units import Collector, VectorUnit
 from bitwright.rtl.vector_quantizer import VectorQuantizer, quantize_vectors
+
+Columns = dict[str, Ints[np.ndarray, " rows"]]
+"""Integers of each port, a case a row."""
 
 MOST_ADDRESS_BITS = 21
 """Bits of all lanes that a table may have."""
@@ -36,6 +41,87 @@ def encoder_check(unit: Encoder | OverwriteEncoder) -> str:
     inputs = {f"level_{lane}": Shape(level.bits, level.signed) for lane in range(lanes)}
     outputs = {f"code_{lane}": codes[:, lane] for lane in range(lanes)}
     return _table_check("encoder", inputs, outputs, dict.fromkeys(outputs, unit.format.bits))
+
+
+def nearest_check(unit: Encoder) -> str:
+    """Codes beside the values that they stand for: that of the nearest value, of a tie what `encode` makes of it.
+
+    For levels too long for a table. A wire is compared with the middle of every two neighbours.
+    """
+    format, level = unit.format, unit.level
+    if unit.lanes > 1 or unit.rounding is not Rounding.NEAREST_EVEN or format.run > 1:
+        raise ValueError(
+            "several lanes, neighbours or another rounding found; the specification is of one nearest value"
+        )
+    codes = np.arange(2**format.bits)
+    codes = codes[~format.is_reserved(codes)]
+    values = np.unique(format.decode(codes))
+    middles = (values[:-1] + values[1:]) / 2  # float64 holds sums of two neighbours
+    ups = format.decode(format.encode(middles)) == values[1:]
+    doubled = np.ldexp(middles, 1 - level.exponent)
+    if not (doubled == np.floor(doubled)).all() or np.abs(doubled).max() >= 2.0**53:
+        raise ValueError(
+            f"levels of {level} found, whose unit does not divide the middle of two values; take a finer one"
+        )
+    found = format.encode(values).astype(np.int64)
+    at_zero = np.searchsorted(values, 0.0)
+    if level.signed:  # what is negative and rounds to zero may have a code of its own
+        found[at_zero] = format.encode(np.asarray([-np.ldexp(1.0, level.exponent)]))[0]
+    first, *others = map(int, found)
+    steps = [*zip(doubled, ups, others, strict=True)]
+    steps.insert(at_zero, (0.0, True, int(format.encode(np.zeros(1))[0])))
+    width, bits = level.bits + 2, format.bits
+    taken = "".join(
+        f"    if (doubled >{'=' if up else ''} {number(int(middle), width)}) wanted = {bits}'d{code};\n"
+        for middle, up, code in steps
+    )
+    body = f"""  wire signed [{width - 1}:0] doubled = level_0 * 2;
+  reg [{bits - 1}:0] wanted;
+  always @* begin
+    wanted = {bits}'d{first};
+{taken}  end
+"""
+    inputs = {"level_0": Shape(level.bits, level.signed)}
+    return check_module("encoder", inputs, {"code_0": Shape(bits)}, body, {"bad": "code_0 != wanted"})
+
+
+def adder_check(unit: FloatAdder) -> str:
+    """The next code of all pairs of codes beside `Accumulator.add` of the values."""
+    register = unit.register
+    rows = _rows(register.bits, 2)
+    valid = np.asarray(~register.format.is_reserved(rows).any(1))
+    held, addend = register.format.decode(np.where(valid[:, None], rows, 0)).T
+    valid &= ~((held == 0) & (rows[:, 0] != 0))  # zero is never negative in a register
+    sums = Accumulator(register.format, rounding=register.rounding).add(held[None], addend[None])[0]
+    outputs = {"sum": _canonical(register.format, sums)}
+    inputs = dict.fromkeys(("held", "addend"), Shape(register.bits))
+    return _table_check("adder", inputs, outputs, {"sum": register.bits}, valid)
+
+
+def collector_cases(unit: Collector) -> tuple[Columns, Ints[np.ndarray, " rows"], Bool[np.ndarray, " rows"]]:
+    """All inputs of a collector with a float register, the codes that `Accumulator` gives, and which inputs occur."""
+    made = unit.plan
+    outer = made.outer
+    if not isinstance(outer, FloatOuter) or outer.register.infinity is not None:
+        raise ValueError("an integer register or one with infinities found; the specification is of other floats")
+    formats = {"x_scale": outer.scale.x, "w_scale": outer.scale.w}
+    scales = {name: format for name, format in formats.items() if format is not None}
+    shapes = {name: Shape(format.bits) for name, format in scales.items()}
+    columns, valid = _columns({**shapes, "sum": made.inner.shape, "total_in": outer.register.shape})
+    low, high = outer.tile_sum
+    valid &= (columns["sum"] >= low) & (columns["sum"] <= high)
+    tile = np.ldexp(columns["sum"].astype(np.float64), outer.unit)
+    for name, format in scales.items():
+        is_number = np.asarray(~format.is_reserved(columns[name]))
+        factor = format.decode(np.where(is_number, columns[name], 0))
+        tile, valid = tile * factor, valid & is_number & (format.encode(np.abs(factor)) == columns[name])  # no sign
+    register, held = outer.register.format, columns["total_in"]
+    is_number = np.asarray(~register.is_reserved(held))
+    total = register.decode(np.where(is_number, held, 0))
+    valid &= is_number & ~((total == 0) & (held != 0))  # zero is never negative in a register
+    accumulator = Accumulator(register, rounding=outer.register.rounding)
+    after = accumulator.add(total[None], accumulator.round(np.where(valid, tile, 0.0)[None]))[0]
+    return columns, _canonical(register, after), valid
 
 
 def term_encoder_check(unit: TermEncoder) -> str:
@@ -114,6 +200,24 @@ def _values(tables: Tables, format: Format, port: str, width: int) -> str:
 
 def _unit(format: Format) -> int:
     return format.bounds().exponent.start
+
+
+def _canonical(format: Format, values: Floats[np.ndarray, " rows"]) -> Ints[np.ndarray, " rows"]:
+    """Codes of values that the format has, zero without a sign."""
+    return np.where(values == 0, 0, format.encode(values)).astype(np.int64)
+
+
+def _columns(inputs: dict[str, Shape]) -> tuple[Columns, Bool[np.ndarray, " rows"]]:
+    """All values of all inputs, the first counting fastest, and that each of them counts."""
+    bits = sum(shape.width for shape in inputs.values())
+    if bits > MOST_ADDRESS_BITS:
+        raise ValueError(f"inputs of {bits} bits found; a table has at most {MOST_ADDRESS_BITS}, so try narrower ones")
+    count, columns, place = np.arange(2**bits), {}, 0
+    for name, shape in inputs.items():
+        found = count >> place & (2**shape.width - 1)
+        columns[name] = found - (found >> (shape.width - 1) << shape.width) if shape.signed else found
+        place += shape.width
+    return columns, np.ones(2**bits, bool)
 
 
 def _table_check(

@@ -21,17 +21,22 @@ class Fpga:
     flip_flops: tuple[str, ...]
     carries: tuple[str, ...]
     blocks: tuple[str, ...]
+    memories: tuple[str, ...]
 
     def without_blocks(self) -> "Fpga":
         """The family whose multipliers are look-up tables: made by `booth`, as `synth` for cells does."""
         return replace(self, name=f"{self.name} without blocks", commands=f"proc\nflatten\nbooth\n{self.commands}")
 
 
-ICE40 = Fpga("ice40", "synth_ice40 -dsp", ("SB_LUT4",), ("SB_DFF*",), ("SB_CARRY",), ("SB_MAC16",))
-ECP5 = Fpga("ecp5", "synth_ecp5 -noabc9", ("LUT4",), ("TRELLIS_FF",), ("CCU2C",), ("MULT18X18D", "ALU54B"))
+ICE40 = Fpga("ice40", "synth_ice40 -dsp", ("SB_LUT4",), ("SB_DFF*",), ("SB_CARRY",), ("SB_MAC16",), ("SB_RAM40*",))
+ECP5 = Fpga(
+    "ecp5", "synth_ecp5 -noabc9", ("LUT4",), ("TRELLIS_FF",), ("CCU2C",), ("MULT18X18D", "ALU54B"),
+    ("DP16KD", "PDPW16KD"),
+)  # fmt: skip
 XILINX_7 = Fpga(
-    "xc7", "synth_xilinx -family xc7 -flatten -noiopad -noclkbuf", ("LUT[1-6]",), ("FD*",), ("CARRY4",), ("DSP48E1",)
-)
+    "xc7", "synth_xilinx -family xc7 -flatten -noiopad -noclkbuf", ("LUT[1-6]",), ("FD*",), ("CARRY4",), ("DSP48E1",),
+    ("RAMB18*", "RAMB36*"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,7 @@ class FpgaReport:
     flip_flops: int
     carries: int
     blocks: int
+    memories: int
     tool: str
 
 
@@ -58,6 +64,7 @@ def count_fpga(rtlil: str, family: Fpga, *, cache: Path | None = None, yosys: Yo
         count(family.flip_flops),
         count(family.carries),
         count(family.blocks),
+        count(family.memories),
         stored.tool,
     )
 

@@ -3,20 +3,16 @@
 A row is one circuit in one cell library. Nothing here synthesises anything; to read the file, pyarrow is enough.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-STAMP = b"bitwright"
-"""Under which the file's own metadata has its stamp and what it was made with."""
+from bitwright.cost.table_file import TableFile, stamp_of
 
 SHIPPED = "cells.parquet"
-WRITE_AGAIN = "write it again with experiments/cost_table.py"
 
 
 @dataclass(frozen=True)
@@ -95,42 +91,24 @@ class CellTable:
         return {"command": self.command, "tools": dict(self.tools), "origins": origins}
 
 
+FILE = TableFile("cells", Row, "experiments/cost_table.py", "ask for --library published")
+
+
 def stamp(table: CellTable) -> str:
     """SHA-256 over all values and what they were made with."""
-    text = json.dumps([table.about(), [astuple(row) for row in table.rows]], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return stamp_of(table.about(), table.rows)
 
 
 def write_table(table: CellTable, path: Path) -> None:
     """The table as a file that carries its stamp."""
-    parquet = _parquet()
-    import pyarrow
-
-    columns = {field.name: [getattr(row, field.name) for row in table.rows] for field in fields(Row)}
-    content = pyarrow.table(columns)
-    said = json.dumps(table.about() | {"sha256": stamp(table)}, sort_keys=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    parquet.write_table(content.replace_schema_metadata({STAMP: said.encode()}), path, compression="zstd")
+    FILE.write(path, table.about(), table.rows)
 
 
 def read_table(path: Path) -> CellTable:
     """A table that was written so. ValueError where its stamp does not fit its contents."""
-    parquet = _parquet()
-    try:
-        content = parquet.read_table(path, use_threads=False)
-        about = json.loads((content.schema.metadata or {})[STAMP])
-        rows = tuple(Row(**values) for values in content.to_pylist())
-        origins = {name: Origin(**values) for name, values in about["origins"].items()}
-        table = CellTable(rows, about["command"], about["tools"], origins)
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"there is no table of cells at {path}; {WRITE_AGAIN}, or ask for --library published"
-        ) from None
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path.name} is no table of cells of this version ({error}); {WRITE_AGAIN}") from None
-    if stamp(table) != about.get("sha256"):
-        raise ValueError(f"{path.name} does not fit its stamp, so somebody changed it; {WRITE_AGAIN}")
-    return table
+    about, rows = FILE.read(path)
+    origins = {name: Origin(**values) for name, values in about["origins"].items()}
+    return CellTable(rows, about["command"], about["tools"], origins)
 
 
 @cache
@@ -138,14 +116,3 @@ def shipped_table() -> CellTable:
     """The one of this package."""
     with as_file(files("bitwright.cost") / "data" / SHIPPED) as path:
         return read_table(path)
-
-
-def _parquet() -> Any:
-    try:
-        from pyarrow import parquet
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError(
-            "measured cells are read with pyarrow, which is not installed; pip install 'bitwright[cost]', or ask for "
-            "--library published"
-        ) from None
-    return parquet

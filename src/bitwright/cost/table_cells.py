@@ -1,27 +1,20 @@
 """Cells of a scheme from the table of measured circuits: measured where it has them, else fitted, else published.
 
-An array's cell is the element that multiplies and adds, and its share of what scales a tile's sum below it. At the edge
-stand decoders of inputs and weights, and what turns sums into the next layer's inputs. Energies are scaled to those of
-M. Horowitz, ISSCC 2014, so that they add up with memories that are built on them.
+Energies are scaled to those of M. Horowitz, ISSCC 2014, so that they add up with memories that are built on them.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 
+from bitwright.cost.figure import Figure
+from bitwright.cost.fpga import is_family
 from bitwright.cost.mac import Edge, Mac
 from bitwright.cost.table import CellTable, Origin, shipped_table
-from bitwright.cost.table_find import NOTHING, Finder, Found
-from bitwright.cost.table_names import integer_of, operand_name
-from bitwright.cost.table_need import Need, needs
+from bitwright.cost.table_array import NoCell, Parts, TableArray, Work, serving
+from bitwright.cost.table_find import Finder, Found
 from bitwright.cost.widths import widest_mac
-from bitwright.gemm import LayerGemm
-from bitwright.scheme import Scheme
 
-LARGEST_REQUANTIZED = 32
-"""Bits of the widest register that the table has a requantizer for."""
-
-Work = tuple[tuple[LayerGemm, Scheme], ...]
 Cells = Callable[[Work], Mac]
 
 DEFAULT, PUBLISHED = "generic45", "published"
@@ -31,133 +24,81 @@ def cells_of(library: str, *, has_vectors: bool = False) -> Cells:
     """By the name that a command line has: `published`, or a library of the table."""
     if library == PUBLISHED:
         return widest_mac
+    if is_family(library):
+        raise ValueError(
+            f"{library} is a family of FPGAs, which has look-up tables, no areas and energies; ask `bitwright cost` "
+            "for its counts, or name a library of cells"
+        )
     return measured_vectors(library) if has_vectors else measured_cells(library)
 
 
 def measured_cells(library: str = DEFAULT, table: CellTable | None = None) -> Cells:
     """Elements of a systolic array, for `pricing.price`. ValueError for a library that the table has not."""
-    array = _array(library, table) if table else _shipped(library)
-    return lambda work: _serving(work, array.element)
+    found = _library(library, table) if table else _shipped(library)
+    return lambda work: found.mac(work, is_vector=False)
 
 
 def measured_vectors(library: str = DEFAULT, table: CellTable | None = None) -> Cells:
     """A lane of vector units of 16 or 32, which share one register, scale hardware and decoders included."""
-    array = _array(library, table) if table else _shipped(library)
-    return lambda work: _serving(work, array.lane)
-
-
-def _serving(work: Work, cell: Callable[[Need], Mac | None]) -> Mac:
-    """The cell that serves all layers, else the largest of theirs; published ones where the table has none."""
-    published = widest_mac(work)  # refuses what has no layers
-    groups = needs(work)
-    found = [cell(need) for need in groups]
-    if None in found:  # no cell reads the formats of all: those of each scheme
-        groups = list(dict.fromkeys(need for pair in work for need in needs([pair])))
-        found = [cell(need) for need in groups]
-    unknown = [need for need, mac in zip(groups, found, strict=True) if mac is None]
-    if unknown:
-        names = ", ".join(dict.fromkeys(f"{need.x_name} × {need.w_name}" for need in unknown))
-        said = f"no measured cell for {names}: published multipliers, not to be compared with measured cells"
-        return replace(published, remarks=(said,))
-    largest = max((mac for mac in found if mac is not None), key=lambda mac: mac.area_um2.value)
-    if len({mac.area_um2.value for mac in found if mac is not None}) > 1:
-        said = "no measured cell serves all layers: each is priced as the largest of their cells"
-        return replace(largest, remarks=(*largest.remarks, said), serves_all=False)
-    return largest
+    found = _library(library, table) if table else _shipped(library)
+    return lambda work: found.mac(work, is_vector=True)
 
 
 @cache
-def _shipped(library: str) -> "_Array":
-    return _array(library, shipped_table())
+def _shipped(library: str) -> "_Library":
+    return _library(library, shipped_table())
 
 
-def _array(library: str, table: CellTable) -> "_Array":
+def _library(library: str, table: CellTable) -> "_Library":
     rows = table.of(library)
     tool = rows[0].tool if rows else ""
-    return _Array(Finder(rows), table.origins[library], library, f"{library}, {tool}, zero-delay activity")
+    return _Library(
+        TableArray(Finder(rows)), table.origins[library], library, f"{library}, {tool}, zero-delay activity"
+    )
 
 
 @dataclass(frozen=True)
-class _Array:
-    """One library's circuits as parts of an array."""
+class _Library:
+    """One library's circuits as cells of an array, with what their figures are of."""
 
-    finder: Finder
+    array: TableArray
     origin: Origin
-    library: str
+    name: str
     source: str
 
-    def element(self, need: Need) -> Mac | None:
-        """The cell of an array; None where nothing like it was measured."""
-        if need.is_serial:
-            found = self.finder.pairs(need.x_name, need.w_name)
-            return None if found is None else self._mac(need, found, [], has_decoders=False)
-        found = self.finder.element(need)
-        if found is None:
-            return None
-        left_out: list[str] = []
-        if need.outer is not None:
-            collector = self.finder.collector(need.outer, need.x_name, need.w_name)
-            if collector is None:
-                left_out.append(f"the {_register(need)} of every {need.outer.products} products")
-            else:
-                found = found.plus(collector, 1 / need.outer.products)
-        return self._mac(need, found, left_out, has_decoders=True)
+    def mac(self, work: Work, *, is_vector: bool) -> Mac:
+        """Of the cell that serves all layers; published ones where the table has none."""
+        published = widest_mac(work)  # refuses what has no layers
+        try:
+            return self._mac(serving(work, self.array.lane if is_vector else self.array.element))
+        except NoCell as unknown:
+            said = f"no measured cell for {unknown}: published multipliers, not to be compared with measured cells"
+            return replace(published, remarks=(said,))
 
-    def lane(self, need: Need) -> Mac | None:
-        """One lane of a vector unit."""
-        scales = need.outer.scales if need.outer else ""
-        found, left_out = self.finder.vector(need.x_name, need.w_name, scales), []
-        if found is None and need.outer is not None and need.outer.bits is None:
-            found, left_out = self.finder.vector(need.x_name, need.w_name, ""), [f"the {_register(need)} of a block"]
-        return None if found is None else self._mac(need, found, left_out, has_decoders=False)
-
-    def _mac(self, need: Need, found: Found, left_out: list[str], *, has_decoders: bool) -> Mac:
-        x, w = (self._part("decoder", name, left_out) if has_decoders else NOTHING
-                for name in (need.x_name, need.w_name))  # fmt: skip
-        output = self._output(need, left_out)
+    def _mac(self, parts: Parts) -> Mac:
         factor = self.origin.calibration
-        energies = [part.energy_pj(f"{self.source}, × {factor:.2g}", factor) for part in (found, x, w, output)]
-        edge = Edge(x.area_um2(self.source), w.plus(output).area_um2(self.source), *energies[1:])
-        said = [f"{found.said}, {self.library}"]
-        if need.outer and (need.outer.smallest or need.outer.products) < need.outer.products:
-            said.append(f"blocks of {need.outer.smallest} fill tiles of {need.outer.products} with zeros")
-        said += [f"left out: {', '.join(dict.fromkeys(left_out))}"] if left_out else []
+        all_parts = parts.cell, parts.input, parts.weight, parts.output
+        cell, x, w, output = (_energy_pj(part, f"{self.source}, × {factor:.2g}", factor) for part in all_parts)
+        column = parts.weight.plus(parts.output)
+        edge = Edge(self._area_um2(parts.input), self._area_um2(column), x, w, output)
+        first, *others = parts.remarks
+        said = (f"{first}, {self.name}", *others)
         return Mac(
-            found.area_um2(self.source), energies[0], edge, factor, self.origin.feature_nm, found.period_ns, tuple(said)
+            self._area_um2(parts.cell),
+            cell,
+            edge,
+            factor,
+            self.origin.feature_nm,
+            parts.cell.period_ns,
+            said,
+            parts.serves_all,
         )
 
-    def _output(self, need: Need, left_out: list[str]) -> Found:
-        """From a sum to codes of the next layer's inputs: a fixed-point factor, then an encoder of each format."""
-        fold = NOTHING
-        if need.fold is not None:
-            found = self.finder.fold(need.register_bits, need.fold)
-            fold = found or NOTHING
-            if found is None:
-                left_out.append("the fold that sums are read through")
-        outer = need.outer
-        if outer and outer.bits is None:
-            left_out.append("what makes float sums codes again")
-            return NOTHING
-        bits = outer.bits if outer and outer.bits else need.register_bits
-        if bits > LARGEST_REQUANTIZED:
-            left_out.append(f"what requantization of {bits} bits takes beyond that of {LARGEST_REQUANTIZED}")
-        output = self.finder.requantizer(min(bits, LARGEST_REQUANTIZED), max(format.bits for format in need.x))
-        if output is None:
-            left_out.append("requantization")
-            output = NOTHING
-        for name in sorted({operand_name([format]) for format in need.x}):
-            if need.is_blocked or not integer_of(name):
-                output = output.plus(self._part("encoder", name, left_out))
-        return output.plus(fold)
-
-    def _part(self, unit: str, name: str, left_out: list[str]) -> Found:
-        found = self.finder.decoder(name) if unit == "decoder" else self.finder.encoder(name)
-        if found is None:
-            left_out.append(f"{unit} of {name}")
-        return found or NOTHING
+    def _area_um2(self, found: Found) -> Figure:
+        area, _ = found.estimates
+        return area.figure(self.source)
 
 
-def _register(need: Need) -> str:
-    assert need.outer is not None
-    kind = "float register" if need.outer.bits is None else f"{need.outer.bits}-bit register"
-    return f"{kind} and scales of sums"
+def _energy_pj(found: Found, source: str, calibration: float) -> Figure:
+    _, energy = found.estimates
+    return energy.figure(source).times(calibration)

@@ -12,15 +12,24 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from bitwright.cost.figure import Figure, Fitted, Measured
+
 Points = Mapping[int, float]
 """Values by the register's bits."""
 
 
 class Estimate(NamedTuple):
-    """A value that was not measured, and how far such values lie from measured ones at worst."""
+    """A value, and how far such values lie from measured ones at worst."""
 
     value: float
     worst_ratio: float
+    is_measured: bool = False
+
+    def figure(self, source: str) -> Figure:
+        """With its origin."""
+        if self.is_measured:
+            return Measured(self.value, source)
+        return Fitted(self.value, f"{source}, between points", self.worst_ratio)
 
 
 @dataclass(frozen=True)
@@ -46,8 +55,8 @@ class Lines:
         for points in self.circuits:
             for bits, value in points.items():
                 if min(points) < bits < max(points):
-                    ratios.append(_ratio(_on(_without(points, bits), bits), value))
-        ends = [_ratio(points[min(points)], points[max(points)]) for points in self.circuits]
+                    ratios.append(ratio(_on(_without(points, bits), bits), value))
+        ends = [ratio(points[min(points)], points[max(points)]) for points in self.circuits]
         return max(ratios or ends, default=1.0)
 
     @cached_property
@@ -57,7 +66,7 @@ class Lines:
         for points in self.circuits:
             for bits, value in points.items():
                 near = [other for other in points if 0 < abs(other - bits) <= REACH]
-                ratios += [_ratio(self._from_one(points[other], other, bits), value) for other in near]
+                ratios += [ratio(self._from_one(points[other], other, bits), value) for other in near]
         return max(ratios)
 
     def at(self, points: Points, bits: int) -> Estimate | None:
@@ -140,5 +149,8 @@ def _without(points: Points, bits: int) -> Points:
     return {other: value for other, value in points.items() if other != bits}
 
 
-def _ratio(a: float, b: float) -> float:
+def ratio(a: float, b: float) -> float:
+    """Of the larger to the smaller; nothing equals nothing, and is infinitely far from something."""
+    if a == b:
+        return 1.0
     return max(a / b, b / a) if a > 0 and b > 0 else float("inf")

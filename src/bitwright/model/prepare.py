@@ -25,7 +25,6 @@ from bitwright.model.lowering import Linear, Lowering
 from bitwright.model.site import Site, naming
 from bitwright.model.task import Batch, Inputs, call
 from bitwright.model.transform import fold_batchnorm, replaced, unroll
-from bitwright.model.weight_norm import norm_bound
 from bitwright.quantization import QuantizedTensor, Quantizer, Range, Statistics
 from bitwright.recipe import LayerInfo, Recipe, nearest
 from bitwright.result import Coverage
@@ -218,13 +217,7 @@ def _replacement(name: str, layer: nn.Module, scheme: Scheme) -> nn.Module:
 
 
 def _unquantizable(kind: str, scheme: Scheme) -> str | None:
-    if kind == "attention" and scheme.input is None:
-        return "a weight-only scheme has nothing to store here"
-    if kind == "attention" and scheme.datapath.inner.readout is not None:
-        return "registers that are read through a function are simulated in layers only"
-    if kind == "attention" and isinstance(scheme.weight, Quantizer) and norm_bound(scheme.weight.format) is not None:
-        return "a bound on weights says nothing of products of two activations"
-    return None
+    return scheme.float_attention if kind == "attention" else None
 
 
 def _error(layer: FakeQuantizedLayer, seen: Any) -> float:
