@@ -43,5 +43,13 @@ def designs(count: int) -> list[Design]:
     return [Design((("a", f"scheme {i}"), ("b", "other")), Machine()) for i in range(count)]
 
 
-if __name__ == "__main__":
+if __name__ == "__main__" and len(sys.argv) == 1:
     main(toy_of)
+elif __name__ == "__main__":
+    from bitwright.search.queue import Clock, work
+
+    made = toy_of if len(sys.argv) == 2 else lambda setup: toy_of(toy_setup(sys.argv[2]))
+    try:
+        work(sys.argv[1], evaluator_of=made, clock=Clock(1, 3, 0.05), idle=60.0)
+    except ValueError as error:
+        sys.exit(str(error))
