@@ -1,5 +1,6 @@
 """Workers on any machine take designs from a database, and those of workers that die are taken again."""
 
+import json
 import os
 import shutil
 import signal
@@ -70,6 +71,7 @@ def postgresql():
         if shutil.which("setpriv") is None:
             pytest.skip("PostgreSQL refuses root, and setpriv is not installed")
         as_user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+        as_user += ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]  # containers close /dev/null to others
     folder = tempfile.mkdtemp(prefix="bitwright-postgresql-")
     if as_user:
         os.chown(folder, 65534, 65534)
@@ -78,7 +80,8 @@ def postgresql():
         port = free.getsockname()[1]
 
     def run(*words):
-        subprocess.run([*as_user, *words], check=True, cwd=folder, stdout=subprocess.DEVNULL, env=os.environ | {"LC_ALL": "C"})
+        environment = os.environ | {"LC_ALL": "C"}
+        subprocess.run([*as_user, *words], check=True, cwd=folder, stdout=subprocess.DEVNULL, env=environment)
 
     words = ["--auth=trust", "--username=bitwright", "--no-sync", f"--pgdata={folder}/data"]
     run(str(binaries / "initdb"), *words)
@@ -158,8 +161,6 @@ def test_workers_killed_and_a_driver_killed_change_nothing(tmp_path, postgresql)
     for worker in workers:
         worker.kill()
         worker.communicate()
-    import json
-
     assert json.loads(output) == {d.key: Toy(0).figures(d.assignment).metric for d in designs(12)}
     storage = storage_at(postgresql, CLOCK)
     trials = storage.get_all_trials(storage.get_all_studies()[0]._study_id)
