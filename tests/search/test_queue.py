@@ -143,7 +143,7 @@ def test_workers_killed_and_a_driver_killed_change_nothing(tmp_path, postgresql)
     def running():
         try:
             storage = storage_at(postgresql, CLOCK)
-            studies = [study for study in storage.get_all_studies()]
+            studies = storage.get_all_studies()
             return studies and storage.get_all_trials(studies[0]._study_id, states=(TrialState.RUNNING,))
         except Exception:
             return False

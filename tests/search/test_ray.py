@@ -10,11 +10,10 @@ import pytest
 from test_execute import evaluated, expected, metrics
 from toy import designs, toy_of, toy_setup
 
-ray = pytest.importorskip("ray")
-
 from bitwright.search.ray_cluster import Ray
 from bitwright.search.store import Store
 
+ray = pytest.importorskip("ray")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # sockets and threads of Ray's own
 
 

@@ -43,7 +43,7 @@ def executor_of(name: str, setup: Setup, workers: int) -> ExecutorOf:
 
         return Queue(own, name, store)
 
-    if kind not in ("local", "slurm", "ray") and "://" not in name or (kind == "local" and rest):
+    if (kind not in ("local", "slurm", "ray") and "://" not in name) or (kind == "local" and rest):
         raise ValueError(f"there are no workers by {name!r}; choose from {', '.join(PLACES)}")
     return make
 

@@ -9,13 +9,14 @@ import json
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
 from bitwright.search.execute import ATTEMPTS, Done, Executor
 from bitwright.search.point import Design, Figures
@@ -24,6 +25,9 @@ from bitwright.search.worker import MENDABLE, Evaluates, EvaluatorOf, Setup, fig
 
 BEAT, GRACE = 5, 30
 """Seconds between signs of life, and without them until a trial is put again. Of the database's clock."""
+
+TRIES = 5
+"""Of opening a database in which several make tables at once."""
 
 POLL = 0.5
 """Seconds between looks at the database."""
@@ -151,15 +155,22 @@ def storage_at(address: str, clock: Clock = Clock()) -> RDBStorage:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     url = address.replace("postgresql://", "postgresql+psycopg://", 1)
     options: dict[str, Any] = {"pool_pre_ping": True}
-    with _quiet():
-        return RDBStorage(url, options, heartbeat_interval=clock.beat, grace_period=clock.grace)
+    if url.startswith("postgresql+psycopg:"):
+        options["connect_args"] = {"client_encoding": "utf8"}  # else bytes come from a server without an encoding
+    for attempt in range(TRIES):
+        try:
+            with _quiet():
+                return RDBStorage(url, options, heartbeat_interval=clock.beat, grace_period=clock.grace)
+        except (IntegrityError, ProgrammingError, OperationalError) as error:
+            if attempt == TRIES - 1 or "already exists" not in str(error):
+                raise
+            time.sleep(0.5 * (attempt + 1))  # others make the tables right now
+    raise AssertionError
 
 
 @contextmanager
 def sentences(address: str) -> Iterator[None]:
     """Failures of the database as one sentence."""
-    from sqlalchemy.exc import SQLAlchemyError
-
     try:
         yield
     except ModuleNotFoundError as error:
@@ -195,10 +206,8 @@ def _beat(storage: RDBStorage, trial: int) -> Callable[[], None]:
 
 @contextmanager
 def _ignoring_finished() -> Iterator[None]:
-    try:
+    with suppress(optuna.exceptions.UpdateFinishedTrialError):
         yield
-    except optuna.exceptions.UpdateFinishedTrialError:
-        pass
 
 
 @contextmanager

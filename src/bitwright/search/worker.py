@@ -72,7 +72,7 @@ MENDABLE = (ValueError, OSError, ImportError)
 
 
 def figures_of(setup: Setup, evaluator: Evaluates, layers: Sequence[Sequence[str]]) -> Figures:
-    """Of an assignment, [name, scheme's text] of each layer; read from the folder, and written to it, where there is one."""
+    """Of an assignment, [name, scheme's text] of each layer; from the folder, and into it, where there is one."""
     design = Design(tuple((name, text) for name, text in layers))
     make = partial(evaluator.figures, design.assignment)
     return Store(Path(setup.folder)).get(design.key, make) if setup.folder else make()
