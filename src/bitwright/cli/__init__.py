@@ -12,12 +12,13 @@ from bitwright.cli.listing import schemes, tasks
 from bitwright.cli.quantize import quantize
 from bitwright.cli.rtl import rtl, verify
 from bitwright.cli.search import search
+from bitwright.cli.worker import worker
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown",
     help="From a trained neural network to a low-precision accelerator.",
 )  # fmt: skip
-for function in (compare, report, search, quantize, certify, overflow, cost, rtl, verify, schemes, tasks):
+for function in (compare, report, search, worker, quantize, certify, overflow, cost, rtl, verify, schemes, tasks):
     app.command()(function)
 
 

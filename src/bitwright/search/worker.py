@@ -63,6 +63,8 @@ def task_of(model: str, data: str | None) -> "Task":
     """What the command line means by a model and its data."""
     from bitwright.model.zoo import TASKS
 
+    if model not in TASKS:
+        raise ValueError(f"workers of their own know built-in tasks alone, not {model!r}; search with one local worker")
     return TASKS[model]
 
 
