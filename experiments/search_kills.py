@@ -60,7 +60,7 @@ def disturbed(folder: Path, trials: int, limit: int, kills: int, generator: rand
         time.sleep(0.01)
         if (status := driver.poll()) is not None and not (folder / "search.json").exists():
             raise SystemExit(f"the search failed by itself ({status})")
-        workers = [int(words[1]) for lease in folder.glob("*/leases/*.[0-9]*") if len(words := _words(lease)) == 2]
+        workers = [pid for lease in folder.glob("*/leases/*.[0-9]*") if (pid := _worker(lease))]
         if outcome.drivers + outcome.workers >= kills or not workers:
             continue
         time.sleep(generator.uniform(0, 0.3))
@@ -92,11 +92,14 @@ def front_of(folder: Path) -> list[object]:
     return points
 
 
-def _words(path: Path) -> list[str]:
+def _worker(lease: Path) -> int | None:
+    """The process that holds a lease, where it lives."""
     try:
-        return path.read_text().split()
-    except FileNotFoundError:
-        return []
+        _, pid = lease.read_text().split()
+        os.kill(int(pid), 0)
+    except (FileNotFoundError, ProcessLookupError, ValueError):
+        return None
+    return int(pid)
 
 
 def main() -> None:
