@@ -25,6 +25,10 @@ from bitwright.search.point import Design
 from bitwright.search.queue import Clock, Queue, storage_at, work
 from bitwright.search.store import Store
 
+pytestmark = pytest.mark.filterwarnings(  # connections that Optuna leaves to the collector
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+
 CLOCK = Clock(1, 3, 0.05)
 POSTGRES = Path("/usr/lib/postgresql")
 
@@ -140,15 +144,13 @@ def test_workers_killed_and_a_driver_killed_change_nothing(tmp_path, postgresql)
     first = started(*driver)
     workers = [started(*COMMAND, postgresql) for _ in range(2)]
 
-    def running():
-        try:
-            storage = storage_at(postgresql, CLOCK)
-            studies = storage.get_all_studies()
-            return studies and storage.get_all_trials(studies[0]._study_id, states=(TrialState.RUNNING,))
-        except Exception:
-            return False
+    storage = storage_at(postgresql, CLOCK)
 
-    wait_until(running)
+    def running():
+        studies = storage.get_all_studies()
+        return studies and storage.get_all_trials(studies[0]._study_id, states=(TrialState.RUNNING,))
+
+    wait_until(lambda: len(running() or ()) == 2, 120)  # so that the killed one is at work
     workers[0].send_signal(signal.SIGKILL)
     wait_until(lambda: len(Store(tmp_path / "found").log()) >= 3)
     first.send_signal(signal.SIGKILL)
@@ -162,11 +164,11 @@ def test_workers_killed_and_a_driver_killed_change_nothing(tmp_path, postgresql)
         worker.kill()
         worker.communicate()
     assert json.loads(output) == {d.key: Toy(0).figures(d.assignment).metric for d in designs(12)}
-    storage = storage_at(postgresql, CLOCK)
     trials = storage.get_all_trials(storage.get_all_studies()[0]._study_id)
     finished = Counter(trial.user_attrs["key"] for trial in trials if trial.state == TrialState.COMPLETE)
     assert finished == Counter(design.key for design in designs(12))
     assert sum(trial.state == TrialState.FAIL for trial in trials) >= 1
+    storage.engine.dispose()
 
 
 def test_a_design_that_kills_its_workers_fails_alone(tmp_path, sqlite):

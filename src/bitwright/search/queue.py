@@ -51,7 +51,7 @@ class Queue(Executor):
     def __init__(self, setup: Setup, address: str, store: Store, clock: Clock = Clock()) -> None:
         self.store, self.clock = store, clock
         with sentences(address):
-            storage = storage_at(address, clock)
+            self._storage = storage = storage_at(address, clock)
             name = PREFIX + store.folder.name
             self.study = optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
             self.study.set_user_attr(SETUP, asdict(replace(setup, folder="")))
@@ -80,6 +80,8 @@ class Queue(Executor):
         with sentences(self.address):
             for trial in self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
                 self._fail(trial)
+        self._storage.remove_session()
+        self._storage.engine.dispose()
 
     def _look(self, waiting: dict[str, Design]) -> list[tuple[Design, Figures]]:
         """Writes what is finished, and puts what nobody works at; what workers die of comes back with its error."""
@@ -114,7 +116,7 @@ class Queue(Executor):
 
     def _fail(self, trial: FrozenTrial) -> None:
         with _ignoring_finished():
-            self.study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+            self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
 
 
 def work(
