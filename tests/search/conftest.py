@@ -1,5 +1,8 @@
 """A small search: the embedded digits network on few samples, three schemes."""
 
+import sys
+from pathlib import Path
+
 import pytest
 
 from bitwright.comparison import Bench
@@ -9,6 +12,8 @@ from bitwright.search.candidates import Candidates
 from bitwright.search.evaluate import Evaluator
 from bitwright.search.prices import Prices
 from bitwright.search.sensitivity import measured
+
+sys.path.insert(0, str(Path(__file__).parent))  # toy.py, which is a program too
 
 SCHEMES = ("integer(8, 8)", "integer(4, 4)", "nvfp4()")
 

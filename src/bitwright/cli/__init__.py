@@ -13,12 +13,16 @@ from bitwright.cli.listing import schemes, tasks
 from bitwright.cli.quantize import quantize
 from bitwright.cli.rtl import rtl, verify
 from bitwright.cli.search import search
+from bitwright.cli.worker import worker
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown",
     help="From a trained neural network to a low-precision accelerator.",
 )  # fmt: skip
-for function in (compare, report, search, export, quantize, certify, overflow, cost, rtl, verify, schemes, tasks):
+COMMANDS = (
+    compare, search, certify, overflow, cost, rtl, verify, export, quantize, report, worker, schemes, tasks,
+)  # fmt: skip
+for function in COMMANDS:
     app.command()(function)
 
 

@@ -64,6 +64,10 @@ def search(
     limit: Annotated[int | None, typer.Option(min=1, help="Use this many test samples only.")] = None,
     held_out: Annotated[float, typer.Option(min=0.0, max=0.9, help="Part of them that no decision sees.")] = 0.5,
     workers: Annotated[int, typer.Option(min=1, help="Processes that evaluate.")] = 1,
+    executor: Annotated[
+        str,
+        typer.Option(help="Where they run: local, slurm[:OPTIONS], ray[:ADDRESS], or a database that workers ask."),
+    ] = "local",
     data: Annotated[str | None, DATA] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder. Default: runs/MODEL-search.")] = None,
 ) -> None:  # fmt: skip
@@ -80,10 +84,8 @@ def search(
         from bitwright.report import search_page
         from bitwright.search.driver import Question
         from bitwright.search.driver import search as run
-        from bitwright.search.evaluate import Evaluator
-        from bitwright.search.execute import Executor, Here, Processes
+        from bitwright.search.executors import executor_of
         from bitwright.search.point import Machine, recipe_text
-        from bitwright.search.store import Store
         from bitwright.search.worker import Setup
         from bitwright.store import write_atomically
 
@@ -101,15 +103,12 @@ def search(
             question = replace(question, strategies=tuple(name for name in strategy if name != "none"))
         folder = out or run_folder(model, "-search")
 
-        def executor(evaluator: Evaluator, store: Store | None) -> Executor:
-            if workers == 1 or store is None:
-                return Here(evaluator, store)
-            setup = Setup(model, data, limit, question.schemes, held_out, str(store.folder))
-            return Processes(setup, workers)
+        setup = Setup(model, data, limit, question.schemes, held_out)
+        own = executor_of(executor, setup, workers)
 
         with Screen(quiet=not sys.stderr.isatty()) as screen:
             task = chosen_task(model, data)
-            found = run(task, question, folder=folder, executor=executor, command=command(), progress=screen.progress)
+            found = run(task, question, folder=folder, executor=own, command=command(), progress=screen.progress)
         search_page.write_csv(found, folder / "designs.csv")
         search_page.write_report(found, folder / "search.html")
         print("\n".join(search_page.lines(found)))

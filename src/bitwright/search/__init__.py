@@ -1,7 +1,20 @@
 """The best scheme for each layer, and the array, under a budget in physical units."""
 
+from typing import TYPE_CHECKING, Any
+
 from bitwright.search.budget import Budget, Limit
-from bitwright.search.driver import Question, search
 from bitwright.search.point import Design, Machine, recipe_of, recipe_text
 
+if TYPE_CHECKING:
+    from bitwright.search.driver import Question, search
+
 __all__ = ["Budget", "Design", "Limit", "Machine", "Question", "recipe_of", "recipe_text", "search"]
+
+
+def __getattr__(name: str) -> Any:
+    """Workers import this package too, before they know that they need torch."""
+    if name not in ("Question", "search"):
+        raise AttributeError(f"bitwright.search has no {name!r}")
+    from bitwright.search import driver
+
+    return getattr(driver, name)

@@ -7,25 +7,32 @@ import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import asdict
 from queue import SimpleQueue
 
-from bitwright.search.evaluate import Evaluator
 from bitwright.search.point import Design, Figures
 from bitwright.search.store import Store
-from bitwright.search.worker import Setup
+from bitwright.search.worker import Evaluates, Setup
 
-ATTEMPTS = 3
+ATTEMPTS = 5
 """Times that an assignment is tried whose worker dies."""
+
+WORKER = (sys.executable, "-m", "bitwright.search.worker")
+
+Done = Callable[[Design, Figures], None]
 
 
 class Executor(ABC):
     """Evaluates designs, in any order and place; each result is in the store before it comes back."""
 
     @abstractmethod
-    def evaluate(self, designs: Sequence[Design], done: Callable[[Design, Figures], None]) -> None:
-        """Calls `done` with each design as it is ready, from this thread or another, one at a time."""
+    def evaluate(self, designs: Sequence[Design], done: Done) -> None:
+        """Calls `done` with each design as it is ready, from this thread or another, one at a time.
+
+        ValueError with a sentence where no worker can evaluate anything.
+        """
 
     def close(self) -> None:  # noqa: B027  # most have nothing to close
         """Ends its workers."""
@@ -34,10 +41,10 @@ class Executor(ABC):
 class Here(Executor):
     """One after the other in this process."""
 
-    def __init__(self, evaluator: Evaluator, store: Store | None = None) -> None:
+    def __init__(self, evaluator: Evaluates, store: Store | None = None) -> None:
         self.evaluator, self.store = evaluator, store
 
-    def evaluate(self, designs: Sequence[Design], done: Callable[[Design, Figures], None]) -> None:
+    def evaluate(self, designs: Sequence[Design], done: Done) -> None:
         for design in designs:
 
             def make(design: Design = design) -> Figures:
@@ -49,65 +56,122 @@ class Here(Executor):
 class Processes(Executor):
     """Workers on this machine, one thread of torch each. One that dies is started again and its design tried again."""
 
-    def __init__(self, setup: Setup, count: int) -> None:
-        self.setup, self.count = setup, count
-        self._idle: SimpleQueue[subprocess.Popen[str]] = SimpleQueue()
-        self._all: set[subprocess.Popen[str]] = set()
+    def __init__(self, setup: Setup, count: int, command: Sequence[str] = WORKER) -> None:
+        self.setup, self.count, self.command = setup, count, command
+        self._idle: SimpleQueue[_Process] = SimpleQueue()
+        self._all: set[_Process] = set()
+        self._is_closed = False
         for _ in range(count):
-            self._idle.put(self._start())
+            self._start()
 
-    def evaluate(self, designs: Sequence[Design], done: Callable[[Design, Figures], None]) -> None:
-        lock = threading.Lock()
-
-        def one(design: Design) -> None:
-            figures = self._figures(design)
-            with lock:
-                done(design, figures)
-
-        with ThreadPoolExecutor(self.count) as pool:
-            for future in [pool.submit(one, design) for design in designs]:
-                future.result()
+    def evaluate(self, designs: Sequence[Design], done: Done) -> None:
+        in_threads(designs, self._figures, done, self.count, self.close)
 
     def close(self) -> None:
-        for process in self._all:
-            process.kill()
-        for process in self._all:
-            process.wait()
+        self._is_closed = True
+        for process in list(self._all):
+            process.end()
 
     @property
     def pids(self) -> list[int]:
         """Of the workers that are alive."""
-        return [process.pid for process in self._all if process.poll() is None]
+        return [process.pid for process in list(self._all) if process.is_alive]
 
-    def _start(self) -> subprocess.Popen[str]:
-        environment = os.environ | {"OMP_NUM_THREADS": str(self.setup.threads)}
-        process = subprocess.Popen(
-            [sys.executable, "-m", "bitwright.search.worker"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
-        )  # fmt: skip
+    def _start(self) -> None:
+        process = _Process(self.setup, self.command)
         self._all.add(process)
-        _send(process, asdict(self.setup))
-        return process
+        self._idle.put(process)
 
     def _figures(self, design: Design) -> Figures:
+        has_started = False
         for _ in range(ATTEMPTS):
             process = self._idle.get()
-            assert process.stdout is not None, "asked for"
-            _send(process, design.layers)
-            line = process.stdout.readline()
-            if line.endswith("\n"):
+            try:
+                answer = process.ask(design)
+            except ValueError:
+                self._idle.put(process)  # so that who waits for one goes on, and sees that it ended
+                raise
+            if answer is not None:
                 self._idle.put(process)
-                return Figures(**json.loads(line))
-            process.wait()
+                return answer
+            has_started |= process.is_ready
             self._all.discard(process)
-            self._idle.put(self._start())
+            self._start()
+            if self._is_closed:
+                self.close()
+                raise ValueError("the search was stopped")
+        if not has_started:
+            raise ValueError(f"workers die before they evaluate anything, {ATTEMPTS} in turn; see why with one worker")
         return Figures(0.0, None, None, None, 0, 0.0, f"its worker died {ATTEMPTS} times")
 
 
-def _send(process: subprocess.Popen[str], value: object) -> None:
-    assert process.stdin is not None
-    try:
-        process.stdin.write(json.dumps(value) + "\n")
-        process.stdin.flush()
-    except BrokenPipeError:
-        pass  # it died: its output says so too
+class _Process:
+    """A worker and the pipes to it."""
+
+    def __init__(self, setup: Setup, command: Sequence[str]) -> None:
+        environment = os.environ | {"OMP_NUM_THREADS": str(setup.threads)}
+        self.is_ready = False
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        self.pid = self._process.pid
+        self._send(asdict(setup))
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def ask(self, design: Design) -> Figures | None:
+        """Its answer; None where it died. ValueError with the sentence that it ends with."""
+        self._send(design.layers)
+        while (answer := self._receive()) is not None:
+            if "failed" in answer:
+                self.end()
+                raise ValueError(answer["failed"])
+            if "ready" not in answer:
+                return Figures(**answer)
+            self.is_ready = True
+        self.end()
+        return None
+
+    def end(self) -> None:
+        """At once; a thread that waits for its answer sees that it died."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            with suppress(OSError):
+                pipe.close()  # type: ignore[union-attr]
+
+    def _receive(self) -> dict | None:
+        assert self._process.stdout is not None, "asked for"
+        line = "" if self._process.stdout.closed else self._process.stdout.readline()
+        return json.loads(line) if line.endswith("\n") else None
+
+    def _send(self, value: object) -> None:
+        assert self._process.stdin is not None, "asked for"
+        try:
+            self._process.stdin.write(json.dumps(value) + "\n")
+            self._process.stdin.flush()
+        except (BrokenPipeError, ValueError):
+            pass  # it died, or was ended: its output says so too
+
+
+def in_threads(
+    designs: Sequence[Design], one: Callable[[Design], Figures], done: Done, count: int, stop: Callable[[], None]
+) -> None:
+    """Calls `one` for several designs at once; the first failure, or an interrupt, stops all."""
+    lock = threading.Lock()
+
+    def work(design: Design) -> None:
+        figures = one(design)
+        with lock:
+            done(design, figures)
+
+    with ThreadPoolExecutor(count) as pool:
+        try:
+            for future in as_completed([pool.submit(work, design) for design in designs]):
+                future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            stop()
+            raise

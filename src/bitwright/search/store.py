@@ -1,12 +1,19 @@
-"""Evaluated assignments in a folder that many workers share: one file each, and never two workers at the same one."""
+"""Evaluated assignments in a folder that many workers share: one file each, and never two workers at the same one.
+
+A worker leases a key by making the file `leases/KEY.0`, which only one can, and touches it while it evaluates. Where it
+stops doing so, the next one makes `leases/KEY.1`, and so on: nobody ever removes what another may hold.
+"""
 
 import os
+import secrets
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from bitwright.search.point import Figures
@@ -24,14 +31,27 @@ class Store:
     """`folder` keeps figures by the content key of an assignment."""
 
     folder: Path
+    beat: float = BEAT
+    stale: float = STALE
 
     def path(self, key: str) -> Path:
         return self.folder / "points" / f"{key}.json"
 
     def find(self, key: str) -> Figures | None:
-        """What was found before. A file that cannot be read raises ValueError naming it."""
+        """What was found before. A file that cannot be read is set aside with a warning, and found again."""
         path = self.path(key)
-        return read_json(path, Figures) if path.exists() else None
+        try:
+            return read_json(path, Figures)
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            aside = path.with_name(f"{path.name}.unreadable.{secrets.token_hex(4)}")
+            try:
+                path.rename(aside)
+            except FileNotFoundError:
+                return None  # another worker was faster
+            warnings.warn(f"{str(error).partition(';')[0]}; set aside as {aside.name}, evaluated again", stacklevel=2)
+            return None
 
     def get(self, key: str, make: Callable[[], Figures]) -> Figures:
         """What was found before, or by another worker meanwhile, or what `make` finds now."""
@@ -41,59 +61,96 @@ class Store:
                 return found
             with self._lease(key) as is_mine:
                 if is_mine:
-                    found = self.find(key) or make()
-                    write_json(self.path(key), found)
-                    return found
-            time.sleep(BEAT / 4)
+                    found = self.find(key)
+                    return self.put(key, make()) if found is None else found
+            time.sleep(self.beat / 4)
+
+    def put(self, key: str, figures: Figures) -> Figures:
+        """Written, and noted in a log of this worker's own."""
+        write_json(self.path(key), figures)
+        log = self.folder / "log" / f"{place()}.{os.getpid()}"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a") as file:
+            file.write(f"{key} {figures.seconds:.3f}\n")
+        return figures
+
+    def log(self) -> list[str]:
+        """Keys in the order in which each worker finished them; twice where one was evaluated twice."""
+        lines = [line for path in sorted((self.folder / "log").glob("*")) for line in path.read_text().splitlines()]
+        return [line.split()[0] for line in lines]
 
     @contextmanager
     def _lease(self, key: str) -> Iterator[bool]:
         """Whether this worker evaluates the key: true for one at a time, of those that give signs of life."""
-        path = self.folder / "leases" / key
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-        except FileExistsError:
-            self._drop_stale(path)
+        folder = self.folder / "leases"
+        folder.mkdir(parents=True, exist_ok=True)
+        last = max((int(path.suffix[1:]) for path in folder.glob(f"{key}.*")), default=-1)
+        if last >= 0 and not self._is_stale(folder / f"{key}.{last}"):
             yield False
             return
-        os.write(handle, f"{socket.gethostname()} {os.getpid()}\n".encode())
-        os.close(handle)
-        is_over = threading.Event()
-
-        def beat() -> None:
-            while not is_over.wait(BEAT):
-                try:
-                    os.utime(path)
-                except FileNotFoundError:
-                    return
-
-        thread = threading.Thread(target=beat, daemon=True)
-        thread.start()
+        path = folder / f"{key}.{last + 1}"
         try:
-            yield True
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        except FileExistsError:
+            yield False
+            return
+        os.write(handle, f"{place()} {os.getpid()}\n".encode())
+        os.close(handle)
+        try:
+            with beating(lambda: os.utime(path), self.beat):
+                yield True
         finally:
-            is_over.set()
-            thread.join()
-            path.unlink(missing_ok=True)
+            for each in range(last + 2):
+                (folder / f"{key}.{each}").unlink(missing_ok=True)
 
-    def _drop_stale(self, path: Path) -> None:
-        probe = path.with_name(f".clock.{os.getpid()}")
+    def _is_stale(self, path: Path) -> bool:
+        """Whether nobody evaluates under this lease."""
+        probe = path.with_name(f".clock.{secrets.token_hex(8)}")
         try:
             probe.touch()
             age = probe.stat().st_mtime - path.stat().st_mtime
             words = path.read_text().split()
         except FileNotFoundError:
-            return
+            return True
         finally:
             probe.unlink(missing_ok=True)
-        if age > STALE or _has_ended(words):
-            path.unlink(missing_ok=True)
+        return age > self.stale or _has_ended(words)
+
+
+@contextmanager
+def beating(beat: Callable[[], None], seconds: float) -> Iterator[None]:
+    """Calls `beat` at once, and from a thread every so many seconds until it raises OSError."""
+    is_over = threading.Event()
+
+    def run() -> None:
+        while not is_over.wait(seconds):
+            try:
+                beat()
+            except OSError:
+                return
+
+    beat()
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+
+
+@cache
+def place() -> str:
+    """Where a process number means a process: the host, and the namespace of a container."""
+    try:
+        return f"{socket.gethostname()}.{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return socket.gethostname()
 
 
 def _has_ended(words: list[str]) -> bool:
     """Whether the worker was a process of this machine that is gone."""
-    if len(words) != 2 or words[0] != socket.gethostname():
+    if len(words) != 2 or words[0] != place():
         return False
     try:
         os.kill(int(words[1]), 0)

@@ -1,17 +1,27 @@
 """A process that evaluates assignments: a network and its candidates are made once, then one line in, one line out."""
 
 import json
+import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from bitwright.search.point import Design, Figures
+from bitwright.search.point import Assignment, Design, Figures
 from bitwright.search.store import Store
 
 if TYPE_CHECKING:
-    from bitwright.search.evaluate import Evaluator
+    pass
+
+
+@runtime_checkable
+class Evaluates(Protocol):
+    """What a worker has of an `Evaluator`."""
+
+    def figures(self, assignment: Assignment, /) -> Figures: ...
 
 
 @dataclass(frozen=True)
@@ -23,45 +33,75 @@ class Setup:
     limit: int | None
     schemes: tuple[str, ...]
     held_out: float
-    folder: str  # of results
+    folder: str = ""  # of results, which workers share with the driver; none where it is empty
     threads: int = 1
+    source: str = ""  # of the driver's code; any where it is empty
 
     @staticmethod
     def of(values: dict[str, Any]) -> "Setup":
         return Setup(**{**values, "schemes": tuple(values["schemes"])})
 
-    def evaluator(self) -> "Evaluator":
+    def evaluator(self) -> Evaluates:
         """The network with its candidates. ValueError where the model or its data cannot be had here."""
         import torch
 
-        from bitwright.comparison import Bench
+        from bitwright.comparison import Bench, source_hash
         from bitwright.search.candidates import Candidates
         from bitwright.search.evaluate import Evaluator
         from bitwright.sources import load_task
 
+        if self.source not in ("", source_hash()):
+            raise ValueError(
+                f"the bitwright of worker process {os.getpid()} on {os.uname().nodename} is not the driver's; "
+                "install the same version on all machines"
+            )
         torch.set_num_threads(self.threads)
-        task = load_task(self.model, self.data)
-        bench = Bench.build(task, self.limit, lambda *_: None)
+        bench = Bench.build(load_task(self.model, self.data), self.limit, lambda *_: None)
         return Evaluator(Candidates.of(bench, self.schemes), self.held_out)
 
 
-def evaluate_all(setup: Setup, layers: Sequence[Sequence[Sequence[str]]]) -> list[Figures]:
-    """Figures of assignments, [name, scheme's text] of each layer; those in the folder are read. For batch jobs."""
-    evaluator, store = setup.evaluator(), Store(Path(setup.folder))
-    return [_figures(evaluator, store, one) for one in layers]
+EvaluatorOf = Callable[[Setup], Evaluates]
+MENDABLE = (ValueError, OSError, ImportError)
+"""What a user can mend: it ends a search with one sentence."""
 
 
-def _figures(evaluator: "Evaluator", store: Store, layers: Sequence[Sequence[str]]) -> Figures:
+def figures_of(setup: Setup, evaluator: Evaluates, layers: Sequence[Sequence[str]]) -> Figures:
+    """Of an assignment, [name, scheme's text] of each layer; from the folder, and into it, where there is one."""
     design = Design(tuple((name, text) for name, text in layers))
-    return store.get(design.key, lambda: evaluator.figures(design.assignment))
+    make = partial(evaluator.figures, design.assignment)
+    return Store(Path(setup.folder)).get(design.key, make) if setup.folder else make()
 
 
-def main() -> None:
-    """The first line of standard input is a setup, each other one an assignment; ends with its input."""
-    setup = Setup.of(json.loads(sys.stdin.readline()))
-    evaluator, store = setup.evaluator(), Store(Path(setup.folder))
-    for line in sys.stdin:
-        print(json.dumps(asdict(_figures(evaluator, store, json.loads(line)))), flush=True)
+def main(evaluator_of: EvaluatorOf = Setup.evaluator) -> None:
+    """The first line of standard input is a setup, each other one an assignment; ends with its input.
+
+    Answers are lines too: {"ready": true} when the evaluator is made, then figures; {"failed": sentence} ends it.
+    """
+    say = _own_output()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the driver's to handle
+    try:
+        setup = Setup.of(json.loads(sys.stdin.readline()))
+        evaluator = evaluator_of(setup)
+        say({"ready": True})
+        for line in sys.stdin:
+            say(asdict(figures_of(setup, evaluator, json.loads(line))))
+    except BrokenPipeError:
+        return  # the driver is gone
+    except MENDABLE as error:
+        say({"failed": str(error)})
+
+
+def _own_output() -> Callable[[object], None]:
+    """Writes lines where standard output was; what others print goes to standard error."""
+    handle = os.dup(1)
+    os.dup2(2, 1)
+
+    def say(value: object) -> None:
+        line = f"{json.dumps(value)}\n".encode()
+        while line:
+            line = line[os.write(handle, line) :]
+
+    return say
 
 
 if __name__ == "__main__":

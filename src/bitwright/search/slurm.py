@@ -1,0 +1,103 @@
+"""Designs in Slurm's jobs, by submitit: a job array for each generation, results through the shared folder."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bitwright.search.execute import ATTEMPTS, Done, Executor
+from bitwright.search.point import Design, Figures
+from bitwright.search.store import Store
+from bitwright.search.worker import MENDABLE, EvaluatorOf, Setup, figures_of
+
+POLL = 1.0
+"""Seconds between looks at the folder and at the queue."""
+
+Layers = list[list[str]]
+
+
+class Slurm(Executor):
+    """At most `workers` jobs at once, each with a part of the designs. What a job that dies leaves is submitted again.
+
+    `words` are options of submitit's AutoExecutor, as "slurm_partition=cpu,timeout_min=60"; "cluster=local" and
+    "cluster=debug" run jobs without Slurm.
+    """
+
+    def __init__(
+        self, setup: Setup, workers: int, words: str = "", evaluator_of: EvaluatorOf = Setup.evaluator
+    ) -> None:
+        try:
+            import submitit
+        except ImportError:
+            raise ValueError("submitit is not installed; pip install 'bitwright[slurm]'") from None
+        options = dict(_option(word) for word in words.split(",") if word.strip())
+        self.setup, self.workers, self.evaluator_of = setup, workers, evaluator_of
+        self.store = Store(Path(setup.folder))
+        try:
+            self._executor = submitit.AutoExecutor(self.store.folder / "jobs", cluster=options.pop("cluster", None))
+            self._executor.update_parameters(**{"timeout_min": 24 * 60, "name": "bitwright", **options})
+        except (RuntimeError, NameError, ValueError, TypeError) as error:
+            raise ValueError(f"Slurm cannot be used ({error}); run where sbatch is, or choose other workers") from None
+        self._jobs: list[Any] = []
+
+    def evaluate(self, designs: Sequence[Design], done: Done) -> None:
+        waiting = {design.key: design for design in designs}
+        for _ in range(ATTEMPTS):
+            self._submit(list(waiting.values()))
+            while waiting:
+                is_over = all(job.done() for job in self._jobs)
+                for key, design in list(waiting.items()):
+                    if (figures := self.store.find(key)) is not None:
+                        del waiting[key]
+                        done(design, figures)
+                if is_over:
+                    break
+                time.sleep(POLL)
+            self._raise_sentences()
+            if not waiting:
+                return
+        for design in waiting.values():
+            done(design, Figures(0.0, None, None, None, 0, 0.0, f"its jobs died {ATTEMPTS} times"))
+
+    def close(self) -> None:
+        for job in self._jobs:
+            if not job.done():
+                job.cancel()
+
+    @property
+    def jobs(self) -> Sequence[Any]:
+        """Submitit's jobs of the last generation."""
+        return self._jobs
+
+    def _submit(self, designs: Sequence[Design]) -> None:
+        layers = [[list(layer) for layer in design.layers] for design in designs]
+        parts = [part for i in range(self.workers) if (part := layers[i :: self.workers])]
+        with self._executor.batch():
+            self._jobs = [
+                self._executor.submit(evaluate_all, asdict(self.setup), part, self.evaluator_of) for part in parts
+            ]
+
+    def _raise_sentences(self) -> None:
+        for job in self._jobs:
+            if job.done() and job.exception() is None and job.result():
+                raise ValueError(job.result())
+
+
+def evaluate_all(setup: dict, layers: Sequence[Layers], evaluator_of: Callable[[Setup], Any]) -> str:
+    """A job: evaluates assignments into the folder. The sentence where it cannot, else nothing."""
+    own = Setup.of(setup)
+    try:
+        evaluator = evaluator_of(own)
+        for one in layers:
+            figures_of(own, evaluator, one)
+    except MENDABLE as error:
+        return str(error)
+    return ""
+
+
+def _option(word: str) -> tuple[str, Any]:
+    name, equals, value = word.strip().partition("=")
+    if not equals:
+        raise ValueError(f"an option {word!r} of Slurm found; write it as name=value, such as timeout_min=60")
+    return name, int(value) if value.isdigit() else value
