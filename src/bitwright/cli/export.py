@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bitwright.cli.common import chosen_task, leave, one_sentence, use_data_folder
+from bitwright.cli.common import DATA, MODEL, chosen_task, leave, one_sentence, run_folder, scheme_text
 
 if TYPE_CHECKING:
     from torch import nn
@@ -15,13 +15,11 @@ if TYPE_CHECKING:
     from bitwright.model.task import Batch
 
 # said here, as reading the table would import torch for --help
-NAMES = "bundle, onnx, onnx-integers, onnx-native, qonnx"
+NAMES = "bundle, onnx, onnx-integers, onnx-native, qonnx, compressed-tensors"
 
 
 def export(
-    model: Annotated[
-        str, typer.Argument(help="A built-in task, or module:function that returns a Task or a torch module.")
-    ] = "digits",
+    model: Annotated[str, MODEL] = "digits",
     scheme: Annotated[str, typer.Option("--scheme", "-s", help="Such as 'integer(4, 8)'.")] = "integer(8, 8)",
     targets: Annotated[
         list[str] | None,
@@ -31,15 +29,13 @@ def export(
     samples: Annotated[
         int, typer.Option(min=1, help="Samples of the batch that the files are written for and checked with.")
     ] = 2,
-    data: Annotated[Path | None, typer.Option(help="Data, as in compare.")] = None,
+    data: Annotated[str | None, DATA] = None,
 ) -> None:
     """Calibrate and quantize a network, write it for other engines, run it there and compare with exact arithmetic.
 
     For weights of a large checkpoint, without calibration and without a network, see `bitwright quantize`.
     """
     with one_sentence():
-        if model.partition(":")[1] == "":
-            use_data_folder(data)
         import bitwright
         from bitwright.export import TARGETS, ways_out
 
@@ -47,10 +43,10 @@ def export(
         chosen = list(TARGETS.values()) if names == ["all"] else [_target(name) for name in names]
         task = chosen_task(model, data)
         network, batches = task.load(), list(task.calibration())
-        frozen = bitwright.quantize(network, scheme, batches)
-        folder = out or Path("runs") / f"{model.replace(':', '.')}-export"
+        frozen = bitwright.quantize(network, scheme_text(scheme), batches)
+        folder = out or run_folder(model, "-export")
         folder.mkdir(parents=True, exist_ok=True)
-        stem = folder / model.replace(":", ".")
+        stem = folder / run_folder(model).name
         rows = [_exported(target, stem, frozen, network, batches[0].first(samples)) for target in chosen]
     _print_table(f"{model} under {scheme}", rows)
     if any(row.is_wrong for row in rows):

@@ -1,7 +1,6 @@
 """`bitwright worker`."""
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,7 +10,7 @@ from bitwright.cli.common import one_sentence, use_data_folder
 
 def worker(
     address: Annotated[str, typer.Argument(help="Of the database, as postgresql://user@host/name.")],
-    data: Annotated[Path | None, typer.Option(help="Where this machine has the data of built-in tasks.")] = None,
+    data: Annotated[str | None, typer.Option(help="Where this machine has the data of built-in tasks.")] = None,
     idle: Annotated[
         float | None, typer.Option(help="End after so many seconds without work. Default: wait for ever.")
     ] = None,

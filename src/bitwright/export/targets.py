@@ -121,6 +121,35 @@ class _Qonnx(_Graph):
         return _equal(qonnx.verify(path, frozen, inputs))
 
 
+@dataclass(frozen=True)
+class _CompressedTensors(Target):
+    name: str = "compressed-tensors"
+    suffix: str = ".checkpoint"
+    engine: str = "reading it back"
+
+    def refusal(self, frozen: "nn.Module") -> str | None:
+        from bitwright.export import compressed_tensors
+
+        if not hasattr(getattr(frozen, "config", None), "to_dict"):
+            return "compressed-tensors holds models of transformers, and this one has no config of theirs"
+        try:
+            compressed_tensors.placed(frozen)
+        except ValueError as error:
+            return str(error)
+        return None
+
+    def write(self, frozen: "nn.Module", path: Path, inputs: "Inputs") -> None:
+        from bitwright.export import compressed_tensors
+
+        compressed_tensors.write(frozen, path)
+
+    def verify(self, path: Path, frozen: "nn.Module", model: "nn.Module", inputs: "Inputs") -> str:
+        from bitwright.export import compressed_tensors
+
+        compressed_tensors.verify(path, frozen)
+        return "weights decode to the same values"
+
+
 def _equal(difference: float) -> str:
     return f"equal integers, outputs within {difference:.1g}"
 
@@ -131,6 +160,7 @@ TARGETS: dict[str, Target] = {
         _Bundle(), _Onnx("onnx", "EVERYWHERE", ".onnx"),
         _Onnx("onnx-integers", "INTEGER_OPERATORS", ".integers.onnx"),
         _Onnx("onnx-native", "NATIVE_TYPES", ".native.onnx", "onnx.reference"), _Qonnx(),
+        _CompressedTensors(),
     )
 }  # fmt: skip
 

@@ -8,13 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from bitwright.search.point import Assignment, Design, Figures
 from bitwright.search.store import Store
-
-if TYPE_CHECKING:
-    pass
 
 
 @runtime_checkable
