@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 
 STOPPED = "stopped; finished rows are saved, run the same command again to continue"
 
-EXTRAS = {"amaranth": "rtl", "onnx": "onnx", "onnxruntime": "onnx", "onnxscript": "onnx", "optuna": "search", "psycopg": "postgresql", "pyarrow": "data",
-          "qonnx": "qonnx", "ray": "ray", "submitit": "slurm", "transformers": "hf"}  # fmt: skip
+EXTRAS = {
+    "amaranth": "rtl", "onnx": "onnx", "onnxruntime": "onnx", "onnxscript": "onnx", "optuna": "search",
+    "psycopg": "postgresql", "pyarrow": "data", "qonnx": "qonnx", "ray": "ray", "submitit": "slurm", "transformers": "hf",
+}  # fmt: skip
 """What to install for a package that is missing, where it is not `compare`."""
 
 
