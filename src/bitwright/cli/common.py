@@ -15,7 +15,8 @@ STOPPED = "stopped; finished rows are saved, run the same command again to conti
 
 EXTRAS = {
     "amaranth": "rtl", "onnx": "onnx", "onnxruntime": "onnx", "onnxscript": "onnx", "optuna": "search",
-    "psycopg": "postgresql", "pyarrow": "data", "qonnx": "qonnx", "ray": "ray", "submitit": "slurm", "transformers": "hf",
+    "psycopg": "postgresql", "pyarrow": "data", "qonnx": "qonnx", "ray": "ray", "submitit": "slurm",
+    "transformers": "hf",
 }  # fmt: skip
 """What to install for a package that is missing, where it is not `compare`."""
 
