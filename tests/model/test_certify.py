@@ -10,7 +10,7 @@ from torch import nn
 from bitwright.comparison import ModelTask
 from bitwright.config import from_text
 from bitwright.datapath import Accumulator, Datapath, Overflow
-from bitwright.formats import BFLOAT16
+from bitwright.formats import BFLOAT16, Int
 from bitwright.model.certificate import ModelCertificate, Placement
 from bitwright.model.certify import certify_model, certify_task, reaching, verify_certificate
 from bitwright.model.layers import QuantizedLayer
@@ -141,6 +141,18 @@ def test_a_register_that_is_too_narrow_is_named_with_the_way_out():
     wrapping = certify_task(task(), "integer(8, 8, accumulator_bits=12, overflow=Overflow.WRAP)")
     assert wrapping.shortfall == ""
     assert wrapping.layers[0].overflow == Overflow.WRAP.name
+
+
+def test_an_outer_register_that_is_too_narrow_is_named_too():
+    def found(outer):
+        return certify_task(task(), replace(from_text("integer(8, 8)"), datapath=Datapath(outer=outer, tile=9)))
+
+    layers = [c for c in found(Accumulator(Int(30))).layers if c.outer_bits is not None]
+    needed = max(c.outer_bits for c in layers)
+    assert found(Accumulator(Int(needed))).shortfall == ""
+    short = found(Accumulator(Int(needed - 1)))
+    assert f"needs {needed} bits to add its tiles and has {needed - 1}; widen the outer register" in short.shortfall
+    assert found(Accumulator(Int(needed - 1), Overflow.WRAP)).shortfall == ""
 
 
 def test_a_certificate_written_and_read_verifies_its_model_and_no_other(tmp_path):

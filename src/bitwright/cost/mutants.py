@@ -13,8 +13,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
-from jaxtyping import Shaped
+from jaxtyping import Bool, Shaped
 
 from bitwright.cost.formal import Dut, Proof, prove_check, prove_equal
 from bitwright.cost.netlist import Netlist, read_netlist, yosys_gates

@@ -100,6 +100,7 @@ def certify_layer(
         unit=unit, input_format=None if quantizer is None else describe(quantizer),
         weight_format=describe(layer.weight_quantizer), available_bits=inner.bits if inner.range else None,
         outer_available_bits=datapath.outer.bits if datapath.outer.range else None,
+        outer_overflow=datapath.outer.overflow.name if datapath.outer.range else None,
         overflow=inner.overflow.name, bias="none" if layer.bias is None else "outside",
         # rounded, so that a certificate checked on another machine does not fail by a logarithm's last digit
         weight_zeros=zeros, weight_entropy=round(entropy, 6),

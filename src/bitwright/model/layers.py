@@ -272,15 +272,11 @@ class QuantizedLayer(nn.Module):
         self.input_quantizer, self.input_ranges = source.input_quantizer, source.input_ranges
         self.weight_quantizer, self.weight_shape = weight.quantizer, source.weight.shape
         self.k, self.certificate, self.name = weight.k, certificate, source.name
-        self.register_buffer("codes", _as_buffer(weight.codes, weight.quantizer.format.bits))
-        for i, (codes, scale) in enumerate(zip(weight.scales, weight.quantizer.scales, strict=True)):
-            self.register_buffer(f"scales_{i}", _as_buffer(codes, scale.format.bits))
-        zero = weight.zero_points
-        self.register_buffer("zero_points", None if zero is None else _as_buffer(zero, weight.quantizer.format.bits))
+        _store_(self, weight)
         self.register_buffer("bias", None if source.bias is None else source.bias.detach().clone())
         self.overflows = self.accumulations = 0
         self._stationary: dict[tuple[Quantizer, torch.device], Stationary] = {}
-        self.register_load_state_dict_post_hook(lambda module, keys: module.forget())
+        self.register_load_state_dict_post_hook(_forget)
 
     is_resolved = True
 
@@ -290,10 +286,7 @@ class QuantizedLayer(nn.Module):
 
     def quantized_weight(self) -> QuantizedTensor:
         """The weight's codes and scale codes."""
-        count = len(self.weight_quantizer.scales)
-        scales = tuple(_from_buffer(getattr(self, f"scales_{i}")) for i in range(count))
-        zero = None if self.zero_points is None else _from_buffer(self.zero_points)
-        return QuantizedTensor(_from_buffer(self.codes), scales, zero, self.k, self.weight_quantizer)
+        return _stored(self, self.weight_quantizer, self.k)
 
     def stationary(self) -> Stationary:
         """The weight as the kernels take it."""
@@ -341,8 +334,9 @@ class QuantizedLayer(nn.Module):
 
 
 class QuantizedEmbedding(nn.Module):
-    """Rows of a table, stored as codes: weight only, no arithmetic."""
+    """Rows of a table, stored as codes: weight only, no arithmetic. `weight` [rows, k] is derived from them."""
 
+    codes: Tensor
     weight: Tensor
 
     def __init__(self, layer: nn.Embedding, scheme: Scheme) -> None:
@@ -351,10 +345,22 @@ class QuantizedEmbedding(nn.Module):
         table = Statistics.of(layer.weight.detach().float().cpu().numpy(), kernels.PASSES)
         self.weight_quantizer = scheme.weight.fit(table, kernels.squared_errors)
         ranges = self.weight_quantizer.estimate(table, kernels.squared_errors)
-        self.quantized = self.weight_quantizer.quantize(table.sample, ranges)
-        self.register_buffer("weight", torch.from_numpy(self.quantized.decode()).to(layer.weight))
+        quantized = self.weight_quantizer.quantize(table.sample, ranges)
+        self.k = quantized.k
+        _store_(self, quantized)
+        self.register_buffer("weight", torch.from_numpy(quantized.decode()).to(layer.weight), persistent=False)
         self.measurement = Probe()
         self.measurement.add(layer.weight.detach(), self.weight)
+        self.register_load_state_dict_post_hook(_forget)
+
+    @property
+    def quantized(self) -> QuantizedTensor:
+        """The table's codes and scale codes."""
+        return _stored(self, self.weight_quantizer, self.k)
+
+    def forget(self) -> None:
+        """Derive the table from its codes anew."""
+        self.weight.copy_(torch.from_numpy(self.quantized.decode()))
 
     def forward(self, index: Tensor) -> Tensor:
         return nn.functional.embedding(index, self.weight, self.padding_idx)
@@ -374,6 +380,26 @@ def _at_end(layer: FakeQuantizedLayer) -> Tensor:
     bounds = layer.weight_quantizer.format.bounds()
     end = ((operand.elements >= bounds.highest) | (operand.elements <= bounds.lowest)).flatten(1)[:, : operand.k]
     return layer.lowering.weight_from_rows(end, layer.weight.shape, layer.block)
+
+
+def _store_(module: nn.Module, weight: QuantizedTensor) -> None:
+    """Codes and scale codes as the module's buffers."""
+    module.register_buffer("codes", _as_buffer(weight.codes, weight.quantizer.format.bits))
+    for i, (codes, scale) in enumerate(zip(weight.scales, weight.quantizer.scales, strict=True)):
+        module.register_buffer(f"scales_{i}", _as_buffer(codes, scale.format.bits))
+    zero = weight.zero_points
+    module.register_buffer("zero_points", None if zero is None else _as_buffer(zero, weight.quantizer.format.bits))
+
+
+def _stored(module: nn.Module, quantizer: Quantizer, k: int) -> QuantizedTensor:
+    """What `_store_` keeps."""
+    scales = tuple(_from_buffer(getattr(module, f"scales_{i}")) for i in range(len(quantizer.scales)))
+    zero = None if module.zero_points is None else _from_buffer(module.zero_points)  # type: ignore[arg-type]
+    return QuantizedTensor(_from_buffer(module.codes), scales, zero, k, quantizer)  # type: ignore[arg-type]
+
+
+def _forget(layer: QuantizedLayer | QuantizedEmbedding, keys: object) -> None:
+    layer.forget()
 
 
 def _as_buffer(codes: np.ndarray, bits: int) -> Tensor:
