@@ -19,7 +19,8 @@ from bitwright.model.task import Batch
 from bitwright.store import read_json, write_json
 
 SCHEMES = (
-    "integer(8, 8)", "integer(8, 8, zero=Zero.FITTED)", "integer(8, 8, input_range=None)", "a2q(4, 8, 14)",
+    "integer(8, 8)", "integer(8, 8, zero=Zero.FITTED)", "integer(8, 8, input_range=None)",
+    "integer(8, 8, zero=Zero.FITTED, input_range=None)", "a2q(4, 8, 14)",
     "vs_quant(4, 4, 4, 4)", "vs_quant_chip()", "ant(4, 4)", "minifloat(4, 3)", "mxint8()", "mxfp8()", "mxfp4()",
     "nvfp4()", "overq(4, 4)", "term_revealing()", "combined(overq(4), term_revealing())",
 )  # fmt: skip
@@ -93,6 +94,18 @@ def test_reached_sums_are_those_of_the_integers(tile, is_bias_inside):
     assert reached[head.name] == (sums.min(), sums.max())
     if inside:  # the rounded bias stands for the real one
         np.testing.assert_allclose(sums[0] * step, y.numpy(), rtol=0, atol=0.51 * step.max())
+
+
+def test_a_zero_point_that_follows_the_data_may_be_any_code():
+    positive = nn.Sequential(nn.Linear(64, 8, bias=False))
+    positive[0].weight.data = torch.rand(8, 64, generator=torch.Generator().manual_seed(0))
+    x = -torch.rand(4, 64, generator=torch.Generator().manual_seed(1))
+    model = quantize(positive, "integer(8, 8, zero=Zero.FITTED, input_range=None)", [x])
+    with reaching(model) as reached:
+        model(x)
+    (found,) = certify_model(model)
+    assert found.sums.low <= reached["0"].low < reached["0"].high <= found.sums.high
+    assert found.raw_code_bits is None
 
 
 def test_tiles_need_a_narrower_register_and_an_outer_one():

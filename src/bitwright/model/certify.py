@@ -26,7 +26,7 @@ from bitwright.model.attention import Attention
 from bitwright.model.certificate import LayerCertificate, ModelCertificate, Placement
 from bitwright.model.layers import FakeQuantizedLayer, QuantizedLayer
 from bitwright.model.measure import describe, is_stored
-from bitwright.model.prepare import calibrate, freeze, input_bounds, prepare
+from bitwright.model.prepare import calibrate, fixed_zeros, freeze, input_bounds, prepare
 from bitwright.model.site import naming
 from bitwright.model.task import Task
 from bitwright.model.transform import fold_batchnorm
@@ -260,13 +260,12 @@ def _constant(layer: QuantizedLayer, bounds: Bounds) -> Shaped[np.ndarray, " row
 def _raw_code_bits(
     layer: QuantizedLayer, weights: Shaped[np.ndarray, "rows k"], constant: Shaped[np.ndarray, " rows"] | None
 ) -> int | None:
-    """Width with raw unsigned codes in the products; None where inputs have no zero point."""
+    """Width with raw unsigned codes in the products; None where inputs have no zero point, or no fixed one."""
     assert layer.input_quantizer is not None, "quantized input"
-    format = layer.input_quantizer.format
-    zero = layer.input_quantizer.quantize(np.zeros((1, 1), np.float32), layer.input_ranges).zero_points
-    if zero is None:
+    format, zeros = layer.input_quantizer.format, fixed_zeros(layer.input_quantizer, layer.input_ranges)
+    if zeros is None:
         return None
-    raw = raw_codes(weights, format.bits, int(format.decode(zero).max()))
+    raw = raw_codes(weights, format.bits, int(zeros.max()))
     held = raw.correction if constant is None else raw.correction + constant
     return certify_sums(weights, raw.x, constant=held).exact_bits
 

@@ -25,7 +25,7 @@ from bitwright.model.lowering import Linear, Lowering
 from bitwright.model.site import Site, naming
 from bitwright.model.task import Batch, Inputs, call
 from bitwright.model.transform import fold_batchnorm, replaced, unroll
-from bitwright.quantization import QuantizedTensor, Quantizer, Range, Statistics
+from bitwright.quantization import QuantizedTensor, Quantizer, Range, Statistics, Zero
 from bitwright.recipe import LayerInfo, Recipe, nearest
 from bitwright.result import Coverage
 from bitwright.scheme import Scheme
@@ -172,12 +172,21 @@ def prove(layer: FakeQuantizedLayer | QuantizedLayer, weight: QuantizedTensor | 
 
 
 def input_bounds(quantizer: Quantizer, ranges: tuple[Range | None, ...]) -> Bounds:
+    """Of elements, the level of real zero taken off; of a range that follows the data, that level may be any code."""
     bounds = quantizer.format.bounds()
-    zero = quantizer.quantize(np.zeros((1, 1), np.float32), ranges).zero_points
-    if zero is None:
+    if quantizer.zero is Zero.FIXED:
         return bounds
-    offset = float(quantizer.format.decode(zero).max())
-    return bounds._replace(lowest=bounds.lowest - offset, highest=bounds.highest - offset)
+    zeros = fixed_zeros(quantizer, ranges)
+    low, high = (bounds.lowest, bounds.highest) if zeros is None else (float(zeros.min()), float(zeros.max()))
+    return bounds._replace(lowest=bounds.lowest - high, highest=bounds.highest - low)
+
+
+def fixed_zeros(quantizer: Quantizer, ranges: tuple[Range | None, ...]) -> np.ndarray | None:
+    """Levels of real zero that static ranges have set; None where there are none, or they follow the data."""
+    if not ranges or ranges[0] is None:
+        return None
+    zeros = quantizer.quantize(np.zeros((1, 1), np.float32), ranges).zero_points
+    return None if zeros is None else quantizer.format.decode(zeros)
 
 
 def quantized_weight(layer: FakeQuantizedLayer | QuantizedLayer) -> QuantizedTensor:
