@@ -26,7 +26,7 @@ from bitwright.model.attention import Attention
 from bitwright.model.certificate import LayerCertificate, ModelCertificate, Placement
 from bitwright.model.layers import FakeQuantizedLayer, QuantizedLayer
 from bitwright.model.measure import describe, is_stored
-from bitwright.model.prepare import calibrate, fixed_zeros, freeze, input_bounds, prepare
+from bitwright.model.prepare import calibrate, freeze, prepare
 from bitwright.model.site import naming
 from bitwright.model.task import Task
 from bitwright.model.transform import fold_batchnorm
@@ -109,7 +109,7 @@ def certify_layer(
         return replace(blank, note="float accumulator: the input stays in float")
     if not inner.is_integer:
         return replace(blank, note=f"float accumulator: {inner.format}")
-    bounds = input_bounds(quantizer, layer.input_ranges)
+    bounds = quantizer.element_bounds(layer.input_ranges)
     whole = _rows_of(weight)
     constant = _constant(layer, bounds) if placement.is_bias_inside and layer.bias is not None else None
     tile = _tile(layer, datapath, placement)
@@ -145,7 +145,7 @@ def verify_certificate(model: nn.Module, certificate: ModelCertificate) -> None:
             constant = None
             if stated.bias == "inside" and found.sums is not None and found.sums.tiles == 1:
                 assert layer.input_quantizer is not None, "quantized input"
-                constant = _constant(layer, input_bounds(layer.input_quantizer, layer.input_ranges))
+                constant = _constant(layer, layer.input_quantizer.element_bounds(layer.input_ranges))
             check_sums(_rows_of(layer.quantized_weight()), stated.sums, constant)
             for name in [f.name for f in fields(found) if not f.name.startswith("reached")]:
                 if getattr(found, name) != getattr(stated, name):
@@ -184,7 +184,7 @@ def _tile_extremes(layer: QuantizedLayer, x: Tensor, placement: Placement) -> It
     bare = without_scales(kernels.quantize(layer.input_quantizer, rows, layer.input_ranges))
     weight = layer.stationary()
     elements = without_scales(weight.operand).elements
-    bounds = input_bounds(layer.input_quantizer, layer.input_ranges)
+    bounds = layer.input_quantizer.element_bounds(layer.input_ranges)
     tile = _tile(layer, layer.scheme.datapath, placement)
     unit = bare.unit + weight.operand.unit
     inside = placement.is_bias_inside and layer.bias is not None and tile >= weight.operand.k
@@ -262,7 +262,7 @@ def _raw_code_bits(
 ) -> int | None:
     """Width with raw unsigned codes in the products; None where inputs have no zero point, or no fixed one."""
     assert layer.input_quantizer is not None, "quantized input"
-    format, zeros = layer.input_quantizer.format, fixed_zeros(layer.input_quantizer, layer.input_ranges)
+    format, zeros = layer.input_quantizer.format, layer.input_quantizer.fixed_zeros(layer.input_ranges)
     if zeros is None:
         return None
     raw = raw_codes(weights, format.bits, int(zeros.max()))
@@ -278,7 +278,7 @@ def _of_attention(module: Attention, datapath: Datapath) -> list[LayerCertificat
             continue
         operands = [module.quantizers[name] for name in (left, right)]
         k = module.gemms[i].k if module.gemms else 0
-        x, w = (_with_zero(input_bounds(module.quantizers[n], module.ranges[n])) for n in (left, right))
+        x, w = (_with_zero(module.quantizers[n].element_bounds(module.ranges[n])) for n in (left, right))
         inner = datapath.inner
         length = min(k, *(q.block(1, k) for q in operands)) if k else 0
         widest = f"; the formats ask for {data_type_span(x, w, length).bits} bits" if length else ""
