@@ -36,7 +36,7 @@ class WeightStationary(Unit):
     sum_{c}          out: inner registers after all rows, in units of 2**plan.unit
     read_{c}         out: what is read from them, where the register has a readout
 
-    Where blocks have integer scales, collectors below the columns add the scaled sums:
+    Where scales vary along K, collectors below the columns add the scaled sums:
 
     x_scale          in: block scale of the vector, given with it
     w_scale_{c}      in: block scales of the weights, taken while `load` is high
