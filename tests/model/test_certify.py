@@ -225,6 +225,10 @@ def test_products_of_two_activations_are_listed_even_where_their_register_is_too
     assert [c.kind for c in certificate.layers] == ["Linear", "attention", "attention"]
     assert [c.available_bits for c in certificate.layers] == [9] * 3
     assert all("both are activations" in c.note and c.sums is None for c in certificate.layers[1:])
+    # 8 · 127 · 127 of signed queries and keys, 5 · 255 · 127 of unsigned probabilities and values
+    assert [c.needed_bits for c in certificate.layers[1:]] == [18, 19]
+    assert "attention probability × value needs a 19-bit accumulator and has 9; widen it" in certificate.shortfall
+    assert certify_task(model, "integer(8, 8, accumulator_bits=19)").shortfall == ""
 
 
 def test_data_is_required():

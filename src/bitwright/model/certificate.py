@@ -43,6 +43,7 @@ class LayerCertificate:
     weight_zeros: float | None = None  # share of the weights, padding left out; None where no operand is fixed
     weight_entropy: float | None = None  # bits that a code of its own needs for one, order 0, to six decimals
     outer_overflow: str | None = None  # of the outer register; None for a float, or one as wide as needed
+    format_bits: int | None = None  # where no operand is fixed: of any inner sum of these formats
 
     @property
     def exact_bits(self) -> int | None:
@@ -51,9 +52,14 @@ class LayerCertificate:
     @property
     def fits(self) -> bool | None:
         """Whether the inner register is wide enough; None where it is as wide as needed, or nothing is proved."""
-        if self.available_bits is None or self.sums is None:
+        if self.available_bits is None or self.needed_bits is None:
             return None
-        return self.sums.exact_bits <= self.available_bits
+        return self.needed_bits <= self.available_bits
+
+    @property
+    def needed_bits(self) -> int | None:
+        """Of the inner register, by the integers or, where no operand is fixed, by the formats."""
+        return self.format_bits if self.sums is None else self.sums.exact_bits
 
     @property
     def outer_fits(self) -> bool | None:
@@ -107,10 +113,11 @@ class ModelCertificate:
             return ""
         said = []
         if inner:
-            worst = max(inner, key=lambda c: c.exact_bits or 0)
+            worst = max(inner, key=lambda c: c.needed_bits or 0)
+            bound = f", or bound the weights with a2q(accumulator_bits={worst.available_bits})" if worst.sums else ""
             said.append(
-                f"{worst.name} needs a {worst.exact_bits}-bit accumulator and has {worst.available_bits}; widen it, "
-                f"or bound the weights with a2q(accumulator_bits={worst.available_bits})"
+                f"{worst.name} needs a {worst.needed_bits}-bit accumulator and has {worst.available_bits}; "
+                f"widen it{bound}"
             )
         if outer:
             worst = max(outer, key=lambda c: c.outer_bits or 0)

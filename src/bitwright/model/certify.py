@@ -19,10 +19,10 @@ from bitwright import kernels
 from bitwright.config import from_text
 from bitwright.datapath import WIDE, Accumulator, Datapath
 from bitwright.datapath.ranges import integers
-from bitwright.datapath.widths import Span, certify_sums, check_sums, data_type_span, raw_codes
+from bitwright.datapath.widths import Span, certify_sums, check_sums, raw_codes
 from bitwright.formats import Bounds
 from bitwright.kernels import Operand, Stationary
-from bitwright.model.attention import Attention
+from bitwright.model.attention import PRODUCTS, Attention
 from bitwright.model.certificate import LayerCertificate, ModelCertificate, Placement
 from bitwright.model.layers import FakeQuantizedLayer, QuantizedLayer
 from bitwright.model.measure import describe, is_stored
@@ -273,21 +273,18 @@ def _raw_code_bits(
 def _of_attention(module: Attention, datapath: Datapath) -> list[LayerCertificate]:
     """Products of two activations: the formats alone say what they need."""
     made = []
-    for i, (left, right) in enumerate((("query", "key"), ("probability", "value"))):
+    for i, (names, bits) in enumerate(zip(PRODUCTS, module.sum_bits(), strict=True)):
         if not module.quantizers:
             continue
-        operands = [module.quantizers[name] for name in (left, right)]
-        k = module.gemms[i].k if module.gemms else 0
-        x, w = (_with_zero(module.quantizers[n].element_bounds(module.ranges[n])) for n in (left, right))
+        formats = [describe(module.quantizers[name]) for name in names]
         inner = datapath.inner
-        length = min(k, *(q.block(1, k) for q in operands)) if k else 0
-        widest = f"; the formats ask for {data_type_span(x, w, length).bits} bits" if length else ""
+        widest = "" if bits is None else f"; the formats ask for {bits} bits"
         made.append(
             LayerCertificate(
-                name=f"{module.name} {left} × {right}", kind="attention", k=k, unit=0,
-                input_format=describe(operands[0]), weight_format=describe(operands[1]),
+                name=f"{module.name} {' × '.join(names)}", kind="attention", k=module.gemms[i].k if module.gemms else 0,
+                unit=0, input_format=formats[0], weight_format=formats[1],
                 available_bits=inner.bits if inner.range else None, outer_available_bits=None,
-                overflow=inner.overflow.name, bias="none",
+                overflow=inner.overflow.name, bias="none", format_bits=bits,
                 note=f"no fixed operand: both are activations{widest}",
             )
         )  # fmt: skip

@@ -227,7 +227,8 @@ def _needed(proof: Proof) -> int | None:
 def _attention(layer: Attention, exact: nn.Module | None) -> LayerResult:
     m = layer.measurement or Measurement()
     gemm = layer.gemms[0] if layer.gemms else None
-    quantizers = layer.quantizers
+    quantizers, inner = layer.quantizers, layer.scheme.datapath.inner
+    needed = max((bits for bits in layer.sum_bits() if bits is not None), default=None) if inner.is_integer else None
     return LayerResult(
         name=str(layer.name), kind="attention",
         m=gemm.m if gemm else 0, k=gemm.k if gemm else 0, n=gemm.n if gemm else 0, groups=gemm.groups if gemm else 1,
@@ -237,7 +238,8 @@ def _attention(layer: Attention, exact: nn.Module | None) -> LayerResult:
         input_range=None, input_sqnr_db=m.input.sqnr_db, weight_sqnr_db=m.weight.sqnr_db,
         output_sqnr_db=m.output.sqnr_db, input_clipped=None, weight_clipped=None,
         input_zeros=m.input.fraction(m.input.zeros), weight_zeros=m.weight.fraction(m.weight.zeros),
-        accumulator_bits_bound=None, accumulator_bits=None, accumulator_bits_available=None,
+        accumulator_bits_bound=needed, accumulator_bits=needed,
+        accumulator_bits_available=inner.bits if inner.range else None,
         overflows=getattr(exact, "overflows", 0), accumulations=getattr(exact, "accumulations", 0),
     )  # fmt: skip
 
