@@ -355,8 +355,14 @@ class QuantizedEmbedding(nn.Module):
 
     @property
     def quantized(self) -> QuantizedTensor:
-        """The table's codes and scale codes."""
+        """The table's codes and scale codes; when they are set, `weight` is derived anew."""
         return _stored(self, self.weight_quantizer, self.k)
+
+    @quantized.setter
+    def quantized(self, table: QuantizedTensor) -> None:
+        self.weight_quantizer, self.k = table.quantizer, table.k
+        _store_(self, table)
+        self.forget()
 
     def forget(self) -> None:
         """Derive the table from its codes anew."""
@@ -384,6 +390,8 @@ def _at_end(layer: FakeQuantizedLayer) -> Tensor:
 
 def _store_(module: nn.Module, weight: QuantizedTensor) -> None:
     """Codes and scale codes as the module's buffers."""
+    for name in [name for name in module._buffers if name.startswith("scales_")]:
+        del module._buffers[name]
     module.register_buffer("codes", _as_buffer(weight.codes, weight.quantizer.format.bits))
     for i, (codes, scale) in enumerate(zip(weight.scales, weight.quantizer.scales, strict=True)):
         module.register_buffer(f"scales_{i}", _as_buffer(codes, scale.format.bits))
