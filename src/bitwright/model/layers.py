@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +12,7 @@ from bitwright.kernels import Operand, Stationary
 from bitwright.model.lowering import Lowering, Output, Sums
 from bitwright.model.register import Readout, static_scale
 from bitwright.model.site import Probe, Site, naming
+from bitwright.model.stored import store_, stored
 from bitwright.model.surrogate import FakeQuantizer, Ranges, Rows, can_learn, learned_ranges
 from bitwright.model.weight_norm import LearnedNorm, Start, norm_bound
 from bitwright.quantization import QuantizedTensor, Quantizer, Statistics
@@ -272,7 +272,7 @@ class QuantizedLayer(nn.Module):
         self.input_quantizer, self.input_ranges = source.input_quantizer, source.input_ranges
         self.weight_quantizer, self.weight_shape = weight.quantizer, source.weight.shape
         self.k, self.certificate, self.name = weight.k, certificate, source.name
-        _store_(self, weight)
+        store_(self, weight)
         self.register_buffer("bias", None if source.bias is None else source.bias.detach().clone())
         self.overflows = self.accumulations = 0
         self._stationary: dict[tuple[Quantizer, torch.device], Stationary] = {}
@@ -286,7 +286,7 @@ class QuantizedLayer(nn.Module):
 
     def quantized_weight(self) -> QuantizedTensor:
         """The weight's codes and scale codes."""
-        return _stored(self, self.weight_quantizer, self.k)
+        return stored(self, self.weight_quantizer, self.k)
 
     def stationary(self) -> Stationary:
         """The weight as the kernels take it."""
@@ -347,7 +347,7 @@ class QuantizedEmbedding(nn.Module):
         ranges = self.weight_quantizer.estimate(table, kernels.squared_errors)
         quantized = self.weight_quantizer.quantize(table.sample, ranges)
         self.k = quantized.k
-        _store_(self, quantized)
+        store_(self, quantized)
         self.register_buffer("weight", torch.from_numpy(quantized.decode()).to(layer.weight), persistent=False)
         self.measurement = Probe()
         self.measurement.add(layer.weight.detach(), self.weight)
@@ -356,12 +356,12 @@ class QuantizedEmbedding(nn.Module):
     @property
     def quantized(self) -> QuantizedTensor:
         """The table's codes and scale codes; when they are set, `weight` is derived anew."""
-        return _stored(self, self.weight_quantizer, self.k)
+        return stored(self, self.weight_quantizer, self.k)
 
     @quantized.setter
     def quantized(self, table: QuantizedTensor) -> None:
         self.weight_quantizer, self.k = table.quantizer, table.k
-        _store_(self, table)
+        store_(self, table)
         self.forget()
 
     def forget(self) -> None:
@@ -388,32 +388,5 @@ def _at_end(layer: FakeQuantizedLayer) -> Tensor:
     return layer.lowering.weight_from_rows(end, layer.weight.shape, layer.block)
 
 
-def _store_(module: nn.Module, weight: QuantizedTensor) -> None:
-    """Codes and scale codes as the module's buffers."""
-    for name in [name for name in module._buffers if name.startswith("scales_")]:
-        del module._buffers[name]
-    module.register_buffer("codes", _as_buffer(weight.codes, weight.quantizer.format.bits))
-    for i, (codes, scale) in enumerate(zip(weight.scales, weight.quantizer.scales, strict=True)):
-        module.register_buffer(f"scales_{i}", _as_buffer(codes, scale.format.bits))
-    zero = weight.zero_points
-    module.register_buffer("zero_points", None if zero is None else _as_buffer(zero, weight.quantizer.format.bits))
-
-
-def _stored(module: nn.Module, quantizer: Quantizer, k: int) -> QuantizedTensor:
-    """What `_store_` keeps."""
-    scales = tuple(_from_buffer(getattr(module, f"scales_{i}")) for i in range(len(quantizer.scales)))
-    zero = None if module.zero_points is None else _from_buffer(module.zero_points)  # type: ignore[arg-type]
-    return QuantizedTensor(_from_buffer(module.codes), scales, zero, k, quantizer)  # type: ignore[arg-type]
-
-
 def _forget(layer: QuantizedLayer | QuantizedEmbedding, keys: object) -> None:
     layer.forget()
-
-
-def _as_buffer(codes: np.ndarray, bits: int) -> Tensor:
-    dtype = np.uint8 if bits <= 8 else np.int32 if bits < 32 else np.int64
-    return torch.from_numpy(codes.astype(dtype))
-
-
-def _from_buffer(buffer: Tensor) -> np.ndarray:
-    return buffer.cpu().numpy().astype(np.int64)
