@@ -24,7 +24,7 @@ from bitwright.model.lowering import Linear, Lowering
 from bitwright.model.site import Site, naming
 from bitwright.model.task import Batch, Inputs, call
 from bitwright.model.transform import fold_batchnorm, replaced, unroll
-from bitwright.quantization import QuantizedTensor, Quantizer, Statistics
+from bitwright.quantization import QuantizedTensor, Statistics
 from bitwright.recipe import LayerInfo, Recipe, nearest
 from bitwright.result import Coverage
 from bitwright.scheme import Scheme
