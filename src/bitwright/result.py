@@ -77,7 +77,9 @@ class LayerResult:
     accumulator_bits_available: int | None  # what the datapath has; None is a float accumulator
     overflows: int  # accumulations that left the accumulator's range
     accumulations: int
-    weight_sizes: Compressibility | None = None  # of the stored weight, padding left out
+    weight_sizes: Compressibility | None = (
+        None  # of the stored weight, padding left out; None where another layer's is it
+    )
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ pytest.importorskip("amaranth", reason="amaranth is not installed")
 from amaranth.hdl import Cat, Const, Module, Signal, signed
 from amaranth.lib.wiring import Component, In, Out
 
+from bitwright.rtl.verilog import rtlil
+
 
 class Mac(Component):
     """A weight-stationary processing element: operands and sum in registers, two clock edges from port to sum."""
@@ -78,3 +80,7 @@ class Counter(Component):
         with m.If(self.enable):
             m.d.sync += self.count.eq(self.count + 1)
         return m
+
+
+MAC4 = rtlil(Mac(4, 16), "mac")
+SMALL = rtlil(Mac(3, 8), "mac")

@@ -11,11 +11,9 @@ from bitwright.cost.synthesis import synthesize
 from bitwright.rtl.verilog import rtlil
 from bitwright.rtl.yosys import YosysError, find_yosys
 
-from .circuits import BaughWooley, Mac, Product
+from .circuits import MAC4, SMALL, BaughWooley, Product
 
 LIBRARY = generic_library()
-MAC4 = rtlil(Mac(4, 16), "mac")
-SMALL = rtlil(Mac(3, 8), "mac")
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,9 @@ from bitwright.cost.synthesis import Flow, synthesize, synthesize_gates
 from bitwright.rtl.verilog import rtlil
 from bitwright.rtl.yosys import Yosys, YosysError, find_yosys
 
-from .circuits import BaughWooley, Counter, Mac, mac
+from .circuits import MAC4, SMALL, BaughWooley, Counter, Mac, mac
 
 LIBRARY = generic_library()
-MAC4 = rtlil(Mac(4, 16), "mac")
-SMALL = rtlil(Mac(3, 8), "mac")
 
 
 @pytest.fixture(scope="module")

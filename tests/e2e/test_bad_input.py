@@ -281,6 +281,16 @@ def test_a_full_disk_is_met_in_a_process_of_its_own(start, write_task, tmp_path)
         os.system(f"umount {disk}")
 
 
+@pytest.mark.parametrize("command", ["certify", "verify"])
+def test_a_certificate_that_cannot_be_written_is_refused_before_the_work(here, tmp_path, command):
+    (tmp_path / "taken").write_text("")
+    of = ("integer(2, 2)",) if command == "verify" else ("digits",)
+    outcome = here(command, *of, "-o", "taken/certificate.json")
+    assert outcome.status == 2
+    assert outcome.out == ""
+    assert "taken" in outcome.sentence
+
+
 def test_an_output_that_is_a_file_is_named(here, write_task, tmp_path):
     (tmp_path / "taken").write_text("mine")
     assert "taken" in here("compare", write_task(), *INT8, "-o", "taken").sentence

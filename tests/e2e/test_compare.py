@@ -54,6 +54,16 @@ def test_a_table_that_goes_to_a_file_is_as_wide_as_its_contents(here, write_task
     assert all(len(line.removeprefix(scheme).split()) >= 8 for line in lines)
 
 
+def test_no_figure_is_cut_in_a_narrow_terminal(here, write_task, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")  # rich's own word for a terminal
+    monkeypatch.setenv("NO_COLOR", "1")
+    outcome = here("compare", write_task(), "-s", "vs_quant(4, 4, vector=16)")
+    assert "…" not in outcome.out
+    (line,) = [line for line in outcome.out.splitlines() if line.startswith("vs_quant(4,")]
+    assert len(line.split()) >= 9
+
+
 def test_json_goes_to_standard_output_alone(here, write_task):
     outcome = here("compare", write_task(), "-s", "integer(8, 8)", "--json")
     assert (outcome.status, outcome.err) == (0, "")

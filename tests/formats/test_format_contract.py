@@ -57,7 +57,6 @@ class TestCore(FormatContract):
 
 
 # beartype picks the elements of a tuple that it checks at random
-@pytest.mark.filterwarnings("ignore:Do not use the .random. module")
 @given(formats(), st.lists(levels(), min_size=1, max_size=20), roundings())
 @settings(max_examples=200, deadline=None)
 def test_encoding_any_level_gives_a_fixed_point_of_encoding(format, values, rounding):

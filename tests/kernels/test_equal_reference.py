@@ -70,8 +70,6 @@ from bitwright.schemes.overq import Overwrite, Pick
 from bitwright.schemes.term_revealing import Recoding, TermBudget
 from bitwright.testing import matrices, quantizers
 
-pytestmark = pytest.mark.filterwarnings("ignore:Do not use the .random. module")  # beartype's, not ours
-
 DETERMINISTIC = [r for r in Rounding if r is not Rounding.STOCHASTIC]
 FORMATS = [
     Int(1), Int(2), Int(4), Int(4, signed=False), Int(8, narrow=True), Int(8, signed=False, exponent=8), Int(8,

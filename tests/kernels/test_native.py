@@ -10,17 +10,14 @@ from hypothesis import given, settings
 
 from bitwright import kernels
 from bitwright.formats import E2M1, E2M3, E3M2, E4M3, E5M2, E8M0, MXINT8_ELEMENT, Int, Minifloat, Rounding, Table
-from bitwright.kernels import Unsupported, library
+from bitwright.kernels import Unsupported
 from bitwright.kernels.native import scalars as native
 from bitwright.quantization import PerBlock, PerRow, PerTensor, Quantizer, Range, Scale, ScaleValue, Zero
 from bitwright.schemes import CATALOGUE, mxfp4, mxint8, nvfp4, vs_quant
 from bitwright.schemes.ant import TYPES, flint
 from bitwright.testing import matrices, quantizers
 
-pytestmark = [
-    pytest.mark.skipif(library.library() is None, reason="installed without the native library"),
-    pytest.mark.filterwarnings("ignore:Do not use the .random. module"),  # beartype's, not ours
-]
+pytestmark = pytest.mark.usefixtures("instructions")
 
 WIDE_STEPS = Minifloat(2, 3, bias=-3)
 FORMATS = [
@@ -33,14 +30,6 @@ FORMATS = [
 ]  # fmt: skip
 ASYMMETRIC = (Rounding.FLOOR, Rounding.CEILING)
 """Roundings that treat signs differently, which tables do not take."""
-
-
-@pytest.fixture(params=library.LEVELS, autouse=True)
-def instructions(request):
-    with library.level(request.param) as used:
-        if used != request.param:
-            pytest.skip(f"this machine has no {request.param}")
-        yield used
 
 
 def unit(format, rounding=Rounding.NEAREST_EVEN):
@@ -145,6 +134,15 @@ class TestDecoded:
         assert torch.equal(out, expected)
         kernels.fake_quantize(CASES[name], x, out=x)
         assert torch.equal(x, expected)
+
+    def test_results_that_would_replace_what_is_still_to_be_read_are_refused(self, name):
+        memory = torch.randn(6, 64, generator=torch.Generator().manual_seed(0))
+        before = memory.clone()
+        for x, out in ((memory[:5], memory[1:]), (memory[1:], memory[:5]), (memory.T[:, :6].T[:5], memory[1:])):
+            with pytest.raises(ValueError, match="in part"):
+                kernels.fake_quantize(CASES[name], x, out=out)
+        assert torch.equal(memory, before)
+        kernels.fake_quantize(CASES[name], memory[:3], out=memory[3:])  # beside each other
 
     def test_strided_and_empty_matrices(self, name):
         x = torch.randn(64, 10, generator=torch.Generator().manual_seed(0))

@@ -11,17 +11,14 @@ from hypothesis import strategies as st
 from bitwright import kernels
 from bitwright.config import from_text
 from bitwright.formats import E2M1, Int, Rounding
-from bitwright.kernels import Unsupported, library
+from bitwright.kernels import Unsupported
 from bitwright.kernels.native import groups as native
 from bitwright.quantization import PerRow, PerTensor, Quantizer, Range, Scale, Statistics
 from bitwright.schemes.ant import flint
 from bitwright.schemes.overq import Overwrite, Pick
 from bitwright.schemes.term_revealing import Recoding, TermBudget
 
-pytestmark = [
-    pytest.mark.skipif(library.library() is None, reason="installed without the native library"),
-    pytest.mark.filterwarnings("ignore:Do not use the .random. module"),  # beartype's, not ours
-]
+pytestmark = pytest.mark.usefixtures("instructions")
 
 U4 = Int(4, signed=False)
 LANES = [U4, Int(4, narrow=True), Int(2, signed=False), Int(8, signed=False), flint(4, False), flint(4), E2M1]
@@ -32,14 +29,6 @@ GROUPS = [(1, 1), (1, 3), (1, None), (3, 2), (8, 12), (16, 1), (16, 24), (32, 48
 """Elements that share a budget, and its terms."""
 
 WIDTHS = (1, 7, 64, 130, 1030)
-
-
-@pytest.fixture(params=library.LEVELS, autouse=True)
-def instructions(request):
-    with library.level(request.param) as used:
-        if used != request.param:
-            pytest.skip(f"this machine has no {request.param}")
-        yield used
 
 
 def levels(format, k, seed=0):

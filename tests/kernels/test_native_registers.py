@@ -10,26 +10,15 @@ from hypothesis import strategies as st
 
 from bitwright.datapath import WIDE, Accumulator, Cyclic, Datapath, Overflow
 from bitwright.formats import BFLOAT16, E2M1, E4M3, E8M0, FLOAT32, Int, Minifloat, Rounding
-from bitwright.kernels import Operand, Stationary, Unsupported, library
+from bitwright.kernels import Operand, Stationary, Unsupported
 from bitwright.kernels.native import registers as native
 from bitwright.quantization import PerBlock, PerRow, PerTensor, Quantizer, Scale
 from bitwright.schemes import mxfp4, mxint8, nvfp4
 
-pytestmark = [
-    pytest.mark.skipif(library.library() is None, reason="installed without the native library"),
-    pytest.mark.filterwarnings("ignore:Do not use the .random. module"),  # beartype's, not ours
-]
+pytestmark = pytest.mark.usefixtures("instructions")
 
 U8, S8, U4, S4 = Int(8, signed=False), Int(8, narrow=True), Int(4, signed=False), Int(4, narrow=True)
 TOWARD_ZERO = Rounding.TOWARD_ZERO
-
-
-@pytest.fixture(params=library.LEVELS, autouse=True)
-def instructions(request):
-    with library.level(request.param) as used:
-        if used != request.param:
-            pytest.skip(f"this machine has no {request.param}")
-        yield used
 
 
 def operands(formats, m, n, k, seed=0, *, is_worst=False, scales=None):

@@ -7,7 +7,7 @@ import torch
 from bitwright import kernels
 from bitwright.config import from_text
 from bitwright.formats import E4M3, FLOAT32, Int, Rounding
-from bitwright.kernels import Unsupported, library
+from bitwright.kernels import Unsupported
 from bitwright.kernels.native import search as native
 from bitwright.kernels.native import statistics as native_statistics
 from bitwright.quantization import (
@@ -28,10 +28,7 @@ from bitwright.schemes.ant import flint
 from bitwright.schemes.overq import Overwrite
 from bitwright.schemes.term_revealing import TermBudget
 
-pytestmark = [
-    pytest.mark.skipif(library.library() is None, reason="installed without the native library"),
-    pytest.mark.filterwarnings("ignore:Do not use the .random. module"),  # beartype's, not ours
-]
+pytestmark = pytest.mark.usefixtures("instructions")
 
 FORMATS = [
     (Int(4), Rounding.NEAREST_EVEN), (Int(8, signed=False), Rounding.NEAREST_EVEN), (flint(4), Rounding.NEAREST_UP),
@@ -39,14 +36,6 @@ FORMATS = [
     (TermBudget(128, True, 8, 12), Rounding.NEAREST_AWAY), (TermBudget(255, True, 1, 3), Rounding.NEAREST_AWAY),
 ]  # fmt: skip
 SHAPES = [(1, 1), (3, 16), (5, 37), (40, 100), (9000, 1), (2, 9000)]
-
-
-@pytest.fixture(params=library.LEVELS, autouse=True)
-def instructions(request):
-    with library.level(request.param) as used:
-        if used != request.param:
-            pytest.skip(f"this machine has no {request.param}")
-        yield used
 
 
 def values(shape, seed=0):

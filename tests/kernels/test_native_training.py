@@ -20,20 +20,11 @@ from bitwright.schemes.ant import flint
 from bitwright.testing import matrices, quantizers
 
 pytestmark = [
-    pytest.mark.skipif(library.library() is None, reason="installed without the native library"),
-    pytest.mark.filterwarnings("ignore:Do not use the .random. module"),  # beartype's, not ours
+    pytest.mark.usefixtures("instructions"),
     pytest.mark.filterwarnings("ignore::bitwright.kernels.SlowKernel"),
 ]
 
 ULP = 2.0**-23
-
-
-@pytest.fixture(params=library.LEVELS, autouse=True)
-def instructions(request):
-    with library.level(request.param) as used:
-        if used != request.param:
-            pytest.skip(f"this machine has no {request.param}")
-        yield used
 
 
 def plain(format, share=PerTensor()):

@@ -14,7 +14,7 @@ from bitwright.kernels.native import outputs as native_outputs
 from bitwright.kernels.outputs import digits
 
 needs_library = pytest.mark.skipif(library.library() is None, reason="the native library is not installed")
-every_level = pytest.mark.parametrize("level", library.LEVELS)
+every_level = pytest.mark.usefixtures("instructions")
 
 
 def rescaled(sums, rows, columns, bias):
@@ -22,13 +22,12 @@ def rescaled(sums, rows, columns, bias):
         return kernels.rescale(sums, rows, columns, bias)
 
 
-@needs_library
 @every_level
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("m", "n"), [(1, 1), (3, 17), (16, 64), (5, 100), (0, 4), (4, 0)])
 @pytest.mark.parametrize("is_a_row", [True, False])
 @pytest.mark.parametrize("has_bias", [True, False])
-def test_sums_are_scaled_in_float64_and_rounded_once_before_the_bias(level, dtype, m, n, is_a_row, has_bias):
+def test_sums_are_scaled_in_float64_and_rounded_once_before_the_bias(dtype, m, n, is_a_row, has_bias):
     generator = torch.Generator().manual_seed(m * 100 + n)
     sums = torch.randint(-(2**23), 2**23, (m, n), generator=generator).to(dtype)
     sums[:, : n // 3] = -0.0
@@ -36,7 +35,7 @@ def test_sums_are_scaled_in_float64_and_rounded_once_before_the_bias(level, dtyp
     columns = torch.rand(n, 1, dtype=torch.float64, generator=generator) * 2.0**-100  # some end up subnormal
     bias = torch.randn(n, generator=generator) * 1e-30 if has_bias else None
     expected = rescaled(sums, rows, columns, bias)
-    with library.level(level), kernels.only("native"):
+    with kernels.only("native"):
         found = kernels.rescale(sums, rows, columns, bias)
     assert torch.equal(found.view(torch.int32), expected.view(torch.int32))
 
@@ -78,20 +77,18 @@ GEOMETRIES = {
 }
 
 
-@needs_library
 @every_level
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("channels", "pitch"), [(1, 1), (15, 16), (18, 32), (64, 64), (96, 96), (147, 150)])
 @pytest.mark.parametrize("geometry", GEOMETRIES)
-def test_taps_of_a_channel_are_added_in_their_order(level, dtype, channels, pitch, geometry):
+def test_taps_of_a_channel_are_added_in_their_order(dtype, channels, pitch, geometry):
     size, kernel, stride, dilation, corner, out_size = GEOMETRIES[geometry]
     generator = torch.Generator().manual_seed(channels)
     x = torch.randn(2, *size, pitch, generator=generator)
     weight = torch.randn(*kernel, channels, generator=generator)
     x, weight = (t.half().float() for t in (x, weight))  # products that float32 holds, sums that it rounds
     out = torch.full((2, *out_size, channels), torch.nan, dtype=dtype)
-    with library.level(level):
-        kernels.depthwise(x, weight, out, stride, dilation, corner)
+    kernels.depthwise(x, weight, out, stride, dilation, corner)
     assert torch.equal(out, in_order(x, weight, out_size, stride, dilation, corner, dtype))
 
 

@@ -1,5 +1,7 @@
 """Products with packed weights: exact where inputs are integers, to their sums' rounding where they are floats."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -201,3 +203,25 @@ def test_inputs_quantized_on_the_way_give_the_datapaths_own_result(format, imple
     x[3, 4] = np.nan
     with pytest.raises(ValueError, match=r"\(3, 4\)"):
         product(torch.from_numpy(x))
+
+
+@needs_library
+def test_threads_that_are_in_the_library_at_once_do_not_meet(monkeypatch):
+    quantized = WEIGHTS["NVFP4"].quantize(matrix((20, 64)))
+    product = native.FloatProduct(PackedWeight.of(quantized), None)
+    x, y = torch.from_numpy(matrix((3, 64), 1)), torch.from_numpy(matrix((5, 64), 2))
+    expected, other = product(x), product(y)
+    multiply, during = product.library.bitwright_multiply_packed_floats, []
+
+    def begin_another(job, threads):
+        if not during:
+            during.append(None)
+            during[0] = product(y)  # as a second thread, after the first has said what it wants
+        multiply(job, threads)
+
+    level = product.library.bitwright_level
+    monkeypatch.setattr(
+        product, "library", SimpleNamespace(bitwright_multiply_packed_floats=begin_another, bitwright_level=level)
+    )
+    assert torch.equal(product(x), expected)
+    assert torch.equal(during[0], other)

@@ -27,8 +27,6 @@ from bitwright.kernels import Operand, Stationary
 from bitwright.kernels.registers import Rounder, sum_to_odd
 from bitwright.quantization import PerBlock, PerRow, PerTensor, Quantizer, Scale
 
-pytestmark = pytest.mark.filterwarnings("ignore:Do not use the .random. module")  # beartype's, not ours
-
 DETERMINISTIC = [r for r in Rounding if r is not Rounding.STOCHASTIC]
 FLOATS = {
     "E5M8": Minifloat(5, 8), "E8M5": Minifloat(8, 5), "BFLOAT16": BFLOAT16, "FLOAT16": FLOAT16,

@@ -244,6 +244,7 @@ def layers_of(model: nn.Module) -> list[FakeQuantizedLayer]:
     [
         ("integer(4, 8)", 14, None),
         ("integer(8, 8, zero=Zero.FITTED)", 15, 8),
+        ("integer(8, 8, zero=Zero.FITTED, input_range=None)", 16, 8),
         ("integer(4, 4, weight_share=PerTensor())", 8, 4),
         ("minifloat(4, 3)", 16, 4),
         ("vs_quant(4, 4)", 9, None),

@@ -10,7 +10,7 @@ from torch import nn
 from bitwright.comparison import ModelTask
 from bitwright.config import from_text
 from bitwright.datapath import Accumulator, Datapath, Overflow
-from bitwright.formats import BFLOAT16
+from bitwright.formats import BFLOAT16, Int
 from bitwright.model.certificate import ModelCertificate, Placement
 from bitwright.model.certify import certify_model, certify_task, reaching, verify_certificate
 from bitwright.model.layers import QuantizedLayer
@@ -19,7 +19,8 @@ from bitwright.model.task import Batch
 from bitwright.store import read_json, write_json
 
 SCHEMES = (
-    "integer(8, 8)", "integer(8, 8, zero=Zero.FITTED)", "integer(8, 8, input_range=None)", "a2q(4, 8, 14)",
+    "integer(8, 8)", "integer(8, 8, zero=Zero.FITTED)", "integer(8, 8, input_range=None)",
+    "integer(8, 8, zero=Zero.FITTED, input_range=None)", "a2q(4, 8, 14)",
     "vs_quant(4, 4, 4, 4)", "vs_quant_chip()", "ant(4, 4)", "minifloat(4, 3)", "mxint8()", "mxfp8()", "mxfp4()",
     "nvfp4()", "overq(4, 4)", "term_revealing()", "combined(overq(4), term_revealing())",
 )  # fmt: skip
@@ -95,6 +96,18 @@ def test_reached_sums_are_those_of_the_integers(tile, is_bias_inside):
         np.testing.assert_allclose(sums[0] * step, y.numpy(), rtol=0, atol=0.51 * step.max())
 
 
+def test_a_zero_point_that_follows_the_data_may_be_any_code():
+    positive = nn.Sequential(nn.Linear(64, 8, bias=False))
+    positive[0].weight.data = torch.rand(8, 64, generator=torch.Generator().manual_seed(0))
+    x = -torch.rand(4, 64, generator=torch.Generator().manual_seed(1))
+    model = quantize(positive, "integer(8, 8, zero=Zero.FITTED, input_range=None)", [x])
+    with reaching(model) as reached:
+        model(x)
+    (found,) = certify_model(model)
+    assert found.sums.low <= reached["0"].low < reached["0"].high <= found.sums.high
+    assert found.raw_code_bits is None
+
+
 def test_tiles_need_a_narrower_register_and_an_outer_one():
     whole, tiled = (
         certify_task(task(), "integer(8, 8)", Placement(tile, is_bias_inside=True)).layers[0] for tile in (None, 9)
@@ -141,6 +154,18 @@ def test_a_register_that_is_too_narrow_is_named_with_the_way_out():
     wrapping = certify_task(task(), "integer(8, 8, accumulator_bits=12, overflow=Overflow.WRAP)")
     assert wrapping.shortfall == ""
     assert wrapping.layers[0].overflow == Overflow.WRAP.name
+
+
+def test_an_outer_register_that_is_too_narrow_is_named_too():
+    def found(outer):
+        return certify_task(task(), replace(from_text("integer(8, 8)"), datapath=Datapath(outer=outer, tile=9)))
+
+    layers = [c for c in found(Accumulator(Int(30))).layers if c.outer_bits is not None]
+    needed = max(c.outer_bits for c in layers)
+    assert found(Accumulator(Int(needed))).shortfall == ""
+    short = found(Accumulator(Int(needed - 1)))
+    assert f"needs {needed} bits to add its tiles and has {needed - 1}; widen the outer register" in short.shortfall
+    assert found(Accumulator(Int(needed - 1), Overflow.WRAP)).shortfall == ""
 
 
 def test_a_certificate_written_and_read_verifies_its_model_and_no_other(tmp_path):
@@ -200,6 +225,10 @@ def test_products_of_two_activations_are_listed_even_where_their_register_is_too
     assert [c.kind for c in certificate.layers] == ["Linear", "attention", "attention"]
     assert [c.available_bits for c in certificate.layers] == [9] * 3
     assert all("both are activations" in c.note and c.sums is None for c in certificate.layers[1:])
+    # 8 · 127 · 127 of signed queries and keys, 5 · 255 · 127 of unsigned probabilities and values
+    assert [c.needed_bits for c in certificate.layers[1:]] == [18, 19]
+    assert "attention probability × value needs a 19-bit accumulator and has 9; widen it" in certificate.shortfall
+    assert certify_task(model, "integer(8, 8, accumulator_bits=19)").shortfall == ""
 
 
 def test_data_is_required():

@@ -103,7 +103,8 @@ def test_the_bits_of_a_number_are_those_of_its_register():
 
 
 @pytest.mark.parametrize(
-    ("text", "widths"), [("12..14", [14, 13, 12]), ("9", [9]), ("8,10..11,8", [11, 10, 8]), (None, None)]
+    ("text", "widths"),
+    [("12..14", [14, 13, 12]), ("14..12", [14, 13, 12]), ("9", [9]), ("8,10..11,8", [11, 10, 8]), (None, None)],
 )
 def test_widths_are_read_from_text(text, widths):
     assert widths_of(text) == widths

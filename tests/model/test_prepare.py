@@ -1,4 +1,5 @@
 import copy
+import pickle
 from functools import cache
 
 import numpy as np
@@ -11,6 +12,7 @@ from bitwright import kernels
 from bitwright.comparison import DEFAULT_SCHEMES
 from bitwright.config import from_text
 from bitwright.model.layers import FakeQuantizedLayer, QuantizedEmbedding, QuantizedLayer
+from bitwright.model.measure import layer_results, model_bits, stored_bits, weight_bits
 from bitwright.model.prepare import calibrate, freeze, observe, prepare, quantize
 from bitwright.model.task import Batch
 from bitwright.recipe import Promotion, Recipe, Rule
@@ -234,6 +236,49 @@ def test_a_tied_weight_is_quantized_on_both_sides():
     prepared = calibrated("mxfp4()", seeded(Shared), tokens)
     assert isinstance(prepared.embedding, QuantizedEmbedding)
     np.testing.assert_array_equal(prepared.embedding.weight.numpy(), prepared.output.fake_weight().numpy())
+
+
+@pytest.mark.parametrize("scheme", ["mxfp4()", "vs_quant(4, 8)", "integer(4, 8)"])
+def test_a_tied_weight_counts_once(scheme):
+    tokens = torch.arange(10).view(2, 5)
+    prepared = calibrated(scheme, seeded(Shared), tokens)
+    layers = layer_results(prepared, None)
+    matrices = [prepared.first, prepared.output]
+    bits = sum(weight_bits(m) * m.weight.numel() for m in matrices)
+    elements = sum(m.weight.numel() for m in matrices)
+    assert model_bits(prepared, layers)[0] == bits / elements
+    assert model_bits(prepared, layers)[2] == round((bits + 32 * 6) / 8)  # the bias of `first`
+    assert [layer.name for layer in layers if layer.weight_sizes is None] == ["embedding"]
+
+
+def test_a_tied_weight_that_is_stored_in_two_ways_counts_twice():
+    tokens = torch.arange(10).view(2, 5)
+    float_table = Recipe((Rule("embedding", None), Rule("*", from_text("integer(8, 8)"))))
+    other_table = Recipe((Rule("embedding", from_text("integer(4, 8)")), Rule("*", from_text("integer(8, 8)"))))
+    batch = Batch((tokens,), torch.empty(0))
+    models = [calibrate(prepare(seeded(Shared), r, (tokens,)), [batch]) for r in (float_table, other_table)]
+    in_float, in_codes = (model_bits(model, layer_results(model, None))[2] for model in models)
+    assert in_float - in_codes == 60 * (32 - stored_bits(models[1].embedding.quantized)) / 8
+
+
+def test_an_embedding_is_stored_as_codes():
+    tokens = torch.arange(10).view(2, 5)
+    frozen = freeze(calibrated("integer(4, 8)", seeded(Shared), tokens))
+    stored = {name: t.dtype for name, t in frozen.state_dict().items() if name.startswith("embedding")}
+    assert stored == {"embedding.codes": torch.uint8, "embedding.scales_0": torch.int64}
+    different = seeded(Shared)
+    nn.init.normal_(different.embedding.weight)
+    other = freeze(calibrated("integer(4, 8)", different, tokens))
+    assert not torch.equal(other(tokens), frozen(tokens))
+    other.load_state_dict(frozen.state_dict())
+    assert torch.equal(other.embedding.weight, frozen.embedding.weight)
+    assert torch.equal(other.embedding(tokens), frozen.embedding(tokens))
+
+
+def test_a_frozen_model_is_pickled():
+    tokens = torch.arange(10).view(2, 5)
+    frozen = freeze(calibrated("integer(4, 8)", seeded(Shared), tokens))
+    assert torch.equal(pickle.loads(pickle.dumps(frozen))(tokens), frozen(tokens))
 
 
 def test_a_submodule_named_inner_keeps_its_name():

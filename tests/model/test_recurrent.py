@@ -1,6 +1,7 @@
 """Recurrent layers in a quantized model: each of their products is a layer, exact as any other."""
 
 import copy
+from contextlib import ExitStack
 from functools import cache
 
 import numpy as np
@@ -14,7 +15,9 @@ import bitwright
 from bitwright.config import from_text
 from bitwright.model.data import data_folder
 from bitwright.model.layers import FakeQuantizedLayer, QuantizedLayer
+from bitwright.model.measure import layer_results, model_bits
 from bitwright.model.prepare import calibrate, freeze, prepare
+from bitwright.model.site import Site
 from bitwright.model.task import Batch
 from bitwright.model.zoo import REAL
 from bitwright.recipe import Recipe, Rule
@@ -209,6 +212,20 @@ def test_coverage_counts_the_calls_of_every_product():
 def test_coverage_counts_the_calls_of_a_cell():
     counts = {r.name: r.count for r in quantized("cell", "integer(8, 8)")[0].coverage}
     assert counts == {"cell.ih": 4, "cell.hh": 4, "output": 1}
+
+
+def test_inputs_of_every_step_count():
+    recipe = Recipe((Rule("*.ih_*", from_text("integer(8, 8)")), Rule("*.hh_*", from_text("integer(8, 4)"))))
+    model, x = nn.Sequential(nn.LSTM(6, 8, batch_first=True)), single((2, 5, 6), 0)
+    prepared = calibrate(prepare(model, recipe, (x,)), [Batch((x,), torch.empty(0))])
+    with ExitStack() as stack:
+        for site in (m for m in prepared.modules() if isinstance(m, Site)):
+            stack.enter_context(site.measuring())
+        prepared(x)
+    layers = layer_results(prepared, None)
+    of_input, of_state = (layer.input_bits for layer in layers)
+    found = model_bits(prepared, layers)[1]
+    assert found == (5 * 6 * of_input + 5 * 8 * of_state) / (5 * 6 + 5 * 8)
 
 
 def test_layers_are_listed_in_the_order_of_execution():

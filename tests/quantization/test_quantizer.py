@@ -25,7 +25,6 @@ from bitwright.quantization import (
 from bitwright.testing import matrices, quantizers
 
 GRIDS = [PerTensor(), PerRow(), PerBlock(8), PerColumns(8), PerTile(2, 8), PerTile(3, 64)]
-pytestmark = pytest.mark.filterwarnings("ignore:Do not use the .random. module")  # beartype's, not ours
 
 
 def cells(share, x):

@@ -72,6 +72,7 @@ def test_the_header_says_what_the_numbers_mean():
     ):  # fmt: skip
         assert line in text.splitlines()
     assert re.search(r"^// sha256    [0-9a-f]{64} of its RTLIL$", text, re.M)
+    assert "plan." not in text
 
 
 @pytest.mark.parametrize(

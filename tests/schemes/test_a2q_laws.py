@@ -16,7 +16,7 @@ from bitwright.datapath.widths import Span, certify_sums, data_type_bits
 from bitwright.formats import Int
 from bitwright.kernels import Operand, Stationary
 from bitwright.model.layers import FakeQuantizedLayer, QuantizedLayer
-from bitwright.model.prepare import calibrate, freeze, input_bounds, prepare
+from bitwright.model.prepare import calibrate, freeze, prepare
 from bitwright.model.task import call
 from bitwright.model.train import train
 from bitwright.model.training import Shuffled, Training
@@ -151,7 +151,7 @@ def certified(model) -> list[QuantizedLayer]:
 def test_every_certified_layer_of_a_network_wraps_nowhere_at_its_worst(simulated):
     generator = np.random.default_rng(0)
     for layer in certified(freeze(simulated[0])):
-        span = Span(*map(int, input_bounds(layer.input_quantizer, layer.input_ranges).units))
+        span = Span(*map(int, layer.input_quantizer.element_bounds(layer.input_ranges).units))
         weight = Operand.of(layer.quantized_weight())
         integers = lanes(layer.quantized_weight(), layer.k).integers[:32, 0]
         x = np.concatenate([

@@ -40,6 +40,8 @@ def certify(
         from bitwright.model.certify import Placement, certify_task
         from bitwright.store import write_json
 
+        if out is not None:  # before what takes long
+            out.parent.mkdir(parents=True, exist_ok=True)
         with Screen(quiet=not sys.stderr.isatty()) as screen:
             certificate = certify_task(
                 chosen_task(model, data, calibration),
@@ -90,6 +92,7 @@ def overflow(
         from bitwright.store import write_json
 
         folder = out or run_folder(model, "-overflow")
+        folder.mkdir(parents=True, exist_ok=True)
         with Screen(quiet=not sys.stderr.isatty()) as screen:
             found = sweep(
                 chosen_task(model, data, calibration), scheme_text(scheme), widths_of(widths), names or DEFAULT,

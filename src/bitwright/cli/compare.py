@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from bitwright.report.silicon import PricedRow
     from bitwright.result import Comparison, SchemeResult
 
+SCHEME_COLUMNS = 12
+"""Of a scheme's text at least, in a terminal of few columns."""
+
 
 def compare(
     model: Annotated[str, MODEL] = "digits",
@@ -152,15 +155,17 @@ def _print_table(comparison: "Comparison", folder: Path) -> None:
     )
     prices = {found.row.scheme: found for found in silicon.priced_rows(comparison)}
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("scheme", no_wrap=True)
+    table.add_column("scheme", min_width=SCHEME_COLUMNS, overflow="fold")
     headings = [info.metric_unit or "metric", "Δ float", "agree", "W bits", "A bits", "kB", "acc", "ovf"]
     for heading in [*headings, *(("mm²", "µJ", "ms") if prices else ())]:
         table.add_column(heading, justify="right", no_wrap=True)
     for row in comparison.rows:
         if row.error is None:
             table.add_row(*_cells(row, info.float_metric), *(_price_cells(prices[row.scheme]) if prices else ()))
-    if not console.is_terminal:  # a file has no width: whole words rather than the 80 columns that rich assumes
-        console.width = max(console.width, console.measure(table, options=console.options.update(width=10_000)).maximum)
+    # figures are never cut; a file has no width, so schemes are whole too, not in the 80 columns that rich assumes
+    width = console.measure(table, options=console.options.update(width=10_000)).maximum
+    folds = max((len(row.scheme) for row in comparison.rows), default=0) - SCHEME_COLUMNS
+    console.width = max(console.width, width - max(folds, 0) if console.is_terminal else width)
     console.print(table)
     for result in comparison.rows:
         if result.error is not None:

@@ -118,6 +118,8 @@ def verify(
             "data": data,
         }
         given = {name: value for name, value in given.items() if value is not None}
+        if out is not None:
+            out.parent.mkdir(parents=True, exist_ok=True)
         if array is not None:  # before proofs that take minutes: what is impossible is said at once
             layers_of = _array_run(scheme, array, seed, **given)
         elif given:
@@ -130,7 +132,6 @@ def verify(
             print("\n".join(layers.lines()))
             certificate, holds = certificate | {"array": layers.record()}, holds and layers.holds
         if out is not None:
-            out.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(out, (json.dumps(certificate, indent=1) + "\n").encode())
             print(f"certificate: {out}")
     if not holds:

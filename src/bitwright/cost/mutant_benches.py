@@ -28,20 +28,20 @@ FEW = 7
 """Mutants of a decoder or an element; of larger circuits there are more."""
 
 
-def catalogue_benches(rng: np.random.Generator) -> list[tuple[Bench, int]]:
+def catalogue_benches(rng: np.random.Generator, few: int = FEW) -> list[tuple[Bench, int]]:
     """Decoders and element of every scheme, two vector units and an array, with how many mutants each is tried on."""
     found: dict[str, tuple[Bench, int]] = {}
     for scheme in (*CATALOGUE, *FOLDED):
         made = element_plan(scheme())
         for claim in claims(made):
             if isinstance(claim.unit, Decoder) and claim.unit.format.bits * claim.unit.lanes <= WHOLE_ROW_BITS:
-                found.setdefault(claim.sha256, (decoder_bench(claim), FEW))
-        found.setdefault(claim.sha256, (element_bench(claim, scheme.__name__, rng), FEW))
+                found.setdefault(claim.sha256, (decoder_bench(claim), few))
+        found.setdefault(claim.sha256, (element_bench(claim, scheme.__name__, rng), few))
     integers, flint = (plan(scheme, k=64) for scheme in (integer(4, 4), ant_type("flint")))
     large = [
-        (vector_bench("vector unit of integer(4, 4)", integers, 4, rng), 2 * FEW),
-        (vector_bench("vector unit of flint", flint, 2, rng), 2 * FEW),
-        (array_bench("2 × 2 array of integer(4, 4)", integers, 2, 2, rng), 3 * FEW),
+        (vector_bench("vector unit of integer(4, 4)", integers, 4, rng), 2 * few),
+        (vector_bench("vector unit of flint", flint, 2, rng), 2 * few),
+        (array_bench("2 × 2 array of integer(4, 4)", integers, 2, 2, rng), 3 * few),
     ]
     return [*found.values(), *large]
 

@@ -13,8 +13,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
-from jaxtyping import Int as Ints
+from jaxtyping import Bool, Shaped
 
 from bitwright.cost.formal import Dut, Proof, prove_check, prove_equal
 from bitwright.cost.netlist import Netlist, read_netlist, yosys_gates
@@ -28,9 +27,6 @@ OTHER_OPERATOR = {
     "$not": "$pos", "$reduce_or": "$reduce_and", "$reduce_bool": "$reduce_and", "$mul": "$add",
 }  # fmt: skip
 """What an operator is taken for."""
-
-MOST_BITS = 63
-"""Of a port."""
 
 GATES = """hierarchy
 proc -norom
@@ -65,8 +61,8 @@ class Bench:
 
     name: str
     rtlil: str = field(repr=False)
-    stimulus: Mapping[str, Ints[np.ndarray, "cycles lanes"]] = field(repr=False)
-    expected: Mapping[str, Ints[np.ndarray, "cycles lanes"]] = field(repr=False)
+    stimulus: Mapping[str, Shaped[np.ndarray, "cycles lanes"]] = field(repr=False)  # int64, or of wider ports objects
+    expected: Mapping[str, Shaped[np.ndarray, "cycles lanes"]] = field(repr=False)
     counts: Mapping[str, Bool[np.ndarray, "cycles lanes"]] = field(repr=False)
     claim: Claim | None = field(default=None, repr=False)
     """What is proved of it; without one a mutant is proved equal to the circuit."""
@@ -75,10 +71,11 @@ class Bench:
         """Whether some output that counts is wrong."""
         simulator = Simulator(netlist, yosys_gates())
         ports = simulator.inputs.items()
-        inputs = [{port: planes[port][: len(nets)] for port, nets in ports} for planes in self._planes]
+        inputs = [{port: _first(planes[port], len(nets)) for port, nets in ports} for planes in self._planes]
         for found, wanted in zip(simulator.walk(inputs, self._mask), self._wanted, strict=True):
             for port, (planes, counts) in wanted.items():
-                if any((a ^ b) & counts for a, b in zip(found.get(port, ()), planes, strict=False)):
+                bits = found.get(port, [])
+                if any((a ^ b) & counts for a, b in zip(bits, _first(planes, len(bits)), strict=True)):
                     return True
         return False
 
@@ -90,15 +87,26 @@ class Bench:
     def _planes(self) -> list[dict[str, list[int]]]:
         """Bits of the inputs in each cycle; ports take as many as they have."""
         cycles = len(next(iter(self.stimulus.values())))
-        return [{port: pack(values[t], MOST_BITS) for port, values in self.stimulus.items()} for t in range(cycles)]
+        return [{port: _bits(values[t]) for port, values in self.stimulus.items()} for t in range(cycles)]
 
     @cached_property
     def _wanted(self) -> list[dict[str, tuple[list[int], int]]]:
         return [
-            {port: (pack(v[t], MOST_BITS), pack(self.counts[port][t].astype(np.int64), 1)[0])
+            {port: (_bits(v[t]), pack(self.counts[port][t].astype(np.int64), 1)[0])
              for port, v in self.expected.items()}
             for t in range(len(self._planes))
         ]  # fmt: skip
+
+
+def _bits(values: Shaped[np.ndarray, " lanes"]) -> list[int]:
+    """Bit planes of integers up to their sign, which stands for all bits above."""
+    widest = max(int(v).bit_length() for v in values) if values.dtype == object else 63
+    return pack(values, widest + 1)
+
+
+def _first(planes: list[int], width: int) -> list[int]:
+    """As many planes as a port has."""
+    return planes[:width] + planes[-1:] * (width - len(planes))
 
 
 @dataclass(frozen=True)

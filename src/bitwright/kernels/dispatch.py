@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from functools import cache
 from importlib.util import find_spec
 from types import ModuleType
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -39,6 +40,8 @@ from bitwright.quantization import (
 )
 
 IMPLEMENTATIONS = ("triton", "native", "torch", "reference")
+
+Found = TypeVar("Found")
 
 _allowed: ContextVar[tuple[str, ...]] = ContextVar("implementations", default=IMPLEMENTATIONS)
 
@@ -75,20 +78,8 @@ def quantize(quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...] =
     x = x.detach()
     if not x.numel():
         return Operand.of(quantizer.quantize(x.cpu().numpy(), ranges)).to(x.device)
-    if gpu := _gpu(x):
-        try:
-            return gpu.quantize(quantizer, x, ranges)
-        except native.NotFinite:
-            _refuse_non_finite(x)
-        except Unsupported:
-            pass  # torch is next, and runs on the same device
-    if "native" in _allowed.get():
-        try:
-            return native.quantize(quantizer, x, ranges)
-        except native.NotFinite:
-            _refuse_non_finite(x)
-        except Unsupported:
-            pass  # torch is next, and not slow
+    if (found := _first(x, lambda kernels: kernels.quantize(quantizer, x, ranges))) is not None:
+        return found
     _refuse_non_finite(x)
     if "torch" in _allowed.get():
         try:
@@ -105,29 +96,12 @@ def fake_quantize(
 ) -> Tensor:
     """decode(quantize(x)) in float32; into `out` where given, a contiguous float32 tensor, or x itself."""
     x = x.detach()
-    if out is not None and not (
-        (out.shape, out.dtype, out.device) == (x.shape, torch.float32, x.device) and out.is_contiguous()
-    ):
-        raise ValueError(
-            f"fake_quantize: out is {out.dtype} {tuple(out.shape)} on {out.device}; it must be contiguous float32 "
-            f"{tuple(x.shape)} on {x.device}"
-        )
+    if out is not None:
+        _require_room(x, out)
     if not x.numel():
         return torch.empty_like(x, dtype=torch.float32) if out is None else out
-    if gpu := _gpu(x):
-        try:
-            return gpu.fake_quantize(quantizer, x, ranges, out)
-        except native.NotFinite:
-            _refuse_non_finite(x)
-        except Unsupported:
-            pass
-    if "native" in _allowed.get():
-        try:
-            return native.fake_quantize(quantizer, x, ranges, out)
-        except native.NotFinite:
-            _refuse_non_finite(x)
-        except Unsupported:
-            pass
+    if (found := _first(x, lambda kernels: kernels.fake_quantize(quantizer, x, ranges, out))) is not None:
+        return found
     decoded = quantize(quantizer, x, ranges).decode()
     return decoded if out is None else out.copy_(decoded)
 
@@ -168,16 +142,8 @@ def matmul(datapath: Datapath, x: Operand, w: Stationary) -> tuple[Tensor, int, 
     m, n = x.rows, w.operand.rows
     if not m * n * x.k:
         return torch.zeros(m, n, dtype=torch.float64, device=x.elements.device), 0, m * n
-    if gpu := _gpu(x.elements):
-        try:
-            return gpu.matmul(datapath, x, w)
-        except Unsupported:
-            pass
-    if "native" in _allowed.get():
-        try:
-            return native.matmul(datapath, x, w)
-        except Unsupported:
-            pass
+    if (found := _first(x.elements, lambda kernels: kernels.matmul(datapath, x, w))) is not None:
+        return found
     if "torch" in _allowed.get():
         try:
             with whole_products(x.elements):
@@ -295,6 +261,39 @@ PASSES = Passes(_summarize, _count_magnitudes)
 def represent(quantizer: Quantizer, x: np.ndarray, ranges: tuple[Range | None, ...]) -> np.ndarray:
     """`fake_quantize` on NumPy arrays."""
     return fake_quantize(quantizer, torch.from_numpy(np.ascontiguousarray(x, np.float32)), ranges).numpy()
+
+
+def _require_room(x: Tensor, out: Tensor) -> None:
+    """Raises ValueError where decoded x cannot be written to `out` before all of x is read."""
+    if not ((out.shape, out.dtype, out.device) == (x.shape, torch.float32, x.device) and out.is_contiguous()):
+        raise ValueError(
+            f"fake_quantize: out is {out.dtype} {tuple(out.shape)} on {out.device}; it must be contiguous float32 "
+            f"{tuple(x.shape)} on {x.device}"
+        )
+    if torch.compiler.is_compiling() or not x.numel() or (out.data_ptr() == x.data_ptr() and x.is_contiguous()):
+        return
+    (start, end), (first, last) = _bytes_of(x), _bytes_of(out)
+    if start < last and first < end:
+        raise ValueError("fake_quantize: out overlaps x in part; give x itself, or memory of its own")
+
+
+def _bytes_of(x: Tensor) -> tuple[int, int]:
+    """Between which addresses its elements lie."""
+    length = sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True)) + 1
+    return x.data_ptr(), x.data_ptr() + length * x.element_size()
+
+
+def _first(x: Tensor, job: Callable[[ModuleType], Found]) -> Found | None:
+    """By Triton or else the native library; None where neither takes it: torch is next, and not slow."""
+    for kernels in (_gpu(x), native if allows("native") else None):
+        if kernels is not None:
+            try:
+                return job(kernels)
+            except native.NotFinite:
+                _refuse_non_finite(x)
+            except Unsupported:
+                pass
+    return None
 
 
 def _gpu(x: Tensor) -> ModuleType | None:

@@ -14,6 +14,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from bitwright import kernels
+from bitwright.datapath.widths import Span, data_type_span
 from bitwright.kernels import Stationary
 from bitwright.model.lowering import Gemm
 from bitwright.model.site import Site, naming
@@ -23,6 +24,7 @@ from bitwright.scheme import Scheme
 
 OPERANDS = ("query", "key", "probability", "value")
 STATIONARY = ("key", "value")
+PRODUCTS = (("query", "key"), ("probability", "value"))
 
 
 class Attention(Site):
@@ -74,6 +76,22 @@ class Attention(Site):
     @property
     def is_resolved(self) -> bool:
         return bool(self.quantizers)
+
+    def sum_bits(self) -> tuple[int | None, int | None]:
+        """Of a register that holds any inner sum of either product, whatever the activations are.
+
+        For the lengths of the first call: more keys make longer sums of values. None before a call.
+        """
+        if self.gemms is None or not self.quantizers:
+            return None, None
+        scores, outputs = (self._sum_bits(*product) for product in zip(self.gemms, PRODUCTS, strict=True))
+        return scores, outputs
+
+    def _sum_bits(self, gemm: Gemm, names: tuple[str, str]) -> int:
+        x, w = (self.quantizers[name] for name in names)
+        spans = [self.quantizers[name].element_bounds(self.ranges[name]).units for name in names]
+        of_x, of_w = (Span(min(low, 0), max(high, 0)) for low, high in spans)
+        return data_type_span(of_x, of_w, self.scheme.datapath.inner_elements(x, w, gemm.n, gemm.k)).bits
 
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,

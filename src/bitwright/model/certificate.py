@@ -42,6 +42,8 @@ class LayerCertificate:
     note: str = ""
     weight_zeros: float | None = None  # share of the weights, padding left out; None where no operand is fixed
     weight_entropy: float | None = None  # bits that a code of its own needs for one, order 0, to six decimals
+    outer_overflow: str | None = None  # of the outer register; None for a float, or one as wide as needed
+    format_bits: int | None = None  # where no operand is fixed: of any inner sum of these formats
 
     @property
     def exact_bits(self) -> int | None:
@@ -50,9 +52,21 @@ class LayerCertificate:
     @property
     def fits(self) -> bool | None:
         """Whether the inner register is wide enough; None where it is as wide as needed, or nothing is proved."""
-        if self.available_bits is None or self.sums is None:
+        if self.available_bits is None or self.needed_bits is None:
             return None
-        return self.sums.exact_bits <= self.available_bits
+        return self.needed_bits <= self.available_bits
+
+    @property
+    def needed_bits(self) -> int | None:
+        """Of the inner register, by the integers or, where no operand is fixed, by the formats."""
+        return self.format_bits if self.sums is None else self.sums.exact_bits
+
+    @property
+    def outer_fits(self) -> bool | None:
+        """The same of the outer register."""
+        if self.outer_available_bits is None or self.outer_bits is None:
+            return None
+        return self.outer_bits <= self.outer_available_bits
 
     @property
     def outer_bits(self) -> int | None:
@@ -90,16 +104,28 @@ class ModelCertificate:
 
     @property
     def shortfall(self) -> str:
-        """What must be mended before no inner register that forbids overflow can; empty where all fit."""
-        narrow = [c for c in self.layers if c.fits is False and c.overflow == Overflow.FORBID.name]
-        if not narrow:
+        """What must be mended before no register that forbids overflow can; empty where all fit."""
+        forbids = Overflow.FORBID.name
+        inner = [c for c in self.layers if c.fits is False and c.overflow == forbids]
+        outer = [c for c in self.layers if c.outer_fits is False and c.outer_overflow == forbids]
+        count = sum(c in inner or c in outer for c in self.layers)
+        if not count:
             return ""
-        worst = max(narrow, key=lambda c: c.exact_bits or 0)
-        return (
-            f"{len(narrow)} of {len(self.layers)} layers may overflow: {worst.name} needs a {worst.exact_bits}-bit "
-            f"accumulator and has {worst.available_bits}; widen it, or bound the weights with "
-            f"a2q(accumulator_bits={worst.available_bits})"
-        )
+        said = []
+        if inner:
+            worst = max(inner, key=lambda c: c.needed_bits or 0)
+            bound = f", or bound the weights with a2q(accumulator_bits={worst.available_bits})" if worst.sums else ""
+            said.append(
+                f"{worst.name} needs a {worst.needed_bits}-bit accumulator and has {worst.available_bits}; "
+                f"widen it{bound}"
+            )
+        if outer:
+            worst = max(outer, key=lambda c: c.outer_bits or 0)
+            said.append(
+                f"{worst.name} needs {worst.outer_bits} bits to add its tiles and has {worst.outer_available_bits}; "
+                "widen the outer register"
+            )
+        return f"{count} of {len(self.layers)} layers may overflow: {'; '.join(said)}"
 
     def lines(self) -> list[str]:
         """A table of bits, what it leaves out, and what its columns mean."""

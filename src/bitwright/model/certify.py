@@ -19,14 +19,14 @@ from bitwright import kernels
 from bitwright.config import from_text
 from bitwright.datapath import WIDE, Accumulator, Datapath
 from bitwright.datapath.ranges import integers
-from bitwright.datapath.widths import Span, certify_sums, check_sums, data_type_span, raw_codes
+from bitwright.datapath.widths import Span, certify_sums, check_sums, raw_codes
 from bitwright.formats import Bounds
 from bitwright.kernels import Operand, Stationary
-from bitwright.model.attention import Attention
+from bitwright.model.attention import PRODUCTS, Attention
 from bitwright.model.certificate import LayerCertificate, ModelCertificate, Placement
 from bitwright.model.layers import FakeQuantizedLayer, QuantizedLayer
 from bitwright.model.measure import describe, is_stored
-from bitwright.model.prepare import calibrate, freeze, input_bounds, prepare
+from bitwright.model.prepare import calibrate, freeze, prepare
 from bitwright.model.site import naming
 from bitwright.model.task import Task
 from bitwright.model.transform import fold_batchnorm
@@ -100,6 +100,7 @@ def certify_layer(
         unit=unit, input_format=None if quantizer is None else describe(quantizer),
         weight_format=describe(layer.weight_quantizer), available_bits=inner.bits if inner.range else None,
         outer_available_bits=datapath.outer.bits if datapath.outer.range else None,
+        outer_overflow=datapath.outer.overflow.name if datapath.outer.range else None,
         overflow=inner.overflow.name, bias="none" if layer.bias is None else "outside",
         # rounded, so that a certificate checked on another machine does not fail by a logarithm's last digit
         weight_zeros=zeros, weight_entropy=round(entropy, 6),
@@ -108,7 +109,7 @@ def certify_layer(
         return replace(blank, note="float accumulator: the input stays in float")
     if not inner.is_integer:
         return replace(blank, note=f"float accumulator: {inner.format}")
-    bounds = input_bounds(quantizer, layer.input_ranges)
+    bounds = quantizer.element_bounds(layer.input_ranges)
     whole = _rows_of(weight)
     constant = _constant(layer, bounds) if placement.is_bias_inside and layer.bias is not None else None
     tile = _tile(layer, datapath, placement)
@@ -144,7 +145,7 @@ def verify_certificate(model: nn.Module, certificate: ModelCertificate) -> None:
             constant = None
             if stated.bias == "inside" and found.sums is not None and found.sums.tiles == 1:
                 assert layer.input_quantizer is not None, "quantized input"
-                constant = _constant(layer, input_bounds(layer.input_quantizer, layer.input_ranges))
+                constant = _constant(layer, layer.input_quantizer.element_bounds(layer.input_ranges))
             check_sums(_rows_of(layer.quantized_weight()), stated.sums, constant)
             for name in [f.name for f in fields(found) if not f.name.startswith("reached")]:
                 if getattr(found, name) != getattr(stated, name):
@@ -183,7 +184,7 @@ def _tile_extremes(layer: QuantizedLayer, x: Tensor, placement: Placement) -> It
     bare = without_scales(kernels.quantize(layer.input_quantizer, rows, layer.input_ranges))
     weight = layer.stationary()
     elements = without_scales(weight.operand).elements
-    bounds = input_bounds(layer.input_quantizer, layer.input_ranges)
+    bounds = layer.input_quantizer.element_bounds(layer.input_ranges)
     tile = _tile(layer, layer.scheme.datapath, placement)
     unit = bare.unit + weight.operand.unit
     inside = placement.is_bias_inside and layer.bias is not None and tile >= weight.operand.k
@@ -259,13 +260,12 @@ def _constant(layer: QuantizedLayer, bounds: Bounds) -> Shaped[np.ndarray, " row
 def _raw_code_bits(
     layer: QuantizedLayer, weights: Shaped[np.ndarray, "rows k"], constant: Shaped[np.ndarray, " rows"] | None
 ) -> int | None:
-    """Width with raw unsigned codes in the products; None where inputs have no zero point."""
+    """Width with raw unsigned codes in the products; None where inputs have no zero point, or no fixed one."""
     assert layer.input_quantizer is not None, "quantized input"
-    format = layer.input_quantizer.format
-    zero = layer.input_quantizer.quantize(np.zeros((1, 1), np.float32), layer.input_ranges).zero_points
-    if zero is None:
+    format, zeros = layer.input_quantizer.format, layer.input_quantizer.fixed_zeros(layer.input_ranges)
+    if zeros is None:
         return None
-    raw = raw_codes(weights, format.bits, int(format.decode(zero).max()))
+    raw = raw_codes(weights, format.bits, int(zeros.max()))
     held = raw.correction if constant is None else raw.correction + constant
     return certify_sums(weights, raw.x, constant=held).exact_bits
 
@@ -273,21 +273,18 @@ def _raw_code_bits(
 def _of_attention(module: Attention, datapath: Datapath) -> list[LayerCertificate]:
     """Products of two activations: the formats alone say what they need."""
     made = []
-    for i, (left, right) in enumerate((("query", "key"), ("probability", "value"))):
+    for i, (names, bits) in enumerate(zip(PRODUCTS, module.sum_bits(), strict=True)):
         if not module.quantizers:
             continue
-        operands = [module.quantizers[name] for name in (left, right)]
-        k = module.gemms[i].k if module.gemms else 0
-        x, w = (_with_zero(input_bounds(module.quantizers[n], module.ranges[n])) for n in (left, right))
+        formats = [describe(module.quantizers[name]) for name in names]
         inner = datapath.inner
-        length = min(k, *(q.block(1, k) for q in operands)) if k else 0
-        widest = f"; the formats ask for {data_type_span(x, w, length).bits} bits" if length else ""
+        widest = "" if bits is None else f"; the formats ask for {bits} bits"
         made.append(
             LayerCertificate(
-                name=f"{module.name} {left} × {right}", kind="attention", k=k, unit=0,
-                input_format=describe(operands[0]), weight_format=describe(operands[1]),
+                name=f"{module.name} {' × '.join(names)}", kind="attention", k=module.gemms[i].k if module.gemms else 0,
+                unit=0, input_format=formats[0], weight_format=formats[1],
                 available_bits=inner.bits if inner.range else None, outer_available_bits=None,
-                overflow=inner.overflow.name, bias="none",
+                overflow=inner.overflow.name, bias="none", format_bits=bits,
                 note=f"no fixed operand: both are activations{widest}",
             )
         )  # fmt: skip

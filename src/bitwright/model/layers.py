@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +12,7 @@ from bitwright.kernels import Operand, Stationary
 from bitwright.model.lowering import Lowering, Output, Sums
 from bitwright.model.register import Readout, static_scale
 from bitwright.model.site import Probe, Site, naming
+from bitwright.model.stored import store_, stored
 from bitwright.model.surrogate import FakeQuantizer, Ranges, Rows, can_learn, learned_ranges
 from bitwright.model.weight_norm import LearnedNorm, Start, norm_bound
 from bitwright.quantization import QuantizedTensor, Quantizer, Statistics
@@ -272,15 +272,11 @@ class QuantizedLayer(nn.Module):
         self.input_quantizer, self.input_ranges = source.input_quantizer, source.input_ranges
         self.weight_quantizer, self.weight_shape = weight.quantizer, source.weight.shape
         self.k, self.certificate, self.name = weight.k, certificate, source.name
-        self.register_buffer("codes", _as_buffer(weight.codes, weight.quantizer.format.bits))
-        for i, (codes, scale) in enumerate(zip(weight.scales, weight.quantizer.scales, strict=True)):
-            self.register_buffer(f"scales_{i}", _as_buffer(codes, scale.format.bits))
-        zero = weight.zero_points
-        self.register_buffer("zero_points", None if zero is None else _as_buffer(zero, weight.quantizer.format.bits))
+        store_(self, weight)
         self.register_buffer("bias", None if source.bias is None else source.bias.detach().clone())
         self.overflows = self.accumulations = 0
         self._stationary: dict[tuple[Quantizer, torch.device], Stationary] = {}
-        self.register_load_state_dict_post_hook(lambda module, keys: module.forget())
+        self.register_load_state_dict_post_hook(_forget)
 
     is_resolved = True
 
@@ -290,10 +286,7 @@ class QuantizedLayer(nn.Module):
 
     def quantized_weight(self) -> QuantizedTensor:
         """The weight's codes and scale codes."""
-        count = len(self.weight_quantizer.scales)
-        scales = tuple(_from_buffer(getattr(self, f"scales_{i}")) for i in range(count))
-        zero = None if self.zero_points is None else _from_buffer(self.zero_points)
-        return QuantizedTensor(_from_buffer(self.codes), scales, zero, self.k, self.weight_quantizer)
+        return stored(self, self.weight_quantizer, self.k)
 
     def stationary(self) -> Stationary:
         """The weight as the kernels take it."""
@@ -341,8 +334,9 @@ class QuantizedLayer(nn.Module):
 
 
 class QuantizedEmbedding(nn.Module):
-    """Rows of a table, stored as codes: weight only, no arithmetic."""
+    """Rows of a table, stored as codes: weight only, no arithmetic. `weight` [rows, k] is derived from them."""
 
+    codes: Tensor
     weight: Tensor
 
     def __init__(self, layer: nn.Embedding, scheme: Scheme) -> None:
@@ -351,10 +345,28 @@ class QuantizedEmbedding(nn.Module):
         table = Statistics.of(layer.weight.detach().float().cpu().numpy(), kernels.PASSES)
         self.weight_quantizer = scheme.weight.fit(table, kernels.squared_errors)
         ranges = self.weight_quantizer.estimate(table, kernels.squared_errors)
-        self.quantized = self.weight_quantizer.quantize(table.sample, ranges)
-        self.register_buffer("weight", torch.from_numpy(self.quantized.decode()).to(layer.weight))
+        quantized = self.weight_quantizer.quantize(table.sample, ranges)
+        self.k = quantized.k
+        store_(self, quantized)
+        self.register_buffer("weight", torch.from_numpy(quantized.decode()).to(layer.weight), persistent=False)
         self.measurement = Probe()
         self.measurement.add(layer.weight.detach(), self.weight)
+        self.register_load_state_dict_post_hook(_forget)
+
+    @property
+    def quantized(self) -> QuantizedTensor:
+        """The table's codes and scale codes; when they are set, `weight` is derived anew."""
+        return stored(self, self.weight_quantizer, self.k)
+
+    @quantized.setter
+    def quantized(self, table: QuantizedTensor) -> None:
+        self.weight_quantizer, self.k = table.quantizer, table.k
+        store_(self, table)
+        self.forget()
+
+    def forget(self) -> None:
+        """Derive the table from its codes anew."""
+        self.weight.copy_(torch.from_numpy(self.quantized.decode()))
 
     def forward(self, index: Tensor) -> Tensor:
         return nn.functional.embedding(index, self.weight, self.padding_idx)
@@ -376,10 +388,5 @@ def _at_end(layer: FakeQuantizedLayer) -> Tensor:
     return layer.lowering.weight_from_rows(end, layer.weight.shape, layer.block)
 
 
-def _as_buffer(codes: np.ndarray, bits: int) -> Tensor:
-    dtype = np.uint8 if bits <= 8 else np.int32 if bits < 32 else np.int64
-    return torch.from_numpy(codes.astype(dtype))
-
-
-def _from_buffer(buffer: Tensor) -> np.ndarray:
-    return buffer.cpu().numpy().astype(np.int64)
+def _forget(layer: QuantizedLayer | QuantizedEmbedding, keys: object) -> None:
+    layer.forget()

@@ -38,23 +38,28 @@ def measure(task: Task, prepared: nn.Module, batches: Iterable[Batch]) -> None:
 def layer_results(prepared: nn.Module, frozen: nn.Module | None) -> tuple[LayerResult, ...]:
     """One figure set a layer; overflow counts and certificates from the frozen model where there is one."""
     exact = {str(m.name): m for m in (frozen.modules() if frozen else ()) if isinstance(m, QuantizedLayer | Attention)}
-    results = []
+    results, tied = [], tied_embeddings(prepared)
     for module in prepared.modules():
         if isinstance(module, FakeQuantizedLayer):
             results.append(_layer(module, exact.get(str(module.name))))
         elif isinstance(module, Attention):
             results.append(_attention(module, exact.get(str(module.name))))
         elif isinstance(module, QuantizedEmbedding):
-            results.append(_embedding(module.name, module))
+            results.append(_embedding(module.name, module, is_tied=module in tied))
     return tuple(results)
 
 
 def model_bits(prepared: nn.Module, layers: tuple[LayerResult, ...]) -> tuple[float, float, int]:
-    """Bits a weight (all matrices, float ones at 32), bits an input element, and bytes of the whole model."""
+    """Bits a weight (all matrices, float ones at 32), bits an input element, and bytes of the whole model.
+
+    A matrix that several modules use counts once for each way in which it is stored. Inputs count as often as a layer
+    is called in a pass.
+    """
     stored = {id(m.weight): m for m in prepared.modules() if isinstance(m, FakeQuantizedLayer)}
+    tied = tied_embeddings(prepared)
     bits = elements = other = 0.0
     for module in prepared.modules():
-        if isinstance(module, QuantizedEmbedding):
+        if isinstance(module, QuantizedEmbedding) and module not in tied:
             bits += module.weight.numel() * stored_bits(module.quantized)
             elements += module.weight.numel()
     learned = {id(p) for m in prepared.modules() if isinstance(m, Site) for p in m.scale_parameters()}
@@ -67,10 +72,35 @@ def model_bits(prepared: nn.Module, layers: tuple[LayerResult, ...]) -> tuple[fl
             continue
         bits += parameter.numel() * (FLOAT_BITS if layer is None else weight_bits(layer))
         elements += parameter.numel()
-    moved = [(r.m * r.k * r.groups, FLOAT_BITS if r.input_bits is None else r.input_bits) for r in layers if r.m]
+    in_float = {
+        id(p): p.numel() for m in prepared.modules() if not isinstance(m, FakeQuantizedLayer)
+        for p in m.parameters(recurse=False) if id(p) in stored
+    }  # fmt: skip
+    bits, elements = bits + FLOAT_BITS * sum(in_float.values()), elements + sum(in_float.values())
+    calls = {row.name: row.count for row in prepared.coverage if row.kind != "attention"}  # type: ignore[union-attr]
+    moved = [
+        (calls.get(r.name, 1) * r.m * r.k * r.groups, FLOAT_BITS if r.input_bits is None else r.input_bits)
+        for r in layers if r.m
+    ]  # fmt: skip
     inputs = sum(count for count, _ in moved)
     input_bits = sum(count * b for count, b in moved) / inputs if inputs else FLOAT_BITS
     return bits / max(elements, 1), input_bits, round((bits + other) / 8)
+
+
+def tied_embeddings(prepared: nn.Module) -> set[nn.Module]:
+    """Embeddings that stand for what a layer's weight does, as where an output layer shares its table."""
+    layers = [m for m in prepared.modules() if isinstance(m, FakeQuantizedLayer) and m.is_resolved]
+    embeddings = [m for m in prepared.modules() if isinstance(m, QuantizedEmbedding)]
+    return {m for m in embeddings if any(_is_the_same(layer, m) for layer in layers)}
+
+
+def _is_the_same(layer: FakeQuantizedLayer, embedding: QuantizedEmbedding) -> bool:
+    if layer.weight.shape != embedding.weight.shape:
+        return False
+    ours, its = layer.weight_quantizer, embedding.weight_quantizer
+    if ours is None or ours.format != its.format or [s.format for s in ours.scales] != [s.format for s in its.scales]:
+        return False
+    return torch.equal(layer.fake_weight().detach(), embedding.weight)
 
 
 def weight_bits(layer: FakeQuantizedLayer) -> float:
@@ -197,7 +227,8 @@ def _needed(proof: Proof) -> int | None:
 def _attention(layer: Attention, exact: nn.Module | None) -> LayerResult:
     m = layer.measurement or Measurement()
     gemm = layer.gemms[0] if layer.gemms else None
-    quantizers = layer.quantizers
+    quantizers, inner = layer.quantizers, layer.scheme.datapath.inner
+    needed = max((bits for bits in layer.sum_bits() if bits is not None), default=None) if inner.is_integer else None
     return LayerResult(
         name=str(layer.name), kind="attention",
         m=gemm.m if gemm else 0, k=gemm.k if gemm else 0, n=gemm.n if gemm else 0, groups=gemm.groups if gemm else 1,
@@ -207,12 +238,13 @@ def _attention(layer: Attention, exact: nn.Module | None) -> LayerResult:
         input_range=None, input_sqnr_db=m.input.sqnr_db, weight_sqnr_db=m.weight.sqnr_db,
         output_sqnr_db=m.output.sqnr_db, input_clipped=None, weight_clipped=None,
         input_zeros=m.input.fraction(m.input.zeros), weight_zeros=m.weight.fraction(m.weight.zeros),
-        accumulator_bits_bound=None, accumulator_bits=None, accumulator_bits_available=None,
+        accumulator_bits_bound=needed, accumulator_bits=needed,
+        accumulator_bits_available=inner.bits if inner.range else None,
         overflows=getattr(exact, "overflows", 0), accumulations=getattr(exact, "accumulations", 0),
     )  # fmt: skip
 
 
-def _embedding(name: str, layer: QuantizedEmbedding) -> LayerResult:
+def _embedding(name: str, layer: QuantizedEmbedding, *, is_tied: bool) -> LayerResult:
     m = layer.measurement
     rows, k = layer.weight.shape
     return LayerResult(
@@ -221,7 +253,7 @@ def _embedding(name: str, layer: QuantizedEmbedding) -> LayerResult:
         input_range=None, input_sqnr_db=None, weight_sqnr_db=m.sqnr_db, output_sqnr_db=None, input_clipped=None,
         weight_clipped=None, input_zeros=None, weight_zeros=m.fraction(m.zeros), accumulator_bits_bound=None,
         accumulator_bits=None, accumulator_bits_available=None, overflows=0, accumulations=0,
-        weight_sizes=compressibility(layer.quantized),
+        weight_sizes=None if is_tied else compressibility(layer.quantized),  # counted with the layer
     )  # fmt: skip
 
 

@@ -122,7 +122,8 @@ def widths_of(text: str | None) -> list[int] | None:
     try:
         for part in text.split(","):
             first, dots, last = part.partition("..")
-            found |= set(range(int(first), int(last) + 1)) if dots else {int(part)}
+            low, high = sorted((int(first), int(last))) if dots else (int(part),) * 2
+            found |= set(range(low, high + 1))
     except ValueError:
         raise ValueError(f"{text!r} is no list of widths; write 12..22 or 12,14,16") from None
     return sorted(found, reverse=True)

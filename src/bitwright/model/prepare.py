@@ -16,7 +16,6 @@ from torch import nn
 from bitwright import kernels
 from bitwright.config import from_text
 from bitwright.datapath import Certificate, bits_for, worst_sum
-from bitwright.formats import Bounds
 from bitwright.model.attention import Attention, AttentionCaller
 from bitwright.model.convolution import Conv
 from bitwright.model.inspect import Structure, inspect, kind_of, unsupported_reason
@@ -25,7 +24,7 @@ from bitwright.model.lowering import Linear, Lowering
 from bitwright.model.site import Site, naming
 from bitwright.model.task import Batch, Inputs, call
 from bitwright.model.transform import fold_batchnorm, replaced, unroll
-from bitwright.quantization import QuantizedTensor, Quantizer, Range, Statistics
+from bitwright.quantization import QuantizedTensor, Statistics
 from bitwright.recipe import LayerInfo, Recipe, nearest
 from bitwright.result import Coverage
 from bitwright.scheme import Scheme
@@ -162,22 +161,13 @@ def prove(layer: FakeQuantizedLayer | QuantizedLayer, weight: QuantizedTensor | 
     if quantizer is None:
         return Proof(None, None)
     weight = quantized_weight(layer) if weight is None else weight
-    bounds = input_bounds(quantizer, layer.input_ranges)
+    bounds = quantizer.element_bounds(layer.input_ranges)
     datapath = layer.scheme.datapath
     shape = layer.weight.shape if isinstance(layer, FakeQuantizedLayer) else layer.weight_shape
     fitted = layer.lowering.along_k(quantizer, shape)
     certificate = datapath.certify(weight, fitted, bounds)
     elements = datapath.inner_elements(fitted, weight.quantizer, *weight.shape)
     return Proof(bits_for(*worst_sum(bounds, weight.quantizer.format.bounds(), elements)), certificate)
-
-
-def input_bounds(quantizer: Quantizer, ranges: tuple[Range | None, ...]) -> Bounds:
-    bounds = quantizer.format.bounds()
-    zero = quantizer.quantize(np.zeros((1, 1), np.float32), ranges).zero_points
-    if zero is None:
-        return bounds
-    offset = float(quantizer.format.decode(zero).max())
-    return bounds._replace(lowest=bounds.lowest - offset, highest=bounds.highest - offset)
 
 
 def quantized_weight(layer: FakeQuantizedLayer | QuantizedLayer) -> QuantizedTensor:

@@ -8,7 +8,7 @@ from enum import Enum
 import numpy as np
 from jaxtyping import Float
 
-from bitwright.formats import Format, Int, Rounding
+from bitwright.formats import Bounds, Format, Int, Rounding
 from bitwright.quantization.ranges import Statistics
 from bitwright.quantization.scale import Range, Scale, ScaleValue, set_scales
 from bitwright.quantization.squared_error import SquaredErrors, squared_errors, sum_cells, sum_last
@@ -117,6 +117,23 @@ class Quantizer:
         if self.zero is Zero.FITTED:
             side += cells[0] * self.format.bits
         return self.format.bits + side / (rows * k)
+
+    def element_bounds(self, ranges: tuple[Range | None, ...]) -> Bounds:
+        """Of elements, the level of real zero taken off; where its range follows the data, that may be any code."""
+        bounds = self.format.bounds()
+        if self.zero is Zero.FIXED:
+            return bounds
+        zeros = self.fixed_zeros(ranges)
+        low, high = (bounds.lowest, bounds.highest) if zeros is None else (float(zeros.min()), float(zeros.max()))
+        return bounds._replace(lowest=bounds.lowest - high, highest=bounds.highest - low)
+
+    def fixed_zeros(self, ranges: tuple[Range | None, ...]) -> Float[np.ndarray, "down across"] | None:
+        """Levels of real zero that static ranges set; None where there are none, or they follow the data."""
+        if self.zero is Zero.FIXED or not ranges or ranges[0] is None:
+            return None
+        zeros = self.quantize(np.zeros((1, 1), np.float32), ranges).zero_points
+        assert zeros is not None, "fitted"
+        return self.format.decode(zeros)
 
     def block(self, rows: int, k: int) -> int:
         """Elements along K that share the finest scale."""

@@ -13,7 +13,7 @@ from bitwright.rtl.decoder import OperandDecoder
 from bitwright.rtl.dot import lane_product, select_ports
 from bitwright.rtl.plan import Plan, for_array
 from bitwright.rtl.stream import stages
-from bitwright.rtl.systolic import chain, connect_inputs, delay, require_size
+from bitwright.rtl.systolic import chain, connect_inputs, delay, grid, require_size
 from bitwright.rtl.term import Term, term_shapes
 from bitwright.rtl.unit import Unit, place
 from bitwright.rtl.units import term_of, term_ports
@@ -102,12 +102,7 @@ class DoubleBuffered(Unit):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        cells = [[DoubleBufferedElement(self.plan) for _ in range(self.columns)] for _ in range(self.rows)]
-        for r, row in enumerate(cells):
-            for c, cell in enumerate(row):
-                place(m, platform, f"pe_{r}_{c}", cell)
-                if r:
-                    m.d.comb += cell.sum_in.eq(cells[r - 1][c].sum)
+        cells = grid(m, platform, lambda: DoubleBufferedElement(self.plan), self.rows, self.columns)
         swaps = stages(m, "swap", self.swap, self.rows - 1)
         for r, row in enumerate(cells):
             chain(m, row, "load", getattr(self, f"load_{r}"))

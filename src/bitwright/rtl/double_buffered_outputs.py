@@ -12,9 +12,9 @@ from amaranth.lib.wiring import In, Out
 from bitwright.rtl.dot import lane_product, select_ports
 from bitwright.rtl.output_stationary import edge_terms, require_one_sum
 from bitwright.rtl.plan import Plan
-from bitwright.rtl.systolic import chain, delay, require_size
+from bitwright.rtl.systolic import chain, delay, grid, require_size
 from bitwright.rtl.term import Term, term_shapes
-from bitwright.rtl.unit import Unit, place
+from bitwright.rtl.unit import Unit
 from bitwright.rtl.units import term_of, term_ports
 
 
@@ -99,12 +99,8 @@ class DoubleBufferedOutputs(Unit):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        cells = [[HandingElement(self.plan) for _ in range(self.columns)] for _ in range(self.rows)]
+        cells = grid(m, platform, lambda: HandingElement(self.plan), self.rows, self.columns, down="done")
         for r, row in enumerate(cells):
-            for c, cell in enumerate(row):
-                place(m, platform, f"pe_{r}_{c}", cell)
-                if r:
-                    m.d.comb += cell.done_in.eq(cells[r - 1][c].done)
             for name in ("valid", "first", "last"):
                 chain(m, row, name, delay(m, f"{name}_{r}", getattr(self, name), r))
             chain(m, row, "drain", getattr(self, f"drain_{r}"))

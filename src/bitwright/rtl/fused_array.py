@@ -12,7 +12,7 @@ from bitwright.formats import Format
 from bitwright.rtl.accumulate import Register
 from bitwright.rtl.decoder import OperandDecoder
 from bitwright.rtl.plan import Plan
-from bitwright.rtl.systolic import chain, delay
+from bitwright.rtl.systolic import chain, delay, grid
 from bitwright.rtl.term import named, term_shapes
 from bitwright.rtl.type_fusion import FusedOperand, is_wide, sum_bits
 from bitwright.rtl.unit import Unit, place
@@ -56,13 +56,8 @@ class FusedArray(Unit):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        cells = [[ProcessingElement(self.plan) for _ in range(self.columns)] for _ in range(self.rows)]
-        for r, row in enumerate(cells):
-            for c, cell in enumerate(row):
-                place(m, platform, f"pe_{r}_{c}", cell)
-                m.d.comb += cell.load.eq(self.load)
-                if r:
-                    m.d.comb += cell.sum_in.eq(cells[r - 1][c].sum)
+        cells = grid(m, platform, lambda: ProcessingElement(self.plan), self.rows, self.columns)
+        m.d.comb += [cell.load.eq(self.load) for row in cells for cell in row]
         for r, row in enumerate(cells):
             decoder = self._decoder(m, platform, "x", self.x, r)
             for part in term_shapes(self.plan.x.bounds):

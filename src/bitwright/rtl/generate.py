@@ -73,7 +73,7 @@ class Circuit:
             f"sha256    {hashlib.sha256(self.scheme.encode()).hexdigest()} of the scheme's text",
             f"sha256    {digest(self.rtlil)} of its RTLIL",
         ]
-        ports = inspect.getdoc(type(self.unit)) or ""
+        ports = (inspect.getdoc(type(self.unit)) or "").replace("2**plan.unit", f"2**{self.plan.unit}")
         return [self.name, "", *self.facts(), *hashes, "", *ports.splitlines()]
 
 

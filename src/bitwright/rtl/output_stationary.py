@@ -10,7 +10,7 @@ from bitwright.rtl.decoder import OperandDecoder
 from bitwright.rtl.dot import lane_product, select_ports
 from bitwright.rtl.operand import Operand
 from bitwright.rtl.plan import Plan
-from bitwright.rtl.systolic import delay, require_size, select
+from bitwright.rtl.systolic import chain, delay, grid, require_size, select
 from bitwright.rtl.term import Term, term_shapes
 from bitwright.rtl.unit import Unit, place
 from bitwright.rtl.units import term_of, term_ports
@@ -90,25 +90,16 @@ class OutputStationary(Unit):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        cells = [[SummingElement(self.plan) for _ in range(self.columns)] for _ in range(self.rows)]
+        cells = grid(m, platform, lambda: SummingElement(self.plan), self.rows, self.columns)
+        m.d.comb += [cell.drain.eq(self.drain) for row in cells for cell in row]
         for r, row in enumerate(cells):
-            entering = {
-                **edge_terms(m, platform, self, "x", self.plan.x, r),
-                "valid": delay(m, f"valid_{r}", self.valid, r),
-                "first": delay(m, f"first_{r}", self.first, r),
-            }
-            for c, cell in enumerate(row):
-                place(m, platform, f"pe_{r}_{c}", cell)
-                m.d.comb += cell.drain.eq(self.drain)
-                if r:
-                    m.d.comb += cell.sum_in.eq(cells[r - 1][c].sum)
-                m.d.comb += [getattr(cell, port).eq(value) for port, value in entering.items()]
-                entering = {port: getattr(cell, f"{port}_out") for port in entering}
+            for name in ("valid", "first"):
+                chain(m, row, name, delay(m, f"{name}_{r}", getattr(self, name), r))
+            for port, value in edge_terms(m, platform, self, "x", self.plan.x, r).items():
+                chain(m, row, port, value)
         for c in range(self.columns):
-            entering = edge_terms(m, platform, self, "w", self.plan.w, c)
-            for row in cells:
-                m.d.comb += [getattr(row[c], port).eq(value) for port, value in entering.items()]
-                entering = {port: getattr(row[c], f"{port}_out") for port in entering}
+            for port, value in edge_terms(m, platform, self, "w", self.plan.w, c).items():
+                chain(m, [row[c] for row in cells], port, value)
             bottom = cells[-1][c].sum
             m.d.comb += getattr(self, f"sum_{c}").eq(bottom)
             if self.plan.inner.readout is not None:

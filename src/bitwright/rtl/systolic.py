@@ -5,7 +5,8 @@ delay what must come later, so their users see no skew. Cycle counts are those o
 ISPASS 2020), which the tests count.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from amaranth.hdl import Module, Signal, Value
 from amaranth.lib.wiring import In, Out
@@ -18,6 +19,8 @@ from bitwright.rtl.stream import stages
 from bitwright.rtl.term import term_shapes
 from bitwright.rtl.unit import Unit, place
 from bitwright.rtl.units import Collector, ProcessingElement
+
+Element = TypeVar("Element", bound=Unit)
 
 
 class WeightStationary(Unit):
@@ -33,7 +36,7 @@ class WeightStationary(Unit):
     sum_{c}          out: inner registers after all rows, in units of 2**plan.unit
     read_{c}         out: what is read from them, where the register has a readout
 
-    Where blocks have integer scales, collectors below the columns add the scaled sums:
+    Where scales vary along K, collectors below the columns add the scaled sums:
 
     x_scale          in: block scale of the vector, given with it
     w_scale_{c}      in: block scales of the weights, taken while `load` is high
@@ -74,13 +77,8 @@ class WeightStationary(Unit):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        cells = [[ProcessingElement(self.plan) for _ in range(self.columns)] for _ in range(self.rows)]
-        for r, row in enumerate(cells):
-            for c, cell in enumerate(row):
-                place(m, platform, f"pe_{r}_{c}", cell)
-                m.d.comb += cell.load.eq(self.load)
-                if r:
-                    m.d.comb += cell.sum_in.eq(cells[r - 1][c].sum)
+        cells = grid(m, platform, lambda: ProcessingElement(self.plan), self.rows, self.columns)
+        m.d.comb += [cell.load.eq(self.load) for row in cells for cell in row]
         connect_inputs(m, platform, self, self.plan.x, cells)
         self._connect_weights(m, platform, cells)
         latency = self.rows + self.columns - 1
@@ -132,6 +130,19 @@ def require_size(rows: int, columns: int) -> None:
     """ValueError where an array would have no element."""
     if rows < 1 or columns < 1:
         raise ValueError(f"an array of {rows} rows and {columns} columns found; each is at least 1")
+
+
+def grid(
+    m: Module, platform: object, make: Callable[[], Element], rows: int, columns: int, *, down: str = "sum"
+) -> list[list[Element]]:
+    """rows × columns elements; the output `down` of each goes to the one below."""
+    cells = [[make() for _ in range(columns)] for _ in range(rows)]
+    for r, row in enumerate(cells):
+        for c, cell in enumerate(row):
+            place(m, platform, f"pe_{r}_{c}", cell)
+            if r:
+                m.d.comb += getattr(cell, f"{down}_in").eq(getattr(cells[r - 1][c], down))
+    return cells
 
 
 def connect_inputs(

@@ -2,7 +2,7 @@
 
 import ctypes
 from functools import cache
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -31,6 +31,8 @@ FEW = 4
 """Tokens from which on a weight is decoded first where lookups are no vector instructions."""
 
 FLOAT, EXPONENT, INTEGER = range(3)
+
+Job = TypeVar("Job", bound=ctypes.Structure)
 
 
 class NativeWeight(ctypes.Structure):
@@ -130,12 +132,12 @@ class FloatProduct:
 
     def __init__(self, w: PackedWeight, bias: Tensor | None) -> None:
         self.library, self.w, self.bias = _library(), w, bias
-        self.job = NativeProduct(weight=native_weight(w), bias=_pointer(bias), unit=1.0)
+        self._template = NativeProduct(weight=native_weight(w), bias=_pointer(bias), unit=1.0)
 
     def __call__(self, x: Tensor) -> Tensor:
         if len(x) >= FEW and not self.library.bitwright_level():
             return self._by_panels(x)
-        x, job = _padded(x.float(), self.w), self.job
+        x, job = _padded(x.float(), self.w), _copy(self._template)
         out = torch.empty(len(x), self.w.rows)
         job.x, job.out, job.tokens = x.data_ptr(), out.data_ptr(), len(x)
         self.library.bitwright_multiply_packed_floats(ctypes.byref(job), _threads(out.numel() * self.w.k))
@@ -149,7 +151,7 @@ class FloatProduct:
         for first in range(0, len(self.w.codes), tiles):
             last = min(first + tiles, len(self.w.codes))
             self.library.bitwright_decode_packed(
-                ctypes.byref(self.job.weight), panel.data_ptr(), self.w.k, first, last, _threads(panel.numel())
+                ctypes.byref(self._template.weight), panel.data_ptr(), self.w.k, first, last, _threads(panel.numel())
             )
             rows = slice(first * TILE_ROWS, min(last * TILE_ROWS, self.w.rows))
             torch.mm(x.float(), panel[: rows.stop - rows.start].T, out=out[:, rows])
@@ -183,7 +185,7 @@ class IntegerProduct:
         native.block_steps = (block or 0) // STEP
         self.of_levels = 2.0**-bounds.exponent.start
         self.dtype = torch.uint8 if is_unsigned else torch.int8
-        self.job = NativeProduct(
+        self._template = NativeProduct(
             weight=native, bias=_pointer(bias), unit=2.0 ** (bounds.exponent.start + of_weight.exponent.start),
             x_is_unsigned=is_unsigned, outer_is_exact=is_exact,
         )  # fmt: skip
@@ -199,7 +201,7 @@ class IntegerProduct:
         return self._multiply(_padded(integers.to(self.dtype), self.w), x.outside.contiguous(), inside)
 
     def _multiply(self, integers: Tensor, outside: Tensor, inside: Tensor | None) -> Tensor:
-        out, job = torch.empty(len(integers), self.w.rows), self.job
+        out, job = torch.empty(len(integers), self.w.rows), _copy(self._template)
         job.x, job.x_inside, job.x_outside = integers.data_ptr(), _pointer(inside), outside.data_ptr()
         job.out, job.tokens = out.data_ptr(), len(integers)
         self.library.bitwright_multiply_packed_integers(ctypes.byref(job), _threads(out.numel() * self.w.k))
@@ -216,13 +218,13 @@ class TokenProduct:
             raise Unsupported("inputs other than integers under a float32 scale a token")
         low, high = format.range  # type: ignore[attr-defined]  # asked before
         self.product, w = product, product.w
-        self.job = NativeTokens(
+        self._template = NativeTokens(
             k=w.k, pitch=w.steps * STEP, full_scale=quantizer.candidates()[0], lowest=low, highest=high
         )
 
     def __call__(self, x: Tensor) -> Tensor:
         """x [m, k]; NaN or infinity raises `NotFinite`."""
-        x, job = x.float().contiguous(), self.job
+        x, job = x.float().contiguous(), _copy(self._template)
         integers = torch.empty(len(x), job.pitch, dtype=torch.int8)
         scales = torch.empty(len(x), dtype=torch.float64)
         job.x, job.out, job.scales, job.tokens = x.data_ptr(), integers.data_ptr(), scales.data_ptr(), len(x)
@@ -258,6 +260,11 @@ def _require_outer(datapath: Datapath, x: Quantizer, w: PackedWeight, block: int
 
 def _significant_bits(format: Format) -> int:
     return format.mantissa_bits + 1 if isinstance(format, Minifloat) else format.bits
+
+
+def _copy(template: Job) -> Job:
+    """A job of one call: several threads may be in the library at once."""
+    return type(template).from_buffer_copy(template)
 
 
 def _pointer(tensor: Tensor | None) -> int | None:

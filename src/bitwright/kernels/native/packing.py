@@ -110,7 +110,7 @@ def _unpack(
         block=block, outside_rows=1 if outside is None else len(outside), bits=format.bits,
     )  # fmt: skip
     _calls().bitwright_unpack(ctypes.byref(work), threads_for(out))
-    if is_reserved and bool(torch.isnan(out.sum())):
+    if is_reserved and bool(torch.isnan(out.sum(dtype=torch.float64))):  # float32's may be inf - inf
         raise ValueError(f"{format}: some codes stand for no number (NaN, infinity, unused) and cannot be decoded")
 
 

@@ -164,10 +164,7 @@ def _input_range(layer: FakeQuantizedLayer) -> InputRange:
     """What reaches the multipliers: codes less the zero point."""
     quantizer = layer.input_quantizer
     assert quantizer is not None, "quantized input"
-    low, high = quantizer.format.bounds().units
-    zero = quantizer.quantize(np.zeros((1, 1), np.float32), layer.input_ranges).zero_points
-    offset = 0 if zero is None else int(quantizer.format.decode(zero).max())
-    return InputRange(low - offset, high - offset)
+    return InputRange(*quantizer.element_bounds(layer.input_ranges).units)
 
 
 def _quotient(units: Integer[np.ndarray, " rows"], rate: int) -> Integer[np.ndarray, " rows"]:
