@@ -1,6 +1,7 @@
 """The table of measured cells: its stamp, what it answers at its points, between them and beyond."""
 
 import itertools
+import math
 import sys
 from dataclasses import replace
 from hashlib import sha256
@@ -223,6 +224,12 @@ def test_worst_ratios_are_those_of_points_left_out():
         found = float(others._predicted([cell])[0])
         ratios.append(max(found / value, value / found))
     assert fit.worst_ratio == pytest.approx(max(ratios))
+
+
+def test_a_fit_that_its_points_do_not_support_may_be_wrong_by_any_ratio():
+    cells = [Integers(x, 4, n, False, False) for x in (2, 4, 8) for n in (12, 16)]
+    steep = [1.0, 1.0, 1.0, 1.0, 1000.0, 1.0]
+    assert Polynomial(tuple(cells), tuple(steep)).worst_ratio == math.inf
 
 
 def test_lines_state_how_far_points_lie_that_were_left_out():

@@ -4,6 +4,8 @@ import errno
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -314,3 +316,11 @@ def test_a_damaged_comparison_is_named(here, write_task, tmp_path):
     here("compare", write_task(), *INT8, "-o", "run")
     (tmp_path / "run" / "comparison.json").write_text("{}")
     assert "comparison.json" in here("report", "run").sentence
+
+
+def test_a_reader_that_leaves_ends_a_command_without_a_word():
+    words = [sys.executable, "-m", "bitwright.cli", "schemes"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as listing:
+        listing.stdout.close()
+        assert listing.stderr.read() == b""
+    assert listing.returncode == 141

@@ -1,5 +1,6 @@
 """The command line: each command parses to values, calls one library function and prints its result."""
 
+import os
 import sys
 
 import typer
@@ -30,6 +31,10 @@ def main() -> None:
     """Entry point: an interrupt leaves with what is saved so far."""
     try:
         status = app(standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:  # as `head` ends what writes to it; nothing is left to be written at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except KeyboardInterrupt:
         leave(STOPPED, 130)
     except typer.Exit as leaving:

@@ -1,5 +1,6 @@
 """What the commands share: errors in one sentence, the task that is meant, and the screen."""
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -43,6 +44,8 @@ class one_sentence:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, KeyboardInterrupt):  # here, as typer turns it into an exit without a word
             leave(STOPPED, 130)
+        if isinstance(error, BrokenPipeError):
+            return  # who reads the output has seen enough: `main` ends without a word
         if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("bitwright"):
             extra = EXTRAS.get(error.name.partition(".")[0], "compare")
             leave(f"{error.name} is not installed; pip install 'bitwright[{extra}]'", 2)
@@ -94,8 +97,6 @@ def _read(path: Path) -> str:
 
 def use_data_folder(data: str | None) -> None:
     if data is not None:
-        import os
-
         os.environ["BITWRIGHT_DATA"] = data
 
 

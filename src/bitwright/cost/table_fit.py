@@ -3,6 +3,7 @@
 Each comes with the largest ratio to a point that was left out, over all points of one library.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -106,11 +107,18 @@ class Polynomial:
 
     @cached_property
     def worst_ratio(self) -> float:
-        """Each point from all others; what a fit without it misses is its residual over one less its leverage."""
+        """Each point from all others; what a fit without it misses is its residual over one less its leverage.
+
+        Infinite where the others say nothing of a point, or that it is not positive.
+        """
         scaled = _terms(self.points) / np.asarray(self.values)[:, None]
         used = scaled[:, scaled.any(axis=0)]
         leverage = np.einsum("ij,ji->i", used, np.linalg.pinv(used))
-        found = 1 - (1 - scaled @ self._weights) / (1 - leverage)
+        left = 1 - leverage
+        known = left > 1e-9
+        found = 1 - (1 - scaled @ self._weights)[known] / left[known]
+        if not known.all() or not (found > 0).all():
+            return math.inf
         return float(np.max(np.maximum(found, 1 / found)))
 
     def at(self, cell: Integers) -> Estimate | None:
