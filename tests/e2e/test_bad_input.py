@@ -323,4 +323,4 @@ def test_a_reader_that_leaves_ends_a_command_without_a_word():
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as listing:
         listing.stdout.close()
         assert listing.stderr.read() == b""
-    assert listing.returncode == 141
+    assert listing.returncode in (1, 141)  # rich has an ending of its own
