@@ -65,7 +65,12 @@ class Price:
 
 
 def task_source(task: "Task") -> Source:
-    """Of a task: formats as calibration chooses them on its first sample."""
+    """Of a task: formats as calibration chooses them on its first sample, or those of a network that has its own."""
+    from bitwright.model.prepare import is_quantized  # torch is an extra
+
+    network = task.load()
+    if is_quantized(network):
+        return stored_source(network, next(iter(task.calibration())).first(1).inputs)
 
     def work(recipe: Recipe | Scheme) -> tuple[Work, tuple[str, ...]]:
         from bitwright.model.products import products  # torch is an extra
@@ -75,6 +80,10 @@ def task_source(task: "Task") -> Source:
         return found
 
     return work
+
+
+STORED = "stored = integer(8, 8)"
+"""A text for `price` of a model that is quantized already: the name counts, the scheme is not asked."""
 
 
 def stored_source(frozen: "nn.Module", inputs: "Inputs") -> Source:

@@ -22,7 +22,9 @@ from bitwright.cli.common import (
 
 def certify(
     model: Annotated[str, MODEL] = "digits",
-    scheme: Annotated[str, typer.Option("--scheme", "-s", help="A scheme such as 'a2q(4, 8, 16)'.")] = "integer(8, 8)",
+    scheme: Annotated[
+        str | None, typer.Option("--scheme", "-s", help="Such as 'a2q(4, 8, 16)'. Default: integer(8, 8), or its own.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="JSON file for the certificate.")] = None,
     bias_inside: Annotated[bool, typer.Option("--bias-inside", help="The register holds the bias too.")] = False,
     tile: Annotated[
@@ -45,7 +47,7 @@ def certify(
         with Screen(quiet=not sys.stderr.isatty()) as screen:
             certificate = certify_task(
                 chosen_task(model, data, calibration),
-                scheme_text(scheme),
+                None if scheme is None else scheme_text(scheme),
                 Placement(tile, bias_inside),
                 samples=limit,
                 progress=screen.progress,

@@ -25,6 +25,7 @@ from bitwright.cli.common import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from bitwright.model.task import Task
     from bitwright.report.silicon import PricedRow
     from bitwright.result import Comparison, SchemeResult
 
@@ -75,6 +76,7 @@ def compare(
         from bitwright.comparison import DEFAULT_SCHEMES
         from bitwright.comparison import compare as run
         from bitwright.kernels import SlowKernel
+        from bitwright.model.prepare import is_quantized
 
         if threads:
             torch.set_num_threads(threads)
@@ -85,6 +87,9 @@ def compare(
         folder.mkdir(parents=True, exist_ok=True)
         with Screen(quiet=as_json) as screen:
             task = chosen_task(model, data, calibration)
+            if is_quantized(task.load()):
+                _print_stored(task, limit, texts)
+                return
             comparison = run(
                 task, texts or DEFAULT_SCHEMES, limit=limit, folder=folder, evaluation=evaluation,
                 command=command(), progress=screen.progress, row_done=screen.row_done,
@@ -102,6 +107,16 @@ def compare(
             _print_table(comparison, folder)
     if all(row.error for row in comparison.rows):
         leave("no scheme gave a result; each one's reason stands above", 1)
+
+
+def _print_stored(task: "Task", limit: int | None, texts: list[str]) -> None:
+    """A network that is quantized already, evaluated as it is."""
+    from bitwright.model.evaluate import reference
+
+    if texts:
+        raise ValueError(f"{task.name} is quantized already, and evaluated as it is; leave the schemes out")
+    found, metric = reference(task, task.load(), limit), task.metric
+    print(f"{task.name} as stored: {metric.name} {found.metric:.4g} {metric.unit}, {found.samples} samples, exact")
 
 
 def _pricing(array: str | None, given: dict[str, Any], library: str | None) -> "Callable[..., Comparison] | None":

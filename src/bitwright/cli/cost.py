@@ -82,7 +82,14 @@ def cost(
                         f"--{option} belongs to a language model's description, {model} is a task; give a config.json "
                         "or a .safetensors file, or leave it out"
                     )
-            source = pricing.task_source(chosen_task(model, data))
+            from bitwright.model.prepare import is_quantized
+
+            task = chosen_task(model, data)
+            source = pricing.task_source(task)
+            if is_quantized(task.load()):
+                if scheme:
+                    raise ValueError(f"{model} is quantized already, and priced as it is; leave the scheme out")
+                texts = [pricing.STORED]
         if cells is None:
             counted = pricing.count(source, texts, machine, library, batch=batch)
             if as_json:

@@ -26,7 +26,7 @@ from bitwright.model.attention import PRODUCTS, Attention
 from bitwright.model.certificate import LayerCertificate, ModelCertificate, Placement
 from bitwright.model.layers import FakeQuantizedLayer, QuantizedLayer
 from bitwright.model.measure import describe, is_stored
-from bitwright.model.prepare import calibrate, freeze, prepare
+from bitwright.model.prepare import calibrate, freeze, is_quantized, prepare
 from bitwright.model.site import naming
 from bitwright.model.task import Task
 from bitwright.model.transform import fold_batchnorm
@@ -38,26 +38,28 @@ Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many samples are done, and how many there are."""
 
 
+DEFAULT, AS_STORED = "integer(8, 8)", "its own schemes"
+
+
 def certify_task(
     task: Task,
-    scheme: Scheme | Recipe | str,
+    scheme: Scheme | Recipe | str | None = None,
     placement: Placement = Placement(),
     *,
     samples: int = 32,
     progress: Progress | None = None,
 ) -> ModelCertificate:
-    """Calibrate and certify a task's network, and run test samples through it. The scheme may be text."""
-    recipe = from_text(scheme) if isinstance(scheme, str) else scheme
+    """Calibrate and certify a task's network, and run test samples through it. The scheme may be text.
+
+    A network that is quantized already is certified as it is, without a scheme; a float one without is `DEFAULT`'s.
+    """
     say = progress or (lambda what, done, total: None)
-    calibration = tuple(task.calibration())
-    if not calibration:
-        raise ValueError(f"{task.name}: the calibration data is empty; give at least one batch")
-    example = calibration[0].inputs
-    say("calibration", 0, 0)
-    prepared = prepare(fold_batchnorm(task.load(), example), recipe, example)
-    calibrate(prepared, calibration, lambda model, batch: task.forward(model, batch))
-    registers = _widen(prepared)
-    model = freeze(prepared)
+    model, registers = task.load(), None
+    if not is_quantized(model):
+        scheme = DEFAULT if scheme is None else scheme
+        model, registers = _frozen(task, model, scheme, say)
+    elif scheme is not None:
+        raise ValueError(f"{task.name} is quantized already, and certified as it is; leave the scheme out")
     layers = certify_model(model, placement, registers)
     say("samples", 0, samples)
     done = 0
@@ -66,10 +68,27 @@ def certify_task(
             task.forward(model, batch)
             done += len(batch.targets)
             say("samples", done, samples)
+    said = scheme if isinstance(scheme, str) else AS_STORED if scheme is None else repr(scheme)
     return ModelCertificate(
-        task.name, scheme if isinstance(scheme, str) else repr(scheme), placement.tile, placement.is_bias_inside, done,
+        task.name, said, placement.tile, placement.is_bias_inside, done,
         tuple(replace(c, reached_low=s.low, reached_high=s.high) if (s := reached.get(c.name)) else c for c in layers),
     )  # fmt: skip
+
+
+def _frozen(
+    task: Task, model: nn.Module, scheme: Scheme | Recipe | str, say: Progress
+) -> tuple[nn.Module, dict[str, Datapath]]:
+    """The float network under a scheme, and the real datapaths of layers that run on wider ones."""
+    recipe = from_text(scheme) if isinstance(scheme, str) else scheme
+    calibration = tuple(task.calibration())
+    if not calibration:
+        raise ValueError(f"{task.name}: the calibration data is empty; give at least one batch")
+    example = calibration[0].inputs
+    say("calibration", 0, 0)
+    prepared = prepare(fold_batchnorm(model, example), recipe, example)
+    calibrate(prepared, calibration, lambda model, batch: task.forward(model, batch))
+    registers = _widen(prepared)
+    return freeze(prepared), registers
 
 
 def certify_model(

@@ -127,6 +127,11 @@ def freeze(prepared: nn.Module) -> nn.Module:
     return replaced(frozen, replacements)
 
 
+def is_quantized(model: nn.Module) -> bool:
+    """Whether it has frozen layers, as a model that came in with codes and scales of its own."""
+    return any(isinstance(module, QuantizedLayer) for module in model.modules())
+
+
 def quantize(
     model: nn.Module,
     scheme: Scheme | Recipe | str,
