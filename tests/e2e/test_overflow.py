@@ -43,7 +43,7 @@ def test_a_network_of_ones_own_is_swept_from_the_proved_width(here, write_task):
         (("-s", "mxfp4()"), "scales that vary along K"),
         (("-s", "integer(8, None)"), "quantize the inputs too"),
         (("-w", "12-22"), "is no list of widths; write 12..22"),
-        (("-w", "22..12"), "found; 2 to 48 do"),
+        (("-w", "1..60"), "found; 2 to 48 do"),
         (("-b", "wrapp"), "there is no behaviour 'wrapp'"),
         (("--tile", "0"), "--tile"),
         (("-s", "integr(8)"), "did you mean"),
