@@ -55,7 +55,7 @@ HOLDING = {
 
 
 @pytest.mark.parametrize("factory", [*CATALOGUE, *FOLDED], ids=lambda f: f.__name__)
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("name", HOLDING)
 def test_a_scheme_is_held_and_equal_or_refused_by_layer(name, factory, models, tmp_path):
     target = TARGETS[name]
     model, frozen = models(factory)
@@ -71,6 +71,12 @@ def test_a_scheme_is_held_and_equal_or_refused_by_layer(name, factory, models, t
     with pytest.raises(ValueError, match=r"^layer (first|last): .* cannot hold .*; targets that can: bundle"):
         target.write(frozen, path, (X,))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_needs_a_model_of_transformers(models):
+    assert set(TARGETS) == {*HOLDING, "compressed-tensors"}
+    _, frozen = models(CATALOGUE[0])
+    assert "models of transformers" in TARGETS["compressed-tensors"].refusal(frozen)
 
 
 def test_the_targets_that_hold_a_model_are_named(models):

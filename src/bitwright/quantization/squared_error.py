@@ -53,5 +53,6 @@ def sum_last(x: Float[np.ndarray, "*shape n"]) -> Float[np.ndarray, "*shape"]:
 
 def _split(x: Float[np.ndarray, "*shape n"], size: int) -> Float[np.ndarray, "*shape parts size"]:
     """The last axis in parts, padded with zeros."""
-    padding = [(0, 0)] * (x.ndim - 1) + [(0, -x.shape[-1] % size)]
-    return np.ascontiguousarray(np.pad(x, padding)).reshape(*x.shape[:-1], -1, size)
+    *outer, n = x.shape
+    padding = [(0, 0)] * len(outer) + [(0, -n % size)]
+    return np.ascontiguousarray(np.pad(x, padding)).reshape(*outer, -(-n // size), size)
