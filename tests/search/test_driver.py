@@ -84,6 +84,21 @@ def test_an_impossible_budget_names_what_binds(folder):
     assert found.nearest.figures.metric > 50
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"machines": (Machine("3"),)}, "write rows and columns"), ({"machines": ()}, "no accelerator"),
+        ({"library": "nope"}, "no measured library"), ({"objectives": ("speed",)}, "no objective 'speed'"),
+        ({"sampler": "best"}, "choose from nsga2"), ({"measure": "hessian"}, "choose from kl"),
+        ({"strategies": ("hawq",)}, "choose from mixquant"), ({"latency": "guessed"}, "choose from cycles"),
+        ({"trials": 0}, "at least 1"), ({"held_out": 1.0}, "less than 1"), ({"budget": ("area",)}, "write a quantity"),
+    ],
+)  # fmt: skip
+def test_words_that_are_not_known_are_refused_in_a_sentence(changes, words):
+    with pytest.raises(ValueError, match=words):
+        search(EMBEDDED["digits"], Question(**{**vars(QUESTION), **changes}))
+
+
 def test_the_command_ends_with_a_recipe_that_other_commands_take(tmp_path, monkeypatch, capsys):
     from bitwright.cli import main
 

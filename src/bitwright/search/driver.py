@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bitwright.comparison import Bench, run_info, source_hash
+from bitwright.cost.hardware import accelerator
 from bitwright.cost.table_cells import cells_of
 from bitwright.model.task import Task
 from bitwright.result import RunInfo
@@ -91,6 +92,8 @@ def search(
     metric = task.metric
     budget = Budget.of(question.budget, is_per_cent=metric.unit == "%", higher_is_better=metric.higher_is_better)
     cells = cells_of(question.library)
+    for machine in question.machines:  # before what takes long
+        accelerator(machine.array, machine.dataflow, machine.buffers, **question.words)  # type: ignore[arg-type]
     bench = Bench.build(task, question.limit, progress)
     candidates = Candidates.of(bench, question.schemes)
     prices = Prices(candidates, cells, question.words)
@@ -106,7 +109,9 @@ def search(
     running = executor(evaluator, None if own is None else Store(own))
     try:
         study = Study(terms, prices, damages, running)
-        study.evaluate(_uniform(candidates, question.machines), "uniform")
+        uniform = study.evaluate(_uniform(candidates, question.machines), "uniform")
+        if all(point.costs is NOTHING for point in uniform):
+            raise ValueError(f"no design can be computed: {uniform[0].excess[0][0]}")
         _allocate(study, budget, question.machines)
         _publish(study, question, damages, own, key, progress)
         study.run([*study.points], progress)
