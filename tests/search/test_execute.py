@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from toy import COMMAND, Toy, designs, toy_setup
@@ -49,10 +50,9 @@ def metrics(found):
 
 def is_alive(pid):
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
         return False
-    return open(f"/proc/{pid}/stat").read().split()[2] != "Z"
 
 
 def wait_until(condition, seconds=60):
