@@ -55,9 +55,10 @@ def _line(name: str, workers: int, trials: int, limit: int | None) -> str:
     finally:
         Study.run = run  # type: ignore[method-assign]
     rest = found.seconds - spent["start"] - spent["waited"]
+    rate, overhead = 60 * len(found.points) / found.seconds, rest / spent["waited"]
     return (
         f"{workers:7d}  {len(found.points):7d}  {found.evaluated:9d}  {found.seconds:7.1f}  {spent['start']:5.1f}  "
-        f"{spent['waited']:10.1f}  {rest:6.2f}  {60 * len(found.points) / found.seconds:16.0f}  {rest / spent['waited']:22.3f}"
+        f"{spent['waited']:10.1f}  {rest:6.2f}  {rate:16.0f}  {overhead:22.3f}"
     )
 
 
