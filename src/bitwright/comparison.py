@@ -19,7 +19,7 @@ from bitwright.model.evaluate import Evaluation, Reference, evaluate, forward, r
 from bitwright.model.measure import layer_results, measure, model_bits, pictures
 from bitwright.model.neighbours import lane_row, neighbour_result, sample_levels
 from bitwright.model.prepare import Seen, freeze, observe, prepare, resolve
-from bitwright.model.task import Batch, Metric, Task, Top1
+from bitwright.model.task import Batch, Metric, Task, Top1, batches_digest, state_digest
 from bitwright.model.term_pairs import term_pairs
 from bitwright.model.transform import fold_batchnorm
 from bitwright.recipe import Recipe
@@ -75,15 +75,11 @@ class ModelTask(Task):
             left = None if left is None else left - count
 
     def files(self) -> dict[str, Callable[[], bytes]]:
-        def state() -> bytes:
-            return b"".join(t.detach().cpu().contiguous().numpy().tobytes() for t in self.model.state_dict().values())
-
-        def data() -> bytes:
-            return b"".join(
-                x.contiguous().numpy().tobytes() for b in self.test_batches for x in (*b.tensors, b.targets)
-            )
-
-        return {"weights": state, "test data": data}
+        return {
+            "weights": lambda: state_digest(self.model),
+            "calibration data": lambda: batches_digest(self.calibration_batches),
+            "test data": lambda: batches_digest(self.test_batches),
+        }
 
 
 def compare(

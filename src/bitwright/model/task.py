@@ -1,7 +1,8 @@
 """A float model with its data and its metric: what a comparison starts from."""
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -175,3 +176,26 @@ class Task(ABC):
     def forward(self, model: nn.Module, batch: Batch) -> Tensor:
         """Outputs [samples, ...] that the metric judges."""
         return call(model, batch.inputs)
+
+
+def state_digest(model: nn.Module) -> bytes:
+    """SHA-256 of all tensors by name, one at a time."""
+    found = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        found.update(name.encode())
+        found.update(_bytes(tensor))
+    return found.digest()
+
+
+def batches_digest(batches: Iterable[Batch]) -> bytes:
+    """SHA-256 of inputs and targets, a batch at a time."""
+    found = hashlib.sha256()
+    for batch in batches:
+        for tensor in (*batch.tensors, batch.targets):
+            found.update(_bytes(tensor))
+    return found.digest()
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    """Of any type, also those that NumPy has not."""
+    return tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes()

@@ -1,15 +1,23 @@
 """A network and stored data as a task: samples stream from the data at every pass."""
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, final
 
-import torch
 from torch import Tensor, nn
 
-from bitwright.model.task import Batch, Metric, Perplexity, Spearman, Task, Top1, call
+from bitwright.model.task import (
+    Batch,
+    Metric,
+    Perplexity,
+    Spearman,
+    Task,
+    Top1,
+    batches_digest,
+    call,
+    state_digest,
+)
 from bitwright.sources.network import Network
 from bitwright.sources.records import Reader
 from bitwright.sources.roles import Role
@@ -139,7 +147,11 @@ class FunctionTask(Task):
         return found.squeeze(-1) if batch.targets.is_floating_point() else found
 
     def files(self) -> dict[str, Callable[[], bytes]]:
-        return {"weights": lambda: state_digest(self.network.model), "test data": lambda: batches_digest(self.test())}
+        return {
+            "weights": lambda: state_digest(self.network.model),
+            "calibration data": lambda: batches_digest(self.calibration()),
+            "test data": lambda: batches_digest(self.test()),
+        }
 
     def _made(self) -> Any:
         made = self.batches() if callable(self.batches) else self.batches
@@ -163,20 +175,3 @@ def first_samples(batches: Iterator[Batch], limit: int | None) -> Iterator[Batch
             return
         yield batch if left is None else batch.first(min(left, len(batch.targets)))
         left = None if left is None else left - len(batch.targets)
-
-
-def batches_digest(batches: Iterable[Batch]) -> bytes:
-    found = hashlib.sha256()
-    for batch in batches:
-        for tensor in (*batch.tensors, batch.targets):
-            found.update(tensor.contiguous().numpy().tobytes())
-    return found.digest()
-
-
-def state_digest(model: nn.Module) -> bytes:
-    """SHA-256 of all tensors, one at a time."""
-    found = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        found.update(name.encode())
-        found.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
-    return found.digest()
