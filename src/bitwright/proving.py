@@ -16,7 +16,7 @@ import numpy as np
 from bitwright.config import from_text
 from bitwright.cost.verify import tools
 from bitwright.model.attention import Attention
-from bitwright.model.matrices import Matrices, layer_inputs, matrices
+from bitwright.model.matrices import Matrices, NotMatrices, layer_inputs, matrices
 from bitwright.model.prepare import calibrate, freeze, prepare
 from bitwright.model.task import Task
 from bitwright.model.transform import fold_batchnorm
@@ -25,7 +25,7 @@ from bitwright.rtl.plan import plan
 from bitwright.rtl.retile import require_rows
 from bitwright.scheme import Scheme
 from bitwright.simulators import Pauses, Program, Simulator, design
-from bitwright.simulators.product import AnyEngine, Product, compare, engine_for, fitted, padded_k
+from bitwright.simulators.product import AnyEngine, DoesNotFit, Product, compare, engine_for, fitted, padded_k
 
 CYCLES = 60_000
 """Array cycles spent on a network, about: layers that take more are compared in part, as their findings say."""
@@ -142,7 +142,7 @@ def verify_array(
             for part in layer.parts:
                 fitted(engine, _product(part))
             kept.append(layer)
-        except ValueError as refused:
+        except DoesNotFit as refused:
             left_out.append(str(refused))
     layers = [_compare(program, engine, layer, pauses) for layer in kept]
     if not layers:
@@ -204,7 +204,7 @@ def _drawn(
         try:
             drawn.append(_part(size, matrices(call.layer, call.input), max(cycles, 0) // (len(seen) - i), rng))
             cycles -= drawn[-1].cycles
-        except ValueError as refused:
+        except NotMatrices as refused:
             left.append(f"{call.layer.name}: {refused}")
     return drawn, left
 

@@ -20,6 +20,10 @@ from bitwright.model.task import Batch, Task
 from bitwright.quantization import PerBlock, QuantizedTensor, Quantizer
 
 
+class NotMatrices(ValueError):
+    """A layer's products are not two matrices of codes."""
+
+
 @dataclass(frozen=True)
 class Matrices:
     """x @ w.T through a datapath: one layer, one group of its channels."""
@@ -58,7 +62,7 @@ def layer_inputs(task: Task, frozen: nn.Module, batches: Iterable[Batch]) -> lis
 
 @torch.no_grad()
 def matrices(layer: QuantizedLayer, x: Tensor) -> Iterator[Matrices]:
-    """The products of one call, group by group. ValueError where pixels of a convolution have scales of their own."""
+    """The products of one call, group by group. NotMatrices where pixels of a convolution have scales of their own."""
     lowering, w = layer.lowering, _Taps.of(layer.quantized_weight())
     assert layer.input_quantizer is not None, "quantized input"
     weight = torch.empty(layer.weight_shape)
@@ -99,7 +103,7 @@ class _Taps(NamedTuple):
         coarse = tuple(codes for s, codes in levels if not s.share.splits_k)
         assert len(fine) < 2, "at most one level of scales varies along K"
         if t.zero_points is not None and t.zero_points.size > 1:
-            raise ValueError(f"{t.zero_points.size} zero points found; one for all inputs can be unfolded")
+            raise NotMatrices(f"{t.zero_points.size} zero points found; one for all inputs can be unfolded")
         return _Taps(t.quantizer, t.codes.reshape(rows, 1, -1), fine[0] if fine else None, coarse, t.zero_points)
 
     def zeros(self, *shape: int) -> Int[np.ndarray, "*shape"]:
@@ -124,7 +128,7 @@ class _Taps(NamedTuple):
     def gathered(self, numbers: Int[np.ndarray, "m taps"]) -> "_Taps":
         """These rows as taps; -1 is zero."""
         if numbers.shape[1] > 1 and any(len(codes) > 1 for codes in self.coarse):
-            raise ValueError("each pixel has a scale of its own, which lies inside a convolution's sum")
+            raise NotMatrices("each pixel has a scale of its own, which lies inside a convolution's sum")
         codes = np.concatenate([self.codes[:, 0], self.zeros(1, self.codes.shape[2])])[numbers]
         inside = None if self.inside is None else self.inside[:, 0][np.maximum(numbers, 0)]
         return self._replace(codes=codes, inside=inside, coarse=_coarse(self.coarse, numbers[:, 0]))
@@ -137,7 +141,7 @@ class _Taps(NamedTuple):
     def cut(self, taps: int) -> "_Taps":
         """One row of K as so many taps."""
         if self.codes.shape[2] // taps % self.block:
-            raise ValueError(f"blocks of {self.block} elements reach from one tap of a convolution into the next")
+            raise NotMatrices(f"blocks of {self.block} elements reach from one tap of a convolution into the next")
         inside = None if self.inside is None else self.inside.reshape(len(self.codes), taps, -1)
         return self._replace(codes=self.codes.reshape(len(self.codes), taps, -1), inside=inside)
 

@@ -60,6 +60,10 @@ class Compared:
         return self.difference is None
 
 
+class DoesNotFit(ValueError):
+    """An engine cannot read a product's tiles or codes."""
+
+
 def engine_for(scheme: Scheme, rows: int, columns: int, *, k: int, vectors: int = VECTORS) -> Engine:
     """An engine that keeps weights, for all formats of a scheme and sums of up to k products.
 
@@ -80,20 +84,20 @@ def padded_k(product: Product, products: int | None) -> int:
 
 
 def fitted(engine: AnyEngine, product: Product) -> Product:
-    """The same product in tiles and codes that the engine reads. ValueError where there are none."""
+    """The same product in tiles and codes that the engine reads. DoesNotFit where there are none."""
     products = engine.plan.products
     length, (_, _, k) = product.length, product.shape
     if products is None and length < k:
-        raise ValueError(f"{product.name} sums {length} products at a time, the engine all {k}")
+        raise DoesNotFit(f"{product.name} sums {length} products at a time, the engine all {k}")
     if products is not None and length > products:
-        raise ValueError(f"{product.name} sums {length} products at a time, the engine {products}")
+        raise DoesNotFit(f"{product.name} sums {length} products at a time, the engine {products}")
     x, w = product.x, product.w
     if products is not None and length < products:
         x, w = _retiled(x, length, products), _retiled(w, length, products)
     try:
         return replace(product, x=_recoded(x, engine.plan.x.formats), w=_recoded(w, engine.plan.w.formats))
     except ValueError as refused:
-        raise ValueError(f"{product.name}: {refused}") from None
+        raise DoesNotFit(f"{product.name}: {refused}") from None
 
 
 def golden(made: Plan, product: Product) -> Shaped[np.ndarray, "tiles m n"]:
