@@ -333,6 +333,38 @@ def test_fitted_zero_points_equal_the_reference(x, share, bits, low, high):
     assert_same_operand(by_kernel(quantizer, x, ranges), Operand.of(quantizer.quantize(x, ranges)))
 
 
+@pytest.mark.filterwarnings("ignore::bitwright.kernels.SlowKernel")
+@pytest.mark.parametrize("share", [PerTensor(), PerRow(), PerBlock(8), PerTile(2, 8)], ids=repr)
+def test_zero_points_from_the_matrix_at_hand_equal_the_reference(share):
+    quantizer = Quantizer(Int(4, signed=False), (Scale(share),), zero=Zero.FITTED)
+    x = sample(0, 5, 37)
+    assert_same_operand(by_kernel(quantizer, x), Operand.of(quantizer.quantize(x)))
+
+
+@pytest.mark.filterwarnings("ignore::bitwright.kernels.SlowKernel")
+def test_tiles_without_scales_are_multiplied_by_one_as_the_product_of_scales_rounds_it():
+    quantizer = Quantizer(Int(4), (Scale(PerRow()),))
+    a, b = (quantizer.quantize(sample(seed, 3, 40)) for seed in (0, 1))
+    for exponent in (0, 1, 2):
+        datapath = Datapath(outer=Accumulator(), tile=8, scale_product=Int(4, signed=False, exponent=exponent))
+        expected = datapath.matmul(a, b)
+        found = kernels.matmul(datapath, Operand.of(a), Stationary(Operand.of(b)))
+        np.testing.assert_array_equal(found[0].numpy(), expected.values)
+        out = torch.empty(3, 3)
+        kernels.outputs(datapath, Operand.of(a), Stationary(Operand.of(b)), out)
+        np.testing.assert_array_equal(out.numpy(), expected.values.astype(np.float32))
+
+
+@pytest.mark.parametrize("names", [("native", "torch", "reference"), ("torch", "reference"), ("reference",)])
+@pytest.mark.filterwarnings("ignore::bitwright.kernels.SlowKernel")
+def test_rounded_scale_products_that_stay_fractional_are_refused_by_integer_registers(names):
+    quantizer = Quantizer(Int(4), (Scale(PerBlock(8), E8M0),))
+    a = Operand.of(quantizer.quantize(np.full((2, 16), 0.3, np.float32)))
+    datapath = Datapath(outer=Accumulator(), scale_product=FLOAT32)
+    with kernels.only(*names), pytest.raises(ValueError, match="integer block scales"):
+        kernels.matmul(datapath, a, Stationary(a))
+
+
 @pytest.mark.parametrize("share", [PerRow(), PerBlock(8), PerColumns(8), PerTile(2, 8)], ids=repr)
 @pytest.mark.parametrize("seed", range(5))
 def test_the_least_error_of_several_full_scales_equals_the_reference(share, seed):
