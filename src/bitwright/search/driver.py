@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from bitwright.comparison import Bench, run_info, source_hash
@@ -12,7 +13,7 @@ from bitwright.model.task import Task
 from bitwright.result import RunInfo
 from bitwright.result_search import Design, Gain, Machine, Point, SearchResult, Trust
 from bitwright.search import strategies
-from bitwright.search.allocate import allocations, damage_of, nearest_allocation
+from bitwright.search.allocate import Place, allocations, damage_of, nearest_allocation, places
 from bitwright.search.budget import DROP, METRIC, Budget
 from bitwright.search.candidates import Candidates
 from bitwright.search.evaluate import HELD_OUT, Evaluator
@@ -135,16 +136,21 @@ def _uniform(candidates: Candidates, machines: Iterable[Machine]) -> list[Design
 
 def _allocate(study: Study, budget: Budget, machines: Sequence[Machine]) -> None:
     """The allocator's best within the budget, and at levels of energy below it."""
+    every = list(places(study.prices, machines))
+    pairs = [place for place in every if len(place.texts) <= 2]
     energies = [p.costs.energy_uj for p in study.points.values() if p.costs is not NOTHING]
     low, high = min(energies), max(energies)
     designs = []
     for level in range(LEVELS):
         energy = low + (high - low) * (level + 0.5) / LEVELS
         limits = Budget.of([f"energy<={energy}uJ"]).limits
-        found = allocations(study.prices, study.damages, Budget((*budget.of_costs, *limits)), machines, 2)
-        designs += [allocation.design for allocation in found[:2]]
-    found = allocations(study.prices, study.damages, budget, machines)
-    study.evaluate([*(a.design for a in found[:6]), *designs], "allocation")
+        designs += _best(study, Budget((*budget.of_costs, *limits)), pairs, 2)
+    study.evaluate([*_best(study, budget, every, 6), *designs], "allocation")
+
+
+def _best(study: Study, budget: Budget, among: Iterable[Place], count: int) -> list[Design]:
+    found = allocations(study.prices, study.damages, budget, among)
+    return [allocation.design for allocation in islice(found, count)]
 
 
 def _publish(
@@ -211,7 +217,7 @@ def _choice(best: Sequence[Point], terms: Terms) -> Point | None:
 def _nearest(study: Study) -> Point | None:
     """The design that breaks the budget least: of the evaluated ones, and of the allocator's with slack."""
     terms = study.terms
-    found = nearest_allocation(study.prices, study.damages, terms.budget, terms.machines)
+    found = nearest_allocation(study.prices, study.damages, terms.budget, places(study.prices, terms.machines))
     designs = [] if found is None else [found.design]
     cheapest = [p.design for p in study.points.values() if p.costs is not NOTHING]
     cheapest.sort(key=lambda design: sum(part for _, part in study.points[design].excess))

@@ -78,13 +78,13 @@ def ohq(
     `damages` are its masked-KL estimate; `latencies` of `latencies`, of the cycle model where None. Huang et
     al., arXiv 2309.01945; the weights of the three are not published.
     """
-    candidates, array = prices.candidates, prices.accelerator(machine)
+    candidates = prices.candidates
     choices = [(i, t) for i, name in enumerate(candidates.names) for t in candidates.choices[name]]
     macs = prices.elements(candidates.widest_work(candidates.schemes))
     columns = np.zeros((4, len(choices)))
     for column, (i, text) in enumerate(choices):
         name = candidates.names[i]
-        sums = prices.of_layer(array, macs[text], name, text)
+        sums = prices.of_layer(machine, macs[text], name, text)
         latency = times[name, text] if times else sums.cycles
         columns[:, column] = damages[name, text], latency, sums.energy, sums.model
     normal = columns[:3] / np.maximum(columns[:3].max(1, keepdims=True), 1e-30)
