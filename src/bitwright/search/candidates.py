@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from types import MappingProxyType
 
 from torch import nn
 
@@ -115,11 +116,11 @@ class Candidates:
     def layer(self, name: str, text: str) -> Layer:
         return self._layers(text)[name]
 
-    def frozen(self, assignment: Assignment) -> nn.Module:
-        """The network computing exactly, each layer under its scheme; layers that are not named compute in float."""
+    def frozen(self, assignment: Assignment, others: Mapping[str, nn.Module] = MappingProxyType({})) -> nn.Module:
+        """The network computing exactly, each layer under its scheme; others in float, or what stands for them."""
         for parent, key, name, module in self._slots:
             text = assignment.get(name)
-            parent._modules[key] = module if text is None else self.layer(name, text).exact
+            parent._modules[key] = others.get(name, module) if text is None else self.layer(name, text).exact
         return self._holder[0]  # type: ignore[index]
 
     def work(self, assignment: Assignment) -> dict[str, tuple[Product, ...]]:
