@@ -21,7 +21,7 @@ RESULTS = Path(__file__).parent / "results"
 RUNS = Path("runs") / "search"
 
 SAMPLES = {"digits": None, "dscnn_kws": 1000, "resnet8": None, "lenet": 1000, "fashion_cnn": 1000,
-           "resnet20_jpeg": 1000, "mobilenetv1_vww": None, "mobilenetv2": 200, "minilm_sst2": 400}  # fmt: skip
+           "resnet20_jpeg": 1000, "mobilenetv1_vww": None, "mobilenetv2": 100, "minilm_sst2": 100}  # fmt: skip
 """Test samples by task; None is all."""
 
 MACHINES = (Machine("16x16"), Machine("32x32"))

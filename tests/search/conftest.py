@@ -11,7 +11,7 @@ from bitwright.model.zoo import EMBEDDED
 from bitwright.search.candidates import Candidates
 from bitwright.search.evaluate import Evaluator
 from bitwright.search.prices import Prices
-from bitwright.search.sensitivity import measured
+from bitwright.search.sensitivity import Measure
 
 sys.path.insert(0, str(Path(__file__).parent))  # toy.py, which is a program too
 
@@ -35,4 +35,4 @@ def evaluator(candidates):
 
 @pytest.fixture(scope="session")
 def damages(candidates):
-    return measured(candidates, "kl", None, "")
+    return Measure(candidates).kl(candidates.choices)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitwright.search.allocate import Program, allocations, nearest_allocation
+from bitwright.search.allocate import Program, allocations, nearest_allocation, places
 from bitwright.search.budget import Budget
 from bitwright.search.point import Machine
 
@@ -57,7 +57,7 @@ def test_with_slack_the_exceeded_parts_are_least(parts):
 
 def test_every_allocation_keeps_the_budget(prices, damages):
     budget = Budget.of(["area<=1.8mm2, energy<=3.4uJ, model<=14kB, accumulator<=22"])
-    found = allocations(prices, damages, budget, MACHINES)
+    found = list(allocations(prices, damages, budget, places(prices, MACHINES)))
     assert found
     for allocation in found:
         assert budget.excess(prices.of(allocation.design)) == ()
@@ -66,21 +66,21 @@ def test_every_allocation_keeps_the_budget(prices, damages):
 
 def test_a_looser_budget_never_has_more_damage(prices, damages):
     least = [
-        allocations(prices, damages, Budget.of([f"energy<={energy}uJ"]), MACHINES)[0].damage
+        next(allocations(prices, damages, Budget.of([f"energy<={energy}uJ"]), places(prices, MACHINES))).damage
         for energy in (3, 3.5, 4, 6)
     ]
     assert least == sorted(least, reverse=True)
 
 
 def test_without_a_limit_each_layer_has_its_least_damaging_scheme(prices, damages):
-    best = allocations(prices, damages, Budget(), MACHINES[:1])[0]
+    best = next(allocations(prices, damages, Budget(), places(prices, MACHINES[:1])))
     for name, texts in prices.candidates.choices.items():
         assert damages[name, best.design.assignment[name]] == min(damages[name, text] for text in texts)
 
 
 def test_an_impossible_budget_ends_with_the_nearest_design_and_what_binds(prices, damages):
     budget = Budget.of(["area<=0.5mm2, energy<=100uJ"])
-    assert allocations(prices, damages, budget, MACHINES) == []
-    nearest = nearest_allocation(prices, damages, budget, MACHINES)
+    assert list(allocations(prices, damages, budget, places(prices, MACHINES))) == []
+    nearest = nearest_allocation(prices, damages, budget, places(prices, MACHINES))
     assert [text for text, _ in nearest.broken] == ["area<=0.5mm2"]
     assert nearest.design.machine == MACHINES[0]

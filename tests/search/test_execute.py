@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from toy import COMMAND, Toy, designs, toy_setup
+from toy import COMMAND, Toy, alone, designs, toy_setup
 
 from bitwright.search.execute import Here, Processes
 from bitwright.search.point import Design
@@ -68,6 +68,15 @@ def test_processes_find_what_one_finds_here(tmp_path):
     there = evaluated(Processes(toy_setup(0, str(tmp_path / "there")), 2, COMMAND), wanted)
     assert metrics(here) == metrics(there) == expected(wanted)
     assert Counter(Store(tmp_path / "here").log()) == Counter(Store(tmp_path / "there").log())
+
+
+def test_processes_measure_damages_as_one_does_here(tmp_path):
+    wanted = alone(5)
+    here = evaluated(Here(Toy(0)), wanted)
+    there = evaluated(Processes(toy_setup(0, str(tmp_path)), 2, COMMAND), wanted)
+    assert here == there
+    assert len(list((tmp_path / "damages").iterdir())) == 5
+    assert evaluated(Here(Toy(0), Store(tmp_path)), wanted) == here
 
 
 def test_workers_without_a_folder_write_nothing(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from test_execute import evaluated, expected, metrics, wait_until
-from toy import COMMAND, Toy, designs, toy_of, toy_setup
+from toy import COMMAND, Toy, alone, designs, toy_of, toy_setup
 
 pytest.importorskip("optuna")
 
@@ -103,6 +103,12 @@ def test_a_queue_finds_what_one_finds_here(tmp_path, sqlite):
     in_threads(sqlite, 2)
     assert metrics(evaluated(executor, designs(5))) == expected(designs(5))
     assert Counter(Store(tmp_path / "found").log()) == Counter(design.key for design in designs(5))
+
+
+def test_a_queue_measures_damages_as_one_does_here(tmp_path, sqlite):
+    executor = Queue(toy_setup(0), sqlite, Store(tmp_path / "found"), CLOCK)
+    in_threads(sqlite, 1)
+    assert evaluated(executor, alone(2)) == {one: Toy(0).damage(one) for one in alone(2)}
 
 
 def test_what_a_database_knows_is_not_evaluated_again(tmp_path, sqlite):

@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 from test_execute import evaluated, expected, metrics
-from toy import designs, toy_of, toy_setup
+from toy import Toy, alone, designs, toy_of, toy_setup
 
 from bitwright.search.ray_cluster import Ray
 from bitwright.search.store import Store
@@ -50,6 +50,11 @@ def test_actors_on_several_nodes_find_what_one_finds_here_though_one_is_killed(t
     assert ray.get(executor.actors[0].process.remote()) != pids[0], "it was started again"
     executor.close()
     assert Counter(Store(tmp_path).log()) == Counter(design.key for design in wanted)
+
+
+def test_actors_measure_damages_as_one_does_here(tmp_path, cluster):
+    found = evaluated(Ray(toy_setup(0), 2, "", Store(tmp_path), toy_of), alone(3))
+    assert found == {one: Toy(0).damage(one) for one in alone(3)}
 
 
 def test_a_setup_that_fails_in_actors_ends_the_search_with_its_sentence(tmp_path, cluster):

@@ -1,13 +1,14 @@
 import numpy as np
 import pytest
 import torch
+from toy import Toy
 
-from bitwright.search.sensitivity import Measure, measured, rank_correlation
+from bitwright.search.driver import measured
+from bitwright.search.execute import Here
+from bitwright.search.sensitivity import MEASURES, Measure, questions, rank_correlation
+from bitwright.search.store import Store
 from bitwright.search.strategies import mixquant_widths
-
-
-def quiet(*_):
-    pass
+from bitwright.search.tape import Tape
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def test_eight_bits_damage_every_layer_less_than_four(damages, candidates):
 
 
 def test_the_error_of_a_layer_is_that_of_its_output(measure, candidates):
-    found = measure.error(quiet)
+    found = measure.error(candidates.choices)
     name, text = candidates.names[0], "integer(4, 4)"
     layer, inputs = candidates.float_layers[name], []
     candidates.frozen({})
@@ -42,33 +43,69 @@ def test_the_fisher_damage_of_a_linear_head_is_the_quadratic_form_of_its_softmax
     """Of the last layer the loss's gradient is known: probabilities less the chosen class."""
     name, text = "head", "integer(4, 4)"
     assert candidates.names[-1] == name or name in candidates.names
-    found = measure.fisher(quiet)
-    (batch,), (outputs,) = measure.batches, measure.outputs
+    found = measure.fisher(candidates.choices)
+    (tape,) = measure.tapes
+    outputs = tape.outputs
     p = torch.softmax(outputs.double(), -1)
     gradient = p - torch.nn.functional.one_hot(outputs.argmax(-1), p.shape[-1])
-    wrong = measure._outputs({name: text}, batch).double() - outputs.double()
+    wrong = tape.play({name: text}).double() - outputs.double()
     assert found[name, text] == pytest.approx(float((wrong * gradient).square().sum() / 2 / len(p)), rel=1e-3)
 
 
 def test_masks_leave_the_weights_as_they_were(measure, candidates):
     before = {n: candidates.float_layers[n].weight.detach().clone() for n in candidates.names}
-    found = measure.masked_kl(quiet)
+    found = measure.masked_kl(candidates.choices)
     assert all(value >= 0 for value in found.values())
     for name, weight in before.items():
         torch.testing.assert_close(candidates.float_layers[name].weight.detach(), weight, rtol=0, atol=0)
 
 
-def test_measured_damages_are_read_back(candidates, damages, tmp_path):
-    first = measured(candidates, "kl", tmp_path, "key")
-    assert first == damages
-    (path,) = tmp_path.glob("sensitivity/*.json")
-    path.write_text(path.read_text().replace('"kl"', '"read"'))
-    assert measured(candidates, "kl", tmp_path, "key") == first
+@pytest.mark.parametrize("name", MEASURES)
+def test_parts_of_a_measure_are_the_whole(candidates, evaluator, measure, name):
+    """So that they may be measured anywhere, in any order."""
+    whole = MEASURES[name](measure, candidates.choices)
+    parts = questions(candidates, name)
+    values = [value for part in reversed(parts) for value in evaluator.damage(part).values]
+    assert {pair[:2] for pair in values} == set(whole)
+    again = {(name, text): value for name, text, value in values}
+    assert again == MEASURES[name](Measure(candidates), candidates.choices)
+
+
+def test_a_measured_damage_is_not_measured_again(candidates, evaluator, tmp_path):
+    def ask(executor):
+        return measured(executor, candidates, ("kl",), lambda *_: None)[0]
+
+    first = ask(Here(evaluator, Store(tmp_path)))
+    files = list(tmp_path.glob("damages/*.json"))
+    assert len(files) == len(candidates.names)
+    assert ask(Here(Toy(0), Store(tmp_path))) == first
+
+
+@pytest.mark.parametrize("most_bytes", [2**30, 100_000, 0])
+def test_a_tape_plays_what_a_run_of_the_whole_network_gives(candidates, most_bytes):
+    tape = Tape(candidates, candidates.bench.calibration[0].first(8), most_bytes)
+    for changed in ({}, {candidates.names[-1]: "integer(4, 4)"}, dict.fromkeys(candidates.names[3:5], "nvfp4()")):
+        played = tape.play(changed)
+        with torch.no_grad():
+            expected = candidates.task.forward(candidates.frozen(changed), tape.batch)
+        torch.testing.assert_close(played, expected, rtol=0, atol=0)
+
+
+def test_layers_before_a_changed_one_are_not_computed_again(candidates):
+    tape, runs = Tape(candidates, candidates.bench.calibration[0].first(8)), []
+    hooks = [
+        layer.register_forward_hook(lambda *_, n=name: runs.append(n))
+        for name, layer in candidates.float_layers.items()
+    ]
+    tape.play({tape.names[-2]: "integer(4, 4)"})
+    for hook in hooks:
+        hook.remove()
+    assert runs == [tape.names[-1]]
 
 
 def test_an_unknown_measure_is_refused(candidates):
     with pytest.raises(ValueError, match="choose from kl"):
-        measured(candidates, "hessian", None, "")
+        questions(candidates, "hessian")
 
 
 def test_a_rank_correlation_needs_values_that_vary():

@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 from test_execute import evaluated, expected, metrics
-from toy import designs, toy_of, toy_setup
+from toy import Toy, alone, designs, toy_of, toy_setup
 
 pytest.importorskip("submitit")
 
@@ -24,6 +24,11 @@ def test_jobs_find_what_one_finds_here(tmp_path):
     executor = Slurm(toy_setup(0, str(tmp_path)), 2, "cluster=debug", toy_of)
     assert metrics(evaluated(executor, designs(5))) == expected(designs(5))
     assert Counter(Store(tmp_path).log()) == Counter(design.key for design in designs(5))
+
+
+def test_jobs_measure_damages_as_one_does_here(tmp_path):
+    executor = Slurm(toy_setup(0, str(tmp_path)), 2, "cluster=debug", toy_of)
+    assert evaluated(executor, alone(3)) == {one: Toy(0).damage(one) for one in alone(3)}
 
 
 def test_a_setup_that_fails_in_jobs_ends_the_search_with_its_sentence(tmp_path):

@@ -5,7 +5,7 @@ import os
 import sys
 import time
 
-from bitwright.search.point import Assignment, Design, Figures, Machine
+from bitwright.search.point import Alone, Assignment, Damage, Design, Figures, Machine
 from bitwright.search.worker import Setup, main
 
 COMMAND = (sys.executable, __file__)
@@ -25,6 +25,10 @@ class Toy:
         digest = hashlib.sha256(repr(sorted(assignment.items())).encode()).digest()
         return Figures(digest[0] / 2, digest[1] / 2, None, float(digest[2]), 4, self.seconds)
 
+    def damage(self, what: Alone) -> Damage:
+        values = [(name, text, len(name) + len(text) / 8) for name, texts in what.choices for text in texts]
+        return Damage(tuple(values), 0.0)
+
 
 def toy_of(setup: Setup) -> Toy:
     """`model` is seconds an assignment, or a misbehaviour."""
@@ -41,6 +45,10 @@ def toy_setup(seconds: float | str, folder: str = "") -> Setup:
 
 def designs(count: int) -> list[Design]:
     return [Design((("a", f"scheme {i}"), ("b", "other")), Machine()) for i in range(count)]
+
+
+def alone(count: int) -> list[Alone]:
+    return [Alone("kl", ((f"layer {i}", ("one scheme", "another")),)) for i in range(count)]
 
 
 if __name__ == "__main__" and len(sys.argv) == 1:

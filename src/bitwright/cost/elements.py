@@ -5,16 +5,16 @@ from dataclasses import replace
 from typing import TypeVar
 
 from bitwright.cost.mac import Edge, Mac, added
-from bitwright.gemm import LayerGemm
-from bitwright.scheme import Scheme
 
 K = TypeVar("K", bound=Hashable)
+P = TypeVar("P")
 
-Pairs = tuple[tuple[LayerGemm, Scheme], ...]
 
+def elements(work: Mapping[K, tuple[P, ...]], cells: Callable[[tuple[P, ...]], Mac]) -> dict[K, Mac]:
+    """The element of each part of the work: the first one that serves it together with parts before, or its own.
 
-def elements(work: Mapping[K, Pairs], cells: Callable[[Pairs], Mac]) -> dict[K, Mac]:
-    """The element of each part of the work: the first one that serves it together with parts before, or its own."""
+    Parts are products of whatever kind `cells` makes an element for.
+    """
     groups: list[tuple[list[K], Mac]] = []
     for key, pairs in work.items():
         for i, (keys, _) in enumerate(groups):

@@ -6,7 +6,8 @@ program is solved for each set of few schemes, with elements that serve every la
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from heapq import heappop, heappush
+from itertools import combinations, count
 
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
@@ -40,80 +41,123 @@ class Program:
     costs: np.ndarray  # [quantities, choices]
     bounds: np.ndarray  # [quantities]
 
+    @property
+    def least(self) -> float:
+        """The damage without a bound: no solution has less."""
+        best = np.full(len(self.layers), np.inf)
+        np.minimum.at(best, [i for i, _ in self.choices], self.damage)
+        return float(best.sum())
+
     def solve(self, *, slack: bool = False) -> tuple[dict[str, str], np.ndarray] | None:
         """Schemes by layer and by which part each bound is exceeded; None where nothing fits and no slack is allowed.
 
         With slack the sum of the exceeded parts is least, and then the damage.
         """
-        count, quantities = len(self.choices), len(self.bounds)
+        columns, quantities = len(self.choices), len(self.bounds)
         scale = np.maximum(np.abs(self.bounds), 1e-12)
         costs = np.concatenate([self.costs / scale[:, None], -np.eye(quantities)], 1)
-        places = [i for i, _ in self.choices], np.arange(count)
-        members = csr_array((np.ones(count), places), (len(self.layers), count + quantities))
+        places = [i for i, _ in self.choices], np.arange(columns)
+        members = csr_array((np.ones(columns), places), (len(self.layers), columns + quantities))
         largest = max(float(self.damage.max(initial=0.0)), 1e-30)
         weights = np.concatenate([self.damage / largest, np.full(quantities, 1e3 * max(len(self.layers), 1))])
         constraints = [LinearConstraint(members, 1, 1)]
         if quantities:
             constraints.append(LinearConstraint(costs, -np.inf, np.where(self.bounds > 0, 1.0, 0.0)))
-        upper = np.concatenate([np.ones(count), np.full(quantities, np.inf if slack else 0.0)])
-        kinds = np.concatenate([np.ones(count), np.zeros(quantities)])
+        upper = np.concatenate([np.ones(columns), np.full(quantities, np.inf if slack else 0.0)])
+        kinds = np.concatenate([np.ones(columns), np.zeros(quantities)])
         found = milp(weights, constraints=constraints, integrality=kinds, bounds=Bounds(0, upper))
         if found.x is None:
             return None
         chosen = {self.layers[i]: text for (i, text), x in zip(self.choices, found.x, strict=False) if x > 0.5}
-        return chosen, np.maximum(found.x[count:], 0.0)
+        return chosen, np.maximum(found.x[columns:], 0.0)
 
 
-def program(
-    prices: Prices, damages: Damages, texts: Sequence[str], machine: Machine, limits: Sequence[Limit]
-) -> Program | None:  # fmt: skip
-    """Of layers that have some of these schemes on a machine; None where a layer has none of them."""
-    candidates, array = prices.candidates, prices.accelerator(machine)
-    choices = [(i, t) for i, n in enumerate(candidates.names) for t in candidates.choices[n] if t in texts]
+@dataclass(frozen=True)
+class Place:
+    """A machine, and schemes that may be chosen on it, with what the choices take there."""
+
+    machine: Machine
+    texts: tuple[str, ...]
+    areas: Mapping[str, float]  # of elements that serve all of the schemes
+    choices: tuple[tuple[int, str], ...]  # index of the layer, and scheme
+    sums: tuple[LayerSums, ...]  # of each choice
+    accumulator_bits: tuple[int, ...]
+
+
+def places(prices: Prices, machines: Iterable[Machine], largest_set: int = LARGEST_SET) -> Iterator[Place]:
+    """Every machine with every set of up to so many schemes that leaves each layer one."""
+    candidates = prices.candidates
+    for machine in machines:
+        for size in range(1, min(largest_set, len(candidates.schemes)) + 1):
+            for texts in combinations(candidates.schemes, size):
+                choices = [(i, t) for i, n in enumerate(candidates.names) for t in candidates.choices[n] if t in texts]
+                if {i for i, _ in choices} != set(range(len(candidates.names))):
+                    continue
+                macs = prices.elements(candidates.widest_work(texts))
+                areas = prices.areas(machine, macs)
+                whole = sum(figure.value for figure in areas.values()) / 1e6
+                named = [(candidates.names[i], text) for i, text in choices]
+                sums = tuple(prices.of_layer(machine, macs[text], name, text) for name, text in named)
+                bits = tuple(candidates.layer(name, text).accumulator_bits or 0 for name, text in named)
+                yield Place(machine, texts, {"area": whole, "array": own_area(areas)}, tuple(choices), sums, bits)
+
+
+def program(prices: Prices, damages: Damages, place: Place, limits: Sequence[Limit]) -> Program | None:
+    """Of the choices in a place; None where a layer has none whose register is narrow enough."""
+    names = prices.candidates.names
     most = min((limit.bound for limit in limits if limit.quantity == "accumulator"), default=np.inf)
-    choices = [c for c in choices if (candidates.layer(candidates.names[c[0]], c[1]).accumulator_bits or 0) <= most]
-    if {i for i, _ in choices} != set(range(len(candidates.names))):
+    kept = [c for c in range(len(place.choices)) if place.accumulator_bits[c] <= most]
+    choices = tuple(place.choices[c] for c in kept)
+    if {i for i, _ in choices} != set(range(len(names))):
         return None
-    macs = prices.elements(candidates.widest_work(texts))
     summed = [limit for limit in limits if limit.quantity in LayerSums._fields]
-    sums = [prices.of_layer(array, macs[text], candidates.names[i], text) for i, text in choices]
-    table = np.array([[getattr(one, limit.quantity) for one in sums] for limit in summed]).reshape(
-        len(summed), len(sums)
-    )
-    fixed = candidates.model_bytes({})
+    costs = np.array([[getattr(place.sums[c], limit.quantity) for c in kept] for limit in summed])
+    fixed = prices.candidates.model_bytes({})
     bounds = np.array([limit.bound - (fixed if limit.quantity == "model" else 0.0) for limit in summed])
-    damage = np.array([damages[candidates.names[i], text] for i, text in choices])
-    return Program(candidates.names, tuple(choices), damage, table, bounds)
+    damage = np.array([damages[names[i], text] for i, text in choices])
+    return Program(names, choices, damage, costs.reshape(len(summed), len(kept)), bounds)
 
 
 def allocations(
-    prices: Prices, damages: Damages, budget: Budget, machines: Iterable[Machine], largest_set: int = LARGEST_SET
-) -> list[Allocation]:  # fmt: skip
-    """The best of each machine and set of schemes that keeps the budget, least damage first."""
-    found = []
-    for machine, texts, areas in _places(prices, machines, largest_set):
-        if any(limit.excess(areas[limit.quantity]) for limit in budget.of_costs if limit.quantity in areas):
+    prices: Prices, damages: Damages, budget: Budget, among: Iterable[Place]
+) -> Iterator[Allocation]:  # fmt: skip
+    """Designs that keep the budget, each the best of a machine and some of the schemes, least damage first.
+
+    A program is solved when no design that is known has less damage than it could reach, so the first designs come
+    before most programs are solved.
+    """
+    numbers, found = count(), set[Design]()
+    heap: list[tuple[float, int, Program | Allocation, Machine]] = []
+    for place in among:
+        if any(limit.excess(place.areas[limit.quantity]) for limit in budget.of_costs if limit.quantity in place.areas):
             continue
-        made = program(prices, damages, texts, machine, budget.of_costs)
-        solved = None if made is None else made.solve()
-        if solved is not None:
-            found.append(_allocation(solved[0], machine, damages))
-    unique = {allocation.design: allocation for allocation in sorted(found, key=lambda a: a.damage)}
-    return list(unique.values())
+        made = program(prices, damages, place, budget.of_costs)
+        if made is not None:
+            heappush(heap, (made.least, next(numbers), made, place.machine))
+    while heap:
+        _, _, best, machine = heappop(heap)
+        if isinstance(best, Allocation):
+            yield best
+        elif (solved := best.solve()) is not None:
+            design = Design(tuple(solved[0].items()), machine)
+            if design not in found:
+                found.add(design)
+                damage = _damage(solved[0], damages)
+                heappush(heap, (damage, next(numbers), Allocation(design, damage), machine))
 
 
 def nearest_allocation(
-    prices: Prices, damages: Damages, budget: Budget, machines: Iterable[Machine], largest_set: int = LARGEST_SET
+    prices: Prices, damages: Damages, budget: Budget, among: Iterable[Place]
 ) -> Allocation | None:  # fmt: skip
     """The design that breaks the budget least, and which limits it breaks; None where no layer fits any scheme."""
     best: tuple[float, Allocation] | None = None
     limits = tuple(m for m in budget.of_costs if m.quantity != "accumulator")
-    for machine, texts, _ in _places(prices, machines, largest_set):
-        made = program(prices, damages, texts, machine, limits)
+    for place in among:
+        made = program(prices, damages, place, limits)
         solved = None if made is None else made.solve(slack=True)
         if solved is None:
             continue
-        design = _allocation(solved[0], machine, damages).design
+        design = Design(tuple(solved[0].items()), place.machine)
         broken = budget.excess(prices.of(design))
         beyond = sum(part for _, part in broken)
         if best is None or beyond < best[0]:
@@ -124,24 +168,6 @@ def nearest_allocation(
 def damage_of(design: Design, damages: Damages) -> float:
     """Sum over layers: what the additive model says."""
     return _damage(design.assignment, damages)
-
-
-def _places(
-    prices: Prices, machines: Iterable[Machine], largest_set: int
-) -> Iterator[tuple[Machine, tuple[str, ...], Mapping[str, float]]]:  # fmt: skip
-    """Machines and sets of schemes, with the areas of both together."""
-    texts = tuple(prices.candidates.schemes)
-    for machine in machines:
-        for size in range(1, min(largest_set, len(texts)) + 1):
-            for chosen in combinations(texts, size):
-                work = prices.candidates.widest_work(chosen)
-                areas = prices.areas(prices.accelerator(machine), prices.elements(work))
-                whole = sum(figure.value for figure in areas.values()) / 1e6
-                yield machine, chosen, {"area": whole, "array": own_area(areas)}
-
-
-def _allocation(chosen: dict[str, str], machine: Machine, damages: Damages) -> Allocation:
-    return Allocation(Design(tuple(chosen.items()), machine), _damage(chosen, damages))
 
 
 def _damage(chosen: Mapping[str, str], damages: Damages) -> float:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from types import MappingProxyType
 
 from torch import nn
 
@@ -14,7 +15,7 @@ from bitwright.model.attention import Attention
 from bitwright.model.layers import FakeQuantizedLayer, QuantizedEmbedding
 from bitwright.model.measure import model_bits, stored_bits, weight_bits
 from bitwright.model.prepare import freeze_layer, prepare
-from bitwright.model.products import products
+from bitwright.model.products import Products, products
 from bitwright.model.site import Site, naming
 from bitwright.model.task import Inputs, Task
 from bitwright.scheme import Scheme
@@ -24,6 +25,14 @@ Made = FakeQuantizedLayer | Attention | QuantizedEmbedding
 
 PLAIN = "integer(8, 8)"
 """A scheme that every kind of layer takes: the places are those that it finds."""
+
+
+@dataclass(frozen=True, eq=False)
+class Product:
+    """A matrix product of a layer under a scheme: the same object each time, so that it is a key by itself."""
+
+    gemm: LayerGemm
+    scheme: Scheme
 
 
 @dataclass
@@ -57,6 +66,7 @@ class Candidates:
     schemes: Mapping[str, Scheme]
     refused: dict[tuple[str, str], str] = field(default_factory=dict)
     _made: dict[str, dict[str, Layer]] = field(default_factory=dict)
+    _products: dict[tuple[str, str], tuple[Product, ...]] = field(default_factory=dict)
 
     @staticmethod
     def of(bench: Bench, texts: Sequence[str]) -> "Candidates":
@@ -106,24 +116,27 @@ class Candidates:
     def layer(self, name: str, text: str) -> Layer:
         return self._layers(text)[name]
 
-    def frozen(self, assignment: Assignment) -> nn.Module:
-        """The network computing exactly, each layer under its scheme; layers that are not named compute in float."""
+    def frozen(self, assignment: Assignment, others: Mapping[str, nn.Module] = MappingProxyType({})) -> nn.Module:
+        """The network computing exactly, each layer under its scheme; others in float, or what stands for them."""
         for parent, key, name, module in self._slots:
             text = assignment.get(name)
-            parent._modules[key] = module if text is None else self.layer(name, text).exact
+            parent._modules[key] = others.get(name, module) if text is None else self.layer(name, text).exact
         return self._holder[0]  # type: ignore[index]
 
-    def work(self, assignment: Assignment) -> dict[str, tuple[tuple[LayerGemm, Scheme], ...]]:
+    def work(self, assignment: Assignment) -> dict[str, tuple[Product, ...]]:
         """The matrix products of one sample by the scheme that computes them, for prices."""
-        found: dict[str, list[tuple[LayerGemm, Scheme]]] = {}
-        for name, gemm in self._gemms:
+        found: dict[str, list[Product]] = {}
+        for name in self._gemms:
             if name in assignment:
-                found.setdefault(assignment[name], []).append((gemm, self._scheme(name, assignment[name], gemm)))
-        return {text: tuple(pairs) for text, pairs in found.items()}
+                found.setdefault(assignment[name], []).extend(self._of(name, assignment[name]))
+        return {text: tuple(products) for text, products in found.items()}
 
-    def widest_work(self, texts: Iterable[str]) -> dict[str, tuple[tuple[LayerGemm, Scheme], ...]]:
+    def widest_work(self, texts: Iterable[str]) -> dict[str, tuple[Product, ...]]:
         """Every layer under each of these schemes that it can have."""
-        return {text: self.work(dict.fromkeys(self.able(text), text))[text] for text in texts if self.able(text)}
+        found: dict[str, tuple[Product, ...]] = {}
+        for text in texts:
+            found |= self.work(dict.fromkeys(self.able(text), text))
+        return found
 
     def able(self, text: str) -> tuple[str, ...]:
         """Layers that can have a scheme."""
@@ -136,7 +149,11 @@ class Candidates:
     @cached_property
     def left_out(self) -> tuple[str, ...]:
         """What stays in float whatever is chosen."""
-        return products(self.task, from_text(PLAIN)).left_out
+        return self._plain.left_out
+
+    @cached_property
+    def _plain(self) -> Products:
+        return products(self.task, from_text(PLAIN))
 
     @cached_property
     def _holder(self) -> nn.Module:
@@ -155,21 +172,25 @@ class Candidates:
                     slots.append((parent, key, child.name, child))
         return tuple(slots)
 
-    def _scheme(self, name: str, text: str, gemm: LayerGemm) -> Scheme:
-        scheme = self.layer(name, text).scheme
-        if gemm.is_of_activations:
-            require_fit([(gemm, scheme)])
-        return scheme
+    def _of(self, name: str, text: str) -> tuple[Product, ...]:
+        if (name, text) not in self._products:
+            scheme = self.layer(name, text).scheme
+            gemms = self._gemms[name]
+            require_fit([(gemm, scheme) for gemm in gemms if gemm.is_of_activations])
+            self._products[name, text] = tuple(Product(gemm, scheme) for gemm in gemms)
+        return self._products[name, text]
 
     @property
     def _example(self) -> Inputs:
         return self.bench.calibration[0].inputs
 
     @cached_property
-    def _gemms(self) -> tuple[tuple[str, LayerGemm], ...]:
+    def _gemms(self) -> dict[str, list[LayerGemm]]:
         """Products by the layer that they belong to."""
-        found = products(self.task, from_text(PLAIN)).layers
-        return tuple((g.name.rpartition(" ")[0] if g.is_of_activations else g.name, g) for g, _ in found)
+        found: dict[str, list[LayerGemm]] = {}
+        for gemm, _ in self._plain.layers:
+            found.setdefault(gemm.name.rpartition(" ")[0] if gemm.is_of_activations else gemm.name, []).append(gemm)
+        return found
 
     @cached_property
     def _other_bytes(self) -> float:

@@ -1,8 +1,9 @@
 """One search from end to end: sensitivities, allocations as seeds, generations, a front, and a choice."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from bitwright.comparison import Bench, run_info, source_hash
@@ -10,15 +11,16 @@ from bitwright.cost.hardware import accelerator
 from bitwright.cost.table_cells import cells_of
 from bitwright.model.task import Task
 from bitwright.result import RunInfo
-from bitwright.result_search import Design, Gain, Machine, Point, SearchResult, Trust
+from bitwright.result_search import Costs, Design, Gain, Machine, Point, SearchResult, Trust
 from bitwright.search import strategies
-from bitwright.search.allocate import allocations, damage_of, nearest_allocation
+from bitwright.search.allocate import Place, allocations, damage_of, nearest_allocation, places
 from bitwright.search.budget import DROP, METRIC, Budget
 from bitwright.search.candidates import Candidates
 from bitwright.search.evaluate import HELD_OUT, Evaluator
 from bitwright.search.execute import Executor, Here
+from bitwright.search.point import Alone, Damage
 from bitwright.search.prices import Prices
-from bitwright.search.sensitivity import Damages, measured, rank_correlation, stored
+from bitwright.search.sensitivity import Damages, questions, rank_correlation, require_measure, stored
 from bitwright.search.store import Store
 from bitwright.search.strategies import latencies
 from bitwright.search.study import NOTHING, Study, Terms, front
@@ -73,6 +75,7 @@ class Question:
         for name in self.strategies:
             if name not in strategies.STRATEGIES:
                 raise ValueError(f"there is no strategy {name!r}; choose from {', '.join(strategies.STRATEGIES)}")
+        require_measure(self.measure)
         if self.latency not in LATENCIES:
             raise ValueError(f"there is no latency {self.latency!r}; choose from {', '.join(LATENCIES)}")
         if not self.machines:
@@ -96,7 +99,6 @@ def search(
         accelerator(machine.array, machine.dataflow, machine.buffers, **question.words)  # type: ignore[arg-type]
     bench = Bench.build(task, question.limit, progress)
     candidates = Candidates.of(bench, question.schemes)
-    prices = Prices(candidates, cells, question.words)
     evaluator = Evaluator(candidates, question.held_out)
     terms = Terms(
         question.trials, question.seed, question.population, question.sampler, question.objectives, budget,
@@ -105,15 +107,25 @@ def search(
     info = run_info(task, bench, "exact", command)
     key = key_of(info.task, info.hashes, info.samples, info.versions["bitwright"], source_hash())
     own = None if folder is None else folder / key_of(key, question.held_out)
-    damages = measured(candidates, question.measure, own, key, progress)
     running = executor(evaluator, None if own is None else Store(own))
     try:
+        prices = Prices(candidates, cells, question.words)
+        every = list(places(prices, question.machines))  # workers start meanwhile
+        is_masked = "ohq" in question.strategies and candidates.is_weighted
+        damages, masked = measured(running, candidates, (question.measure, "masked_kl")[: 1 + is_masked], progress)
+        times = None
+        if is_masked and question.latency == "measured":
+            times = stored(own, "latencies", key, candidates, lambda: latencies(candidates, progress))
         study = Study(terms, prices, damages, running)
-        uniform = study.evaluate(_uniform(candidates, question.machines), "uniform")
+        uniform = [study.priced(design, "uniform") for design in _uniform(candidates, question.machines)]
         if all(point.costs is NOTHING for point in uniform):
             raise ValueError(f"no design can be computed: {uniform[0].excess[0][0]}")
-        _allocate(study, budget, question.machines)
-        _publish(study, question, damages, own, key, progress)
+        seeds = {point.design: "uniform" for point in uniform}
+        for design in _allocated(study, every, [point.costs for point in uniform if point.costs is not NOTHING]):
+            seeds.setdefault(design, "allocation")
+        for design, name in _published(study, question, masked, times):
+            seeds.setdefault(design, name)
+        study.evaluate(seeds)
         study.run([*study.points], progress)
     finally:
         running.close()
@@ -121,6 +133,28 @@ def search(
     if folder is not None:
         write_json(folder / "search.json", result)
     return result
+
+
+def measured(
+    executor: Executor, candidates: Candidates, measures: Sequence[str], progress: Progress
+) -> tuple[Damages, Damages]:
+    """What each scheme does to each layer alone, by the first measure and the last. ValueError where one cannot be."""
+    asked = {measure: questions(candidates, measure) for measure in measures}
+    jobs, found = [job for jobs in asked.values() for job in jobs], dict[Alone, Damage]()
+
+    def done(what: Alone, damage: Damage) -> None:
+        if damage.error:
+            raise ValueError(f"the damage of {what.choices[0][0]} cannot be measured: {damage.error}")
+        found[what] = damage
+        progress("sensitivity", len(found), len(jobs))
+
+    progress("sensitivity", 0, len(jobs))
+    executor.evaluate(jobs, done)
+
+    def damages(measure: str) -> Damages:
+        return {(name, text): value for what in asked[measure] for name, text, value in found[what].values}
+
+    return damages(measures[0]), damages(measures[-1])
 
 
 def _uniform(candidates: Candidates, machines: Iterable[Machine]) -> list[Design]:
@@ -133,41 +167,38 @@ def _uniform(candidates: Candidates, machines: Iterable[Machine]) -> list[Design
     return found
 
 
-def _allocate(study: Study, budget: Budget, machines: Sequence[Machine]) -> None:
+def _allocated(study: Study, every: Sequence[Place], uniform: Sequence[Costs]) -> list[Design]:
     """The allocator's best within the budget, and at levels of energy below it."""
-    energies = [p.costs.energy_uj for p in study.points.values() if p.costs is not NOTHING]
-    low, high = min(energies), max(energies)
-    designs = []
+    budget, pairs = study.terms.budget, [place for place in every if len(place.texts) <= 2]
+    low, high = (limit(costs.energy_uj for costs in uniform) for limit in (min, max))
+    designs = _best(study, budget, every, 6)
     for level in range(LEVELS):
         energy = low + (high - low) * (level + 0.5) / LEVELS
         limits = Budget.of([f"energy<={energy}uJ"]).limits
-        found = allocations(study.prices, study.damages, Budget((*budget.of_costs, *limits)), machines, 2)
-        designs += [allocation.design for allocation in found[:2]]
-    found = allocations(study.prices, study.damages, budget, machines)
-    study.evaluate([*(a.design for a in found[:6]), *designs], "allocation")
+        designs += _best(study, Budget((*budget.of_costs, *limits)), pairs, 2)
+    return designs
 
 
-def _publish(
-    study: Study, question: Question, damages: Damages, own: Path | None, key: str, progress: Progress
-) -> None:
-    """Designs of published strategies, on the last of the machines."""
-    candidates, machine = study.prices.candidates, question.machines[-1]
+def _best(study: Study, budget: Budget, among: Iterable[Place], count: int) -> list[Design]:
+    found = allocations(study.prices, study.damages, budget, among)
+    return [allocation.design for allocation in islice(found, count)]
+
+
+def _published(
+    study: Study, question: Question, masked: Damages, times: Damages | None
+) -> Iterator[tuple[Design, str]]:
+    """Designs of published strategies, on the last of the machines, with the strategy's name."""
+    prices, machine = study.prices, question.machines[-1]
+    candidates = prices.candidates
     for name in question.strategies:
-        if name == "mixquant" and not strategies.integers(candidates):
-            continue  # it chooses widths of integers
+        designs: list[Design] = []
         if name == "ant4_8":
-            designs = strategies.ant4_8(candidates, damages, machine)
+            designs = strategies.ant4_8(candidates, study.damages, machine)
         elif name == "mixquant":
             designs = strategies.mixquant(candidates, machine)
-        elif candidates.is_weighted:
-            masked = measured(candidates, "masked_kl", own, key, progress)
-            times = None
-            if question.latency == "measured":
-                times = stored(own, "latencies", key, candidates, lambda: latencies(candidates, progress))
-            designs = strategies.ohq(study.prices, masked, machine, times=times)
-        else:
-            continue  # it masks weights, and some layers have none
-        study.evaluate(designs, name)
+        elif candidates.is_weighted:  # it masks weights
+            designs = strategies.ohq(prices, masked, machine, times=times)
+        yield from ((design, name) for design in designs)
 
 
 def _result(
@@ -211,7 +242,7 @@ def _choice(best: Sequence[Point], terms: Terms) -> Point | None:
 def _nearest(study: Study) -> Point | None:
     """The design that breaks the budget least: of the evaluated ones, and of the allocator's with slack."""
     terms = study.terms
-    found = nearest_allocation(study.prices, study.damages, terms.budget, terms.machines)
+    found = nearest_allocation(study.prices, study.damages, terms.budget, places(study.prices, terms.machines))
     designs = [] if found is None else [found.design]
     cheapest = [p.design for p in study.points.values() if p.costs is not NOTHING]
     cheapest.sort(key=lambda design: sum(part for _, part in study.points[design].excess))

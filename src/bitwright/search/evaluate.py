@@ -1,7 +1,8 @@
-"""How well a network with a scheme for each layer computes: on half of the test samples, and on the rest."""
+"""What workers are asked for: how well a network with a scheme for each layer computes, and what schemes do alone."""
 
 import time
 from dataclasses import replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -9,14 +10,18 @@ from torch import Tensor
 from bitwright.model.evaluate import Reference, evaluate
 from bitwright.model.task import Batch
 from bitwright.search.candidates import Candidates
-from bitwright.search.point import Assignment, Figures
+from bitwright.search.point import Alone, Assignment, Damage, Figures
+from bitwright.search.sensitivity import MEASURES, Measure
 
 HELD_OUT = 0.5
 """Part of each test batch that no decision of a search sees."""
 
 
 class Evaluator:
-    """Evaluates assignments exactly. The searched samples are the first of each batch, the held-out ones the rest."""
+    """Evaluates assignments exactly, and layers alone.
+
+    The searched samples are the first of each batch, the held-out ones the rest.
+    """
 
     def __init__(self, candidates: Candidates, held_out: float = HELD_OUT) -> None:
         self.candidates = candidates
@@ -40,6 +45,17 @@ class Evaluator:
             return Figures(0.0, None, None, None, against.samples, time.perf_counter() - started, str(error))
         seconds = time.perf_counter() - started
         return Figures(found.metric, kept, found.agreement, found.output_sqnr_db, against.samples, seconds)
+
+    def damage(self, what: Alone) -> Damage:
+        """Of layers alone, on the calibration data."""
+        started = time.perf_counter()
+        found = MEASURES[what.measure](self._measure, dict(what.choices))
+        values = tuple((name, text, value) for (name, text), value in found.items())
+        return Damage(values, time.perf_counter() - started)
+
+    @cached_property
+    def _measure(self) -> Measure:
+        return Measure(self.candidates)
 
 
 def _part(candidates: Candidates, whole: Reference, held_out: float, *, is_kept: bool) -> Reference:

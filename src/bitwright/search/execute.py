@@ -1,4 +1,4 @@
-"""Where assignments are evaluated: here, or in processes that are started again when they die."""
+"""Where jobs are done: here, or in processes that are started again when they die."""
 
 import json
 import os
@@ -11,25 +11,27 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import asdict
 from queue import SimpleQueue
+from typing import Any
 
-from bitwright.search.point import Design, Figures
+from bitwright.search.point import Answer, Job, answer_of, failed, words_of
 from bitwright.search.store import Store
-from bitwright.search.worker import Evaluates, Setup
+from bitwright.search.worker import Evaluates, Setup, done_by
 
 ATTEMPTS = 5
-"""Times that an assignment is tried whose worker dies."""
+"""Times that a job is tried whose worker dies."""
 
 WORKER = (sys.executable, "-m", "bitwright.search.worker")
 
-Done = Callable[[Design, Figures], None]
+Done = Callable[[Any, Any], None]
+"""Called with a job and its answer."""
 
 
 class Executor(ABC):
-    """Evaluates designs, in any order and place; each result is in the store before it comes back."""
+    """Does jobs, in any order and place; each answer is in the store before it comes back."""
 
     @abstractmethod
-    def evaluate(self, designs: Sequence[Design], done: Done) -> None:
-        """Calls `done` with each design as it is ready, from this thread or another, one at a time.
+    def evaluate(self, jobs: Sequence[Job], done: Done) -> None:
+        """Calls `done` with each job as it is ready, from this thread or another, one at a time.
 
         ValueError with a sentence where no worker can evaluate anything.
         """
@@ -44,17 +46,13 @@ class Here(Executor):
     def __init__(self, evaluator: Evaluates, store: Store | None = None) -> None:
         self.evaluator, self.store = evaluator, store
 
-    def evaluate(self, designs: Sequence[Design], done: Done) -> None:
-        for design in designs:
-
-            def make(design: Design = design) -> Figures:
-                return self.evaluator.figures(design.assignment)
-
-            done(design, make() if self.store is None else self.store.get(design.key, make))
+    def evaluate(self, jobs: Sequence[Job], done: Done) -> None:
+        for job in jobs:
+            done(job, done_by(self.evaluator, self.store, job))
 
 
 class Processes(Executor):
-    """Workers on this machine, one thread of torch each. One that dies is started again and its design tried again."""
+    """Workers on this machine, one thread of torch each. One that dies is started again and its job tried again."""
 
     def __init__(self, setup: Setup, count: int, command: Sequence[str] = WORKER) -> None:
         self.setup, self.count, self.command = setup, count, command
@@ -64,8 +62,8 @@ class Processes(Executor):
         for _ in range(count):
             self._start()
 
-    def evaluate(self, designs: Sequence[Design], done: Done) -> None:
-        in_threads(designs, self._figures, done, self.count, self.close)
+    def evaluate(self, jobs: Sequence[Job], done: Done) -> None:
+        in_threads(jobs, self._answer, done, self.count, self.close)
 
     def close(self) -> None:
         self._is_closed = True
@@ -82,12 +80,12 @@ class Processes(Executor):
         self._all.add(process)
         self._idle.put(process)
 
-    def _figures(self, design: Design) -> Figures:
+    def _answer(self, job: Job) -> Answer:
         has_started = False
         for _ in range(ATTEMPTS):
             process = self._idle.get()
             try:
-                answer = process.ask(design)
+                answer = process.ask(job)
             except ValueError:
                 self._idle.put(process)  # so that who waits for one goes on, and sees that it ended
                 raise
@@ -102,7 +100,7 @@ class Processes(Executor):
                 raise ValueError("the search was stopped")
         if not has_started:
             raise ValueError(f"workers die before they evaluate anything, {ATTEMPTS} in turn; see why with one worker")
-        return Figures(0.0, None, None, None, 0, 0.0, f"its worker died {ATTEMPTS} times")
+        return failed(job, f"its worker died {ATTEMPTS} times")
 
 
 class _Process:
@@ -121,15 +119,15 @@ class _Process:
     def is_alive(self) -> bool:
         return self._process.poll() is None
 
-    def ask(self, design: Design) -> Figures | None:
+    def ask(self, job: Job) -> Answer | None:
         """Its answer; None where it died. ValueError with the sentence that it ends with."""
-        self._send(design.layers)
+        self._send(words_of(job))
         while (answer := self._receive()) is not None:
             if "failed" in answer:
                 self.end()
                 raise ValueError(answer["failed"])
             if "ready" not in answer:
-                return Figures(**answer)
+                return answer_of(answer)
             self.is_ready = True
         self.end()
         return None
@@ -157,19 +155,19 @@ class _Process:
 
 
 def in_threads(
-    designs: Sequence[Design], one: Callable[[Design], Figures], done: Done, count: int, stop: Callable[[], None]
+    jobs: Sequence[Job], one: Callable[[Job], Answer], done: Done, count: int, stop: Callable[[], None]
 ) -> None:
-    """Calls `one` for several designs at once; the first failure, or an interrupt, stops all."""
+    """Calls `one` for several jobs at once; the first failure, or an interrupt, stops all."""
     lock = threading.Lock()
 
-    def work(design: Design) -> None:
-        figures = one(design)
+    def work(job: Job) -> None:
+        answer = one(job)
         with lock:
-            done(design, figures)
+            done(job, answer)
 
     with ThreadPoolExecutor(count) as pool:
         try:
-            for future in as_completed([pool.submit(work, design) for design in designs]):
+            for future in as_completed([pool.submit(work, job) for job in jobs]):
                 future.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -2,13 +2,76 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from bitwright.recipe import Recipe, Rule
 from bitwright.result_search import Costs, Design, Figures, Machine, Point
 from bitwright.scheme import Scheme
+from bitwright.store import key_of
 
 Assignment = Mapping[str, str]
 """The scheme's text of each layer."""
+
+
+@dataclass(frozen=True)
+class Alone:
+    """To be measured: what each of some schemes does to each of some layers, all others in float."""
+
+    measure: str
+    choices: tuple[tuple[str, tuple[str, ...]], ...]  # layer and its schemes
+
+    @property
+    def key(self) -> str:
+        return key_of(self.measure, self.choices)
+
+
+@dataclass(frozen=True)
+class Damage:
+    """What was measured, by layer and scheme."""
+
+    values: tuple[tuple[str, str, float], ...]
+    seconds: float
+    error: str | None = None
+
+
+Job = Design | Alone
+"""What a worker is asked for; its answer is `Figures` or `Damage`. A design's machine does not matter to it."""
+
+Answer = Figures | Damage
+
+
+def words_of(job: Job) -> Any:
+    """A job as JSON."""
+    if isinstance(job, Design):
+        return [list(layer) for layer in job.layers]
+    return {"measure": job.measure, "choices": [[name, list(texts)] for name, texts in job.choices]}
+
+
+def job_of(words: Any) -> Job:
+    """The job of `words_of`."""
+    if isinstance(words, dict):
+        return Alone(words["measure"], tuple((name, tuple(texts)) for name, texts in words["choices"]))
+    return Design(tuple((name, text) for name, text in words))
+
+
+def answer_of(words: dict[str, Any]) -> Answer:
+    """Of an answer's fields, as JSON has them."""
+    if "values" in words:
+        return Damage(tuple(map(tuple, words["values"])), words["seconds"], words["error"])
+    return Figures(**words)
+
+
+def answer_kind(job: Job) -> type[Answer]:
+    """What answers a job."""
+    return Figures if isinstance(job, Design) else Damage
+
+
+def failed(job: Job, sentence: str) -> Answer:
+    """The answer where there is none."""
+    if isinstance(job, Alone):
+        return Damage((), 0.0, sentence)
+    return Figures(0.0, None, None, None, 0, 0.0, sentence)
 
 
 def recipe_of(design: Design, parsed: Mapping[str, Scheme]) -> Recipe:
@@ -31,4 +94,7 @@ def exact_name(name: str) -> str:
     return f"re:^{re.escape(name)}$"
 
 
-__all__ = ["Assignment", "Costs", "Design", "Figures", "Machine", "Point", "exact_name", "recipe_of", "recipe_text"]
+__all__ = [
+    "Alone", "Answer", "Assignment", "Costs", "Damage", "Design", "Figures", "Job", "Machine", "Point", "answer_kind",
+    "answer_of", "exact_name", "failed", "job_of", "recipe_of", "recipe_text", "words_of",
+]  # fmt: skip

@@ -4,7 +4,7 @@ Schemes that one measured element serves share it. Others stand side by side in 
 add, and a layer takes the energy of its own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,15 +16,12 @@ from bitwright.cost.hardware import accelerator
 from bitwright.cost.mac import Mac
 from bitwright.cost.table_cells import Cells
 from bitwright.cost.widths import job
-from bitwright.gemm import LayerGemm
-from bitwright.scheme import Scheme
-from bitwright.search.candidates import Candidates
+from bitwright.search.candidates import Candidates, Product
 from bitwright.search.point import Assignment, Costs, Design, Machine
 
 ARRAY = ("array", "edge")
 
-Pair = tuple[LayerGemm, Scheme]
-Work = dict[str, tuple[Pair, ...]]
+Work = dict[str, tuple[Product, ...]]
 """Products by the scheme's text."""
 
 
@@ -49,17 +46,22 @@ class Prices:
     candidates: Candidates
     cells: Cells
     words: Mapping[str, object] = field(default_factory=dict)
-    _macs: dict[tuple[Pair, ...], Mac] = field(default_factory=dict)
-    _layers: dict[tuple[object, ...], LayerCost] = field(default_factory=dict)
+    _macs: dict[tuple[Product, ...], Mac] = field(default_factory=dict)
+    _same: dict[Mac, Mac] = field(default_factory=dict)
+    _layers: dict[tuple[Machine, int, str, str], tuple[LayerCost, ...]] = field(default_factory=dict)
+    _sums: dict[tuple[Machine, int, str, str], LayerSums] = field(default_factory=dict)
     _machines: dict[Machine, Accelerator] = field(default_factory=dict)
+    _areas: dict[tuple[Machine, frozenset[int]], dict[str, Figure]] = field(default_factory=dict)
 
     def of(self, design: Design) -> Costs:
         """All costs of a design. ValueError where a layer cannot be computed under its scheme."""
         assignment, machine = design.assignment, self.accelerator(design.machine)
-        work = self.candidates.work(assignment)
-        macs = self.elements(work)
-        layers = [self.layer(machine, macs[text], pair) for text, pairs in work.items() for pair in pairs]
-        areas, cycles = self.areas(machine, macs), sum(layer.cycles for layer in layers)
+        macs = self.elements(self.candidates.work(assignment))
+        layers = [
+            cost for name, text in assignment.items() if text in macs
+            for cost in self.layers(design.machine, macs[text], name, text)
+        ]  # fmt: skip
+        areas, cycles = self.areas(design.machine, macs), sum(layer.cycles for layer in layers)
         area = total(areas.values())
         energy = total(f for one in layers for f in (one.mac_pj, *one.edge_pj, *one.sram_pj, one.dram_pj))
         return Costs(
@@ -73,9 +75,12 @@ class Prices:
         """The element of each scheme; the same where one serves several."""
         return elements(work, self._mac)
 
-    def areas(self, machine: Accelerator, macs: Mapping[str, Mac]) -> dict[str, Figure]:
+    def areas(self, machine: Machine, macs: Mapping[str, Mac]) -> dict[str, Figure]:
         """µm² of the elements, their edges and the buffers."""
-        return machine.areas_um2(side_by_side(macs))
+        key = machine, frozenset(map(id, macs.values()))
+        if key not in self._areas:
+            self._areas[key] = self.accelerator(machine).areas_um2(side_by_side(macs))
+        return self._areas[key]
 
     def accelerator(self, machine: Machine) -> Accelerator:
         if machine not in self._machines:
@@ -83,30 +88,35 @@ class Prices:
             self._machines[machine] = accelerator(*words, **self.words)  # type: ignore[arg-type]
         return self._machines[machine]
 
-    def layer(self, machine: Accelerator, mac: Mac, pair: Pair) -> LayerCost:
-        """One layer on an array of such cells."""
-        key = machine, mac, pair
+    def layers(self, machine: Machine, mac: Mac, name: str, text: str) -> tuple[LayerCost, ...]:
+        """A layer's products under a scheme, on an array of elements that `elements` gave."""
+        key = machine, id(mac), name, text  # elements are kept, each once, and hashing one costs more than a price
         if key not in self._layers:
-            (self._layers[key],) = estimate(machine, mac, [job(*pair)]).layers
+            jobs = [job(p.gemm, p.scheme) for p in self.candidates.work({name: text}).get(text, ())]
+            self._layers[key] = estimate(self.accelerator(machine), mac, jobs).layers if jobs else ()
         return self._layers[key]
 
-    def of_layer(self, machine: Accelerator, mac: Mac, name: str, text: str) -> LayerSums:
+    def of_layer(self, machine: Machine, mac: Mac, name: str, text: str) -> LayerSums:
         """One layer's products together, under one scheme."""
-        costs = [
-            self.layer(machine, mac, pair) for pairs in self.candidates.work({name: text}).values() for pair in pairs
-        ]
-        cycles = sum(cost.cycles for cost in costs)
-        return LayerSums(
-            sum(cost.energy_pj.value for cost in costs) / 1e6, cycles, cycles / (machine.clock_mhz * 1e3),
-            self.candidates.layer(name, text).bits / 8,
-        )  # fmt: skip
+        key = machine, id(mac), name, text
+        if key not in self._sums:
+            costs = self.layers(machine, mac, name, text)
+            cycles = sum(cost.cycles for cost in costs)
+            self._sums[key] = LayerSums(
+                sum(cost.energy_pj.value for cost in costs) / 1e6, cycles,
+                cycles / (self.accelerator(machine).clock_mhz * 1e3), self.candidates.layer(name, text).bits / 8,
+            )  # fmt: skip
+        return self._sums[key]
 
     def accumulator_bits(self, assignment: Assignment) -> int:
         """Of the widest register that some layer's weights need."""
         found = (self.candidates.layer(name, text).accumulator_bits for name, text in assignment.items())
         return max((bits for bits in found if bits is not None), default=0)
 
-    def _mac(self, pairs: tuple[Pair, ...]) -> Mac:
-        if pairs not in self._macs:
-            self._macs[pairs] = self.cells(pairs)
-        return self._macs[pairs]
+    def _mac(self, products: Iterable[Product]) -> Mac:
+        """Of the cells, each once."""
+        key = tuple(products)
+        if key not in self._macs:
+            mac = self.cells(tuple((p.gemm, p.scheme) for p in key))
+            self._macs[key] = self._same.setdefault(mac, mac)
+        return self._macs[key]

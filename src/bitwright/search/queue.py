@@ -1,7 +1,7 @@
-"""Designs in a database that workers anywhere ask for work: a study of Optuna, each of its trials a design.
+"""Jobs in a database that workers anywhere ask for work: a study of Optuna, each of its trials a job.
 
 The driver puts trials that wait. `bitwright worker ADDRESS` takes one, gives signs of life while it evaluates, and
-tells the figures. A trial whose worker gives none is failed by the driver and put again. Figures stay in the database,
+tells the answer. A trial whose worker gives none is failed by the driver and put again. Answers stay in the database,
 so a driver that is started again has what was finished without it. No folder is shared.
 """
 
@@ -19,9 +19,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
 from bitwright.search.execute import ATTEMPTS, Done, Executor
-from bitwright.search.point import Design, Figures
+from bitwright.search.point import Answer, Figures, Job, answer_kind, answer_of, failed, words_of
 from bitwright.search.store import Store, beating
-from bitwright.search.worker import MENDABLE, Evaluates, EvaluatorOf, Setup, figures_of
+from bitwright.search.worker import MENDABLE, Evaluates, EvaluatorOf, Setup, answered
 
 BEAT, GRACE = 5, 30
 """Seconds between signs of life, and without them until a trial is put again. Of the database's clock."""
@@ -33,7 +33,7 @@ POLL = 0.5
 """Seconds between looks at the database."""
 
 PREFIX = "bitwright "
-SETUP, KEY, LAYERS, FIGURES, FAILED = "setup", "key", "layers", "figures", "failed"
+SETUP, KEY, WORDS, ANSWER, FAILED = "setup", "key", "job", "answer", "failed"
 
 
 @dataclass(frozen=True)
@@ -58,21 +58,21 @@ class Queue(Executor):
             self._earlier = len(self.study.get_trials(deepcopy=False))
         self.address, self._said = address, set[str]()
 
-    def evaluate(self, designs: Sequence[Design], done: Done) -> None:
-        waiting = {design.key: design for design in designs}
+    def evaluate(self, jobs: Sequence[Job], done: Done) -> None:
+        waiting = {job.key: job for job in jobs}
         with sentences(self.address):
             while True:
-                for key, design in list(waiting.items()):
-                    if (figures := self.store.find(key)) is not None:
+                for key, job in list(waiting.items()):
+                    if (answer := self.store.find(key, answer_kind(job))) is not None:
                         del waiting[key]
-                        done(design, figures)
+                        done(job, answer)
                 if not waiting:
                     return
                 with _quiet():
                     fail_stale_trials(self.study)
-                for design, figures in self._look(waiting):
-                    del waiting[design.key]
-                    done(design, figures)
+                for job, answer in self._look(waiting):
+                    del waiting[job.key]
+                    done(job, answer)
                 time.sleep(self.clock.poll)
 
     def close(self) -> None:
@@ -83,26 +83,25 @@ class Queue(Executor):
         self._storage.remove_session()
         self._storage.engine.dispose()
 
-    def _look(self, waiting: dict[str, Design]) -> list[tuple[Design, Figures]]:
+    def _look(self, waiting: dict[str, Job]) -> list[tuple[Job, Answer]]:
         """Writes what is finished, and puts what nobody works at; what workers die of comes back with its error."""
         lost = []
         trials: dict[str, list[FrozenTrial]] = {}
         for trial in self.study.get_trials(deepcopy=False):
             trials.setdefault(trial.user_attrs.get(KEY, ""), []).append(trial)
-        for key, design in waiting.items():
+        for key, job in waiting.items():
             own = trials.get(key, [])
             states = [trial.state for trial in own]
-            failed = [trial for trial in own if trial.state == TrialState.FAIL and trial.number >= self._earlier]
+            died = [trial for trial in own if trial.state == TrialState.FAIL and trial.number >= self._earlier]
             if TrialState.COMPLETE in states:
-                text = own[states.index(TrialState.COMPLETE)].user_attrs[FIGURES]
-                self.store.put(key, Figures(**json.loads(text)))
+                text = own[states.index(TrialState.COMPLETE)].user_attrs[ANSWER]
+                self.store.put(key, answer_of(json.loads(text)))
                 continue
-            self._warn(failed)
-            if len(failed) >= ATTEMPTS:
-                figures = Figures(0.0, None, None, None, 0, 0.0, f"its worker died {ATTEMPTS} times")
-                lost.append((design, figures))
+            self._warn(died)
+            if len(died) >= ATTEMPTS:
+                lost.append((job, failed(job, f"its worker died {ATTEMPTS} times")))
             elif TrialState.WAITING not in states and TrialState.RUNNING not in states:
-                attributes = {KEY: key, LAYERS: [list(layer) for layer in design.layers]}
+                attributes = {KEY: key, WORDS: words_of(job)}
                 self.study.add_trial(create_trial(state=TrialState.WAITING, user_attrs=attributes))
         return lost
 
@@ -123,7 +122,7 @@ def work(
     address: str, *, evaluator_of: EvaluatorOf = Setup.evaluator, clock: Clock = Clock(), idle: float | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> None:  # fmt: skip
-    """Evaluates designs of all searches at an address, for ever, or until there were none for `idle` seconds."""
+    """Does jobs of all searches at an address, for ever, or until there were none for `idle` seconds."""
     with sentences(address):
         storage = storage_at(address, clock)
         made: tuple[Setup, Evaluates] | None = None
@@ -133,22 +132,22 @@ def work(
             if taken is None:
                 time.sleep(clock.poll)
                 continue
-            setup, trial, layers = taken
+            setup, trial, words = taken
             with beating(_beat(storage, trial), float(clock.beat)):
                 try:
                     if made is None or made[0] != setup:
                         say(f"{setup.model}: {len(setup.schemes)} schemes")
                         made = setup, evaluator_of(setup)
-                    figures = figures_of(setup, made[1], layers)
+                    answer = answered(setup, made[1], words)
                 except MENDABLE as error:
                     with _ignoring_finished():
                         storage.set_trial_user_attr(trial, FAILED, str(error))
                         storage.set_trial_state_values(trial, TrialState.FAIL)
                     raise ValueError(str(error)) from None
             with _ignoring_finished():  # the driver held this worker for dead
-                storage.set_trial_user_attr(trial, FIGURES, json.dumps(asdict(figures)))
-                storage.set_trial_state_values(trial, TrialState.COMPLETE, [figures.metric])
-                say(f"{figures.metric:.5g} after {figures.seconds:.2f} s")
+                storage.set_trial_user_attr(trial, ANSWER, json.dumps(asdict(answer)))
+                storage.set_trial_state_values(trial, TrialState.COMPLETE, [_worth(answer)])
+                say(f"{_worth(answer):.5g} after {answer.seconds:.2f} s")
             last = time.monotonic()
 
 
@@ -183,7 +182,7 @@ def sentences(address: str) -> Iterator[None]:
         raise ValueError(f"the database at {_without_password(address)} does not answer ({first})") from None
 
 
-def _take(storage: RDBStorage, made: Setup | None) -> tuple[Setup, int, list[list[str]]] | None:
+def _take(storage: RDBStorage, made: Setup | None) -> tuple[Setup, int, Any] | None:
     """A trial that waits, now this worker's, first of the search that it knows already."""
     studies = [study for study in storage.get_all_studies() if study.study_name.startswith(PREFIX)]
     found = [(study._study_id, Setup.of(study.user_attrs[SETUP])) for study in studies if SETUP in study.user_attrs]
@@ -192,8 +191,15 @@ def _take(storage: RDBStorage, made: Setup | None) -> tuple[Setup, int, list[lis
             storage.record_heartbeat(trial._trial_id)  # before it runs: one that dies between is seen to have died
             with _ignoring_finished():
                 if storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
-                    return setup, trial._trial_id, trial.user_attrs[LAYERS]
+                    return setup, trial._trial_id, trial.user_attrs[WORDS]
     return None
+
+
+def _worth(answer: Answer) -> float:
+    """What a study shows of it: the metric, or the largest damage."""
+    if isinstance(answer, Figures):
+        return answer.metric
+    return max((value for *_, value in answer.values), default=0.0)
 
 
 def _beat(storage: RDBStorage, trial: int) -> Callable[[], None]:

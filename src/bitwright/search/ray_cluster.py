@@ -1,6 +1,6 @@
-"""Designs in actors of a Ray cluster, which Ray starts again on another node when they or their node die.
+"""Jobs in actors of a Ray cluster, which Ray starts again on another node when they or their node die.
 
-No folder is shared: figures come back to the driver, which writes them.
+No folder is shared: answers come back to the driver, which writes them.
 """
 
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ from queue import SimpleQueue
 from typing import Any
 
 from bitwright.search.execute import ATTEMPTS, Done, Executor, in_threads
-from bitwright.search.point import Design, Figures
+from bitwright.search.point import Answer, Job, answer_kind, answer_of, words_of
 from bitwright.search.store import Store
-from bitwright.search.worker import MENDABLE, EvaluatorOf, Setup, figures_of
+from bitwright.search.worker import MENDABLE, EvaluatorOf, Setup, answered
 
 
 class Ray(Executor):
@@ -37,31 +37,31 @@ class Ray(Executor):
         for each in self.actors:
             self._idle.put(each)
 
-    def evaluate(self, designs: Sequence[Design], done: Done) -> None:
-        def one(design: Design) -> Figures:
-            return self.store.get(design.key, lambda: self._figures(design))
+    def evaluate(self, jobs: Sequence[Job], done: Done) -> None:
+        def one(job: Job) -> Answer:
+            return self.store.get(job.key, lambda: self._answer(job), answer_kind(job))
 
-        in_threads(designs, one, done, self.workers, self.close)
+        in_threads(jobs, one, done, self.workers, self.close)
 
     def close(self) -> None:
         for actor in self.actors:
             self._ray.kill(actor)
 
-    def _figures(self, design: Design) -> Figures:
+    def _answer(self, job: Job) -> Answer:
         actor = self._idle.get()
         try:
-            answer = self._ray.get(actor.answer.remote(design.layers))
+            answer = self._ray.get(actor.answer.remote(words_of(job)))
         except self._ray.exceptions.RayActorError as error:
             raise ValueError(f"a Ray actor died {ATTEMPTS} times ({str(error).splitlines()[0]})") from None
         finally:
             self._idle.put(actor)
         if isinstance(answer, str):
             raise ValueError(answer)
-        return Figures(**answer)
+        return answer_of(answer)
 
 
 class _Actor:
-    """A worker that answers figures as plain values, or the sentence why it cannot."""
+    """A worker that answers in plain values, or the sentence why it cannot."""
 
     def __init__(self, setup: dict, evaluator_of: EvaluatorOf) -> None:
         self.setup, self.sentence = Setup.of(setup), ""
@@ -70,11 +70,11 @@ class _Actor:
         except MENDABLE as error:
             self.sentence = str(error)
 
-    def answer(self, layers: Sequence[Sequence[str]]) -> dict | str:
+    def answer(self, words: Any) -> dict | str:
         if self.sentence:
             return self.sentence
         try:
-            return asdict(figures_of(self.setup, self.evaluator, layers))
+            return asdict(answered(self.setup, self.evaluator, words))
         except MENDABLE as error:
             return str(error)
 

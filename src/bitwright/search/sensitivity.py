@@ -4,7 +4,7 @@ Every measure is a damage: 0 where nothing changes. `error`, `fisher` and `maske
 run of the network for a scheme; `kl` runs the network with that one layer quantized.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +16,15 @@ from torch import Tensor, nn
 from bitwright.model.layers import FakeQuantizedLayer
 from bitwright.model.task import Batch
 from bitwright.search.candidates import Candidates
-from bitwright.search.point import Assignment
+from bitwright.search.point import Alone, Assignment
+from bitwright.search.tape import Tape
 from bitwright.store import key_of, read_json, write_json
 
 Damages = dict[tuple[str, str], float]
 """By layer and scheme's text."""
 
-Progress = Callable[[str, int, int], None]
+Choices = Mapping[str, Sequence[str]]
+"""Schemes' texts by layer."""
 
 SAMPLES = 64
 """Of the calibration data, that damages are measured on."""
@@ -45,40 +47,35 @@ class Stored:
 
 
 class Measure:
-    """Damages of all layers under all schemes, on the first samples of the calibration data."""
+    """Damages of layers under schemes, on the first samples of the calibration data."""
 
     def __init__(self, candidates: Candidates, samples: int = SAMPLES) -> None:
         self.candidates, self.task = candidates, candidates.task
         self.batches = list(_first(candidates.bench.calibration, samples))
-        self.outputs = [self._outputs({}, batch) for batch in self.batches]
+        self.tapes = [Tape(candidates, batch) for batch in self.batches]
         self.is_distribution = candidates.task.metric.name in DISTRIBUTIONS
 
-    def kl(self, progress: Progress) -> Damages:
+    def kl(self, choices: Choices) -> Damages:
         """Mean KL divergence from the float network's outputs; where they are no logits, relative squared error."""
-        pairs = self._pairs()
-        found = {}
-        for i, (name, text) in enumerate(pairs):
-            progress("sensitivity", i, len(pairs))
-            found[name, text] = self.of({name: text})
-        return found
+        return {(name, text): self.of({name: text}) for name, texts in choices.items() for text in texts}
 
-    def of(self, assignment: Assignment) -> float:
-        """The same of the network with all of these layers under their schemes."""
+    def of(self, assignment: Assignment, changed: Sequence[str] = ()) -> float:
+        """The same of the network with all of these layers under their schemes, and others changed in place."""
         found = [
-            _divergence(exact, self._outputs(assignment, batch), is_distribution=self.is_distribution)
-            for exact, batch in zip(self.outputs, self.batches, strict=True)
+            _divergence(tape.outputs, tape.play(assignment, changed), is_distribution=self.is_distribution)
+            for tape in self.tapes
         ]
         return float(np.mean(np.concatenate(found)))
 
-    def error(self, progress: Progress) -> Damages:
+    def error(self, choices: Choices) -> Damages:
         """Squared error of the layer's output over its energy, on inputs of the float network."""
 
         def damage(output: Tensor, wrong: Tensor, gradient: Tensor) -> Tensor:
             return len(output) * wrong.square().sum() / output.square().sum().clamp(min=TINY)
 
-        return self._local(progress, damage)
+        return self._local(choices, damage)
 
-    def fisher(self, progress: Progress) -> Damages:
+    def fisher(self, choices: Choices) -> Damages:
         """Hessian-weighted error: half the sum of squared output errors times the Fisher information's diagonal.
 
         Gradients of each sample's own loss: cross entropy to the float network's most likely class, or to a class of
@@ -88,23 +85,20 @@ class Measure:
         def damage(output: Tensor, wrong: Tensor, gradient: Tensor) -> Tensor:
             return (wrong * gradient).square().sum() / 2
 
-        return self._local(progress, damage, has_gradients=True)
+        return self._local(choices, damage, has_gradients=True)
 
-    def masked_kl(self, progress: Progress) -> Damages:
+    def masked_kl(self, choices: Choices) -> Damages:
         """OHQ's estimate: what masking weights of a layer does to the outputs, times the squared error of its weights.
 
         W. Huang et al., arXiv 2309.01945; the form of the product as in `docs/concepts/search.md`.
         """
-        generator = torch.Generator().manual_seed(0)
         found: Damages = {}
-        names = self._layers()
-        for i, name in enumerate(names):
-            progress("masks", i, len(names))
-            layer = self.candidates.float_layers[name]
-            assert isinstance(layer, FakeQuantizedLayer)
-            omega = float(np.mean([self._masked(layer, generator) for _ in range(ROUNDS)]))
+        for name, texts in choices.items():
+            layer = self._weighted(name)
+            generator = torch.Generator().manual_seed(self.candidates.names.index(name))
+            omega = float(np.mean([self._masked(name, layer, generator) for _ in range(ROUNDS)]))
             weight = layer.weight.detach().float()
-            for text in self.candidates.choices[name]:
+            for text in texts:
                 made = self.candidates.layer(name, text).simulated
                 assert isinstance(made, FakeQuantizedLayer)
                 wrong = made.fake_weight().detach().float() - weight
@@ -112,27 +106,25 @@ class Measure:
         return found
 
     @torch.no_grad()
-    def _masked(self, layer: FakeQuantizedLayer, generator: torch.Generator) -> float:
+    def _masked(self, name: str, layer: FakeQuantizedLayer, generator: torch.Generator) -> float:
         """Divergence of the float network with some of the layer's weights at zero."""
         weight = layer.weight.detach().clone()
         kept = torch.rand(weight.shape, generator=generator) >= MASKED
         try:
             layer.weight.mul_(kept)
-            return self.of({})
+            return self.of({}, [name])
         finally:
             layer.weight.copy_(weight)
 
     def _local(
-        self, progress: Progress, damage: Callable[[Tensor, Tensor, Tensor], Tensor], *, has_gradients: bool = False
+        self, choices: Choices, damage: Callable[[Tensor, Tensor, Tensor], Tensor], *, has_gradients: bool = False
     ) -> Damages:  # fmt: skip
         """Sums over batches of a function of a layer's output, its error under a scheme, and the loss's gradient."""
-        found = dict.fromkeys(self._pairs(), 0.0)
-        names = self._layers()
+        found = {(name, text): 0.0 for name, texts in choices.items() for text in texts}
+        layers: dict[str, nn.Module] = {name: self._weighted(name) for name in choices}
         count = sum(len(batch.targets) for batch in self.batches)
-        for i, batch in enumerate(self.batches):
-            progress("sensitivity", i, len(self.batches))
+        for batch in self.batches:
             network = self.candidates.frozen({})
-            layers = {name: self.candidates.float_layers[name] for name in names}
             with seeing(layers) as seen:
                 outputs = self.task.forward(network, batch)
             flat = [(name, x, y) for name, calls in seen.items() for x, y in calls]
@@ -142,7 +134,7 @@ class Measure:
                 gradients = list(torch.autograd.grad(loss, [y for *_, y in flat], allow_unused=True))
             with torch.no_grad():
                 for (name, x, y), gradient in zip(flat, gradients, strict=True):
-                    for text in self.candidates.choices[name] if gradient is not None else ():
+                    for text in choices[name] if gradient is not None else ():
                         wrong = self.candidates.layer(name, text).exact(x.detach()) - y.detach()
                         found[name, text] += float(damage(y.detach(), wrong, gradient)) / count
         return found
@@ -154,39 +146,36 @@ class Measure:
         classes = outputs.flatten(0, -2)
         return nn.functional.cross_entropy(classes, classes.argmax(-1), reduction="sum")
 
-    @torch.no_grad()
-    def _outputs(self, assignment: Assignment, batch: Batch) -> Tensor:
-        return self.task.forward(self.candidates.frozen(assignment), batch)
-
-    def _layers(self) -> list[str]:
-        """All names, where each is a layer with weights."""
-        kinds = {name: type(layer).__name__ for name, layer in self.candidates.float_layers.items()}
-        others = [name for name, kind in kinds.items() if kind != FakeQuantizedLayer.__name__]
-        if others:
-            raise ValueError(
-                f"{others[0]} is of a kind ({kinds[others[0]]}) that only the measure 'kl' looks at; measure by 'kl'"
-            )
-        return list(kinds)
-
-    def _pairs(self) -> list[tuple[str, str]]:
-        return [(name, text) for name, texts in self.candidates.choices.items() for text in texts]
+    def _weighted(self, name: str) -> FakeQuantizedLayer:
+        layer = self.candidates.float_layers[name]
+        if not isinstance(layer, FakeQuantizedLayer):
+            kind = type(layer).__name__
+            raise ValueError(f"{name} is of a kind ({kind}) that only the measure 'kl' looks at; measure by 'kl'")
+        return layer
 
 
-MEASURES: dict[str, Callable[[Measure, Progress], Damages]] = {
+MEASURES: dict[str, Callable[[Measure, Choices], Damages]] = {
     "kl": Measure.kl, "error": Measure.error, "fisher": Measure.fisher, "masked_kl": Measure.masked_kl,
 }  # fmt: skip
+
+TOGETHER = ("error", "fisher")
+"""Measures that look at all layers in one run of the network."""
 
 DISTRIBUTIONS = ("top-1 accuracy", "perplexity")
 """Metrics whose outputs are logits."""
 
 
-def measured(
-    candidates: Candidates, measure: str, folder: Path | None, key: str, progress: Progress = lambda *_: None
-) -> Damages:
-    """By one of MEASURES; read from `folder` where the same was measured before."""
+def questions(candidates: Candidates, measure: str) -> list[Alone]:
+    """What is to be measured, in parts that do not depend on each other."""
+    require_measure(measure)
+    whole = tuple(candidates.choices.items())
+    return [Alone(measure, whole)] if measure in TOGETHER else [Alone(measure, (one,)) for one in whole]
+
+
+def require_measure(measure: str) -> None:
+    """ValueError for a name that is not one of MEASURES."""
     if measure not in MEASURES:
         raise ValueError(f"there is no measure {measure!r} of sensitivity; choose from {', '.join(MEASURES)}")
-    return stored(folder, measure, key, candidates, lambda: MEASURES[measure](Measure(candidates), progress))
 
 
 def stored(folder: Path | None, what: str, key: str, candidates: Candidates, make: Callable[[], Damages]) -> Damages:

@@ -1,4 +1,4 @@
-"""Designs in Slurm's jobs, by submitit: a job array for each generation, results through the shared folder."""
+"""Jobs in those of Slurm, by submitit: a job array for each generation, answers through the shared folder."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -7,18 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from bitwright.search.execute import ATTEMPTS, Done, Executor
-from bitwright.search.point import Design, Figures
+from bitwright.search.point import Job, answer_kind, failed, words_of
 from bitwright.search.store import Store
-from bitwright.search.worker import MENDABLE, EvaluatorOf, Setup, figures_of
+from bitwright.search.worker import MENDABLE, EvaluatorOf, Setup, answered
 
 POLL = 1.0
 """Seconds between looks at the folder and at the queue."""
 
-Layers = list[list[str]]
-
 
 class Slurm(Executor):
-    """At most `workers` jobs at once, each with a part of the designs. What a job that dies leaves is submitted again.
+    """At most `workers` jobs at once, each with a part of the work. What a job that dies leaves is submitted again.
 
     `words` are options of submitit's AutoExecutor, as "slurm_partition=cpu,timeout_min=60"; "cluster=local" and
     "cluster=debug" run jobs without Slurm.
@@ -41,24 +39,24 @@ class Slurm(Executor):
             raise ValueError(f"Slurm cannot be used ({error}); run where sbatch is, or choose other workers") from None
         self._jobs: list[Any] = []
 
-    def evaluate(self, designs: Sequence[Design], done: Done) -> None:
-        waiting = {design.key: design for design in designs}
+    def evaluate(self, jobs: Sequence[Job], done: Done) -> None:
+        waiting = {job.key: job for job in jobs}
         for _ in range(ATTEMPTS):
             self._submit(list(waiting.values()))
             while waiting:
                 is_over = all(job.done() for job in self._jobs)
-                for key, design in list(waiting.items()):
-                    if (figures := self.store.find(key)) is not None:
+                for key, job in list(waiting.items()):
+                    if (answer := self.store.find(key, answer_kind(job))) is not None:
                         del waiting[key]
-                        done(design, figures)
+                        done(job, answer)
                 if is_over:
                     break
                 time.sleep(POLL)
             self._raise_sentences()
             if not waiting:
                 return
-        for design in waiting.values():
-            done(design, Figures(0.0, None, None, None, 0, 0.0, f"its jobs died {ATTEMPTS} times"))
+        for job in waiting.values():
+            done(job, failed(job, f"its jobs died {ATTEMPTS} times"))
 
     def close(self) -> None:
         for job in self._jobs:
@@ -70,9 +68,9 @@ class Slurm(Executor):
         """Submitit's jobs of the last generation."""
         return self._jobs
 
-    def _submit(self, designs: Sequence[Design]) -> None:
-        layers = [[list(layer) for layer in design.layers] for design in designs]
-        parts = [part for i in range(self.workers) if (part := layers[i :: self.workers])]
+    def _submit(self, jobs: Sequence[Job]) -> None:
+        words = [words_of(job) for job in jobs]
+        parts = [part for i in range(self.workers) if (part := words[i :: self.workers])]
         with self._executor.batch():
             self._jobs = [
                 self._executor.submit(evaluate_all, asdict(self.setup), part, self.evaluator_of) for part in parts
@@ -84,13 +82,13 @@ class Slurm(Executor):
                 raise ValueError(job.result())
 
 
-def evaluate_all(setup: dict, layers: Sequence[Layers], evaluator_of: Callable[[Setup], Any]) -> str:
-    """A job: evaluates assignments into the folder. The sentence where it cannot, else nothing."""
+def evaluate_all(setup: dict, jobs: Sequence[Any], evaluator_of: Callable[[Setup], Any]) -> str:
+    """A job of Slurm's: does these, by their words, into the folder. The sentence where it cannot, else nothing."""
     own = Setup.of(setup)
     try:
         evaluator = evaluator_of(own)
-        for one in layers:
-            figures_of(own, evaluator, one)
+        for words in jobs:
+            answered(own, evaluator, words)
     except MENDABLE as error:
         return str(error)
     return ""

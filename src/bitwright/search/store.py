@@ -1,4 +1,4 @@
-"""Evaluated assignments in a folder that many workers share: one file each, and never two workers at the same one.
+"""Answers in a folder that many workers share: one file each, and never two workers at the same one.
 
 A worker leases a key by making the file `leases/KEY.0`, which only one can, and touches it while it evaluates. Where it
 stops doing so, the next one makes `leases/KEY.1`, and so on: nobody ever removes what another may hold.
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from bitwright.search.point import Figures
+from bitwright.search.point import Answer, Damage, Figures
 from bitwright.store import read_json, write_json
 
 BEAT = 2.0
@@ -26,22 +26,25 @@ STALE = 30.0
 """Seconds without a sign of life after which an evaluation is taken over. Of the file system's clock."""
 
 
+FOLDERS: dict[type[Answer], str] = {Figures: "points", Damage: "damages"}
+
+
 @dataclass(frozen=True)
 class Store:
-    """`folder` keeps figures by the content key of an assignment."""
+    """`folder` keeps figures by the content key of an assignment, and damages by that of what was measured."""
 
     folder: Path
     beat: float = BEAT
     stale: float = STALE
 
-    def path(self, key: str) -> Path:
-        return self.folder / "points" / f"{key}.json"
+    def path(self, key: str, kind: type[Answer] = Figures) -> Path:
+        return self.folder / FOLDERS[kind] / f"{key}.json"
 
-    def find(self, key: str) -> Figures | None:
+    def find(self, key: str, kind: type[Answer] = Figures) -> Answer | None:
         """What was found before. A file that cannot be read is set aside with a warning, and found again."""
-        path = self.path(key)
+        path = self.path(key, kind)
         try:
-            return read_json(path, Figures)
+            return read_json(path, kind)
         except FileNotFoundError:
             return None
         except ValueError as error:
@@ -53,26 +56,26 @@ class Store:
             warnings.warn(f"{str(error).partition(';')[0]}; set aside as {aside.name}, evaluated again", stacklevel=2)
             return None
 
-    def get(self, key: str, make: Callable[[], Figures]) -> Figures:
+    def get(self, key: str, make: Callable[[], Answer], kind: type[Answer] = Figures) -> Answer:
         """What was found before, or by another worker meanwhile, or what `make` finds now."""
         while True:
-            found = self.find(key)
+            found = self.find(key, kind)
             if found is not None:
                 return found
             with self._lease(key) as is_mine:
                 if is_mine:
-                    found = self.find(key)
+                    found = self.find(key, kind)
                     return self.put(key, make()) if found is None else found
             time.sleep(self.beat / 4)
 
-    def put(self, key: str, figures: Figures) -> Figures:
+    def put(self, key: str, answer: Answer) -> Answer:
         """Written, and noted in a log of this worker's own."""
-        write_json(self.path(key), figures)
+        write_json(self.path(key, type(answer)), answer)
         log = self.folder / "log" / f"{place()}.{os.getpid()}"
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("a") as file:
-            file.write(f"{key} {figures.seconds:.3f}\n")
-        return figures
+            file.write(f"{key} {answer.seconds:.3f}\n")
+        return answer
 
     def log(self) -> list[str]:
         """Keys in the order in which each worker finished them; twice where one was evaluated twice."""

@@ -22,6 +22,9 @@ WIDTHS = (2, 3, 4, 5, 6, 7, 8)
 MULTIPLIERS = (2.0, 5.0, 20.0, 100.0, 1000.0)
 """Of the error at 8 bits (QEM): one design each."""
 
+PROMOTIONS = 12
+"""Designs of ANT4-8, from none to all of the layers at 8 bits."""
+
 REPEATS = 5
 """Timed runs of a layer, of which the median counts."""
 
@@ -57,7 +60,7 @@ def mixquant(candidates: Candidates, machine: Machine) -> list[Design]:
 
 
 def ant4_8(candidates: Candidates, damages: Damages, machine: Machine) -> list[Design]:
-    """ANT4-8: ant(4, 4) everywhere, and the most damaged layers at 8 bits, one more in each design."""
+    """ANT4-8: ant(4, 4) everywhere, and the most damaged layers at 8 bits, more in each of at most PROMOTIONS designs."""
     narrow = next((t for t in candidates.schemes if t.startswith("ant(4")), None)
     wide = next((t for t in candidates.schemes if t in ("ant(8, 8)", "integer(8, 8)")), None)
     if narrow is None or wide is None:
@@ -65,7 +68,8 @@ def ant4_8(candidates: Candidates, damages: Damages, machine: Machine) -> list[D
     names = [n for n in candidates.names if {narrow, wide} <= set(candidates.choices[n])]
     ranked = sorted(names, key=lambda name: -damages[name, narrow])
     base = {name: narrow if narrow in texts else texts[0] for name, texts in candidates.choices.items()}
-    promoted = [base | dict.fromkeys(ranked[:count], wide) for count in range(len(ranked) + 1)]
+    counts = sorted({round(part) for part in np.linspace(0, len(ranked), PROMOTIONS)})
+    promoted = [base | dict.fromkeys(ranked[:count], wide) for count in counts]
     return [Design(tuple(chosen.items()), machine) for chosen in promoted]
 
 
@@ -78,13 +82,13 @@ def ohq(
     `damages` are its masked-KL estimate; `latencies` of `latencies`, of the cycle model where None. Huang et
     al., arXiv 2309.01945; the weights of the three are not published.
     """
-    candidates, array = prices.candidates, prices.accelerator(machine)
+    candidates = prices.candidates
     choices = [(i, t) for i, name in enumerate(candidates.names) for t in candidates.choices[name]]
     macs = prices.elements(candidates.widest_work(candidates.schemes))
     columns = np.zeros((4, len(choices)))
     for column, (i, text) in enumerate(choices):
         name = candidates.names[i]
-        sums = prices.of_layer(array, macs[text], name, text)
+        sums = prices.of_layer(machine, macs[text], name, text)
         latency = times[name, text] if times else sums.cycles
         columns[:, column] = damages[name, text], latency, sums.energy, sums.model
     normal = columns[:3] / np.maximum(columns[:3].max(1, keepdims=True), 1e-30)

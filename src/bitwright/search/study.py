@@ -5,7 +5,7 @@ was evaluated, and when, changes nothing: a search that is run again reads what 
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import optuna
@@ -84,18 +84,14 @@ class Study:
         self.rejected = self.repeated = 0
         self._figures: dict[str, Figures] = {}
 
-    def evaluate(
-        self, designs: Sequence[Design], origin: str, say: Callable[[int], None] = lambda _: None
-    ) -> list[Point]:
-        """Points of these designs; those that break a limit on costs are not evaluated."""
-        made = {design: self._priced(design, origin) for design in dict.fromkeys(designs) if design not in self.points}
-        self.repeated += len(designs) - len(made)
+    def evaluate(self, designs: Mapping[Design, str]) -> list[Point]:
+        """Points of these designs by their origin; those that break a limit on costs are not evaluated."""
+        made = {d: self.priced(d, origin) for d, origin in designs.items() if d not in self.points}
         self.rejected += sum(not point.is_feasible for point in made.values())
         open_ = {d.key: d for d, point in made.items() if point.is_feasible and d.key not in self._figures}
 
         def done(design: Design, figures: Figures) -> None:
             self._figures[design.key] = figures
-            say(1)
 
         if open_:
             self.executor.evaluate(list(open_.values()), done)
@@ -122,13 +118,17 @@ class Study:
             trials = [study.ask() for _ in range(count)]
             designs = [self._suggest(trial) for trial in trials]
             say("trials", asked, terms.trials)
-            for trial, point in zip(trials, self.evaluate(designs, "search"), strict=True):
+            known = len(self.points)
+            self.evaluate(dict.fromkeys(designs, "search"))
+            self.repeated += count - (len(self.points) - known)
+            for trial, design in zip(trials, designs, strict=True):
+                point = self.points[design]
                 trial.set_constraint("budget", sum(part for _, part in point.excess))
                 study.tell(trial, terms.values(point))
             asked += count
         say("trials", asked, terms.trials)
 
-    def _priced(self, design: Design, origin: str) -> Point:
+    def priced(self, design: Design, origin: str) -> Point:
         damage = damage_of(design, self.damages)
         try:
             costs = self.prices.of(design)

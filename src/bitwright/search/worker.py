@@ -1,16 +1,15 @@
-"""A process that evaluates assignments: a network and its candidates are made once, then one line in, one line out."""
+"""A process that does jobs: a network and its candidates are made once, then one line in, one line out."""
 
 import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from bitwright.search.point import Assignment, Design, Figures
+from bitwright.search.point import Alone, Answer, Assignment, Damage, Design, Figures, Job, answer_kind, job_of
 from bitwright.search.store import Store
 
 
@@ -19,6 +18,8 @@ class Evaluates(Protocol):
     """What a worker has of an `Evaluator`."""
 
     def figures(self, assignment: Assignment, /) -> Figures: ...
+
+    def damage(self, what: Alone, /) -> Damage: ...
 
 
 @dataclass(frozen=True)
@@ -62,17 +63,24 @@ MENDABLE = (ValueError, OSError, ImportError)
 """What a user can mend: it ends a search with one sentence."""
 
 
-def figures_of(setup: Setup, evaluator: Evaluates, layers: Sequence[Sequence[str]]) -> Figures:
-    """Of an assignment, [name, scheme's text] of each layer; from the folder, and into it, where there is one."""
-    design = Design(tuple((name, text) for name, text in layers))
-    make = partial(evaluator.figures, design.assignment)
-    return Store(Path(setup.folder)).get(design.key, make) if setup.folder else make()
+def done_by(evaluator: Evaluates, store: Store | None, job: Job) -> Answer:
+    """The answer: from the store, and into it, where there is one."""
+
+    def make() -> Answer:
+        return evaluator.figures(job.assignment) if isinstance(job, Design) else evaluator.damage(job)
+
+    return make() if store is None else store.get(job.key, make, answer_kind(job))
+
+
+def answered(setup: Setup, evaluator: Evaluates, words: Any) -> Answer:
+    """The same of a job's words, with the folder of the setup."""
+    return done_by(evaluator, Store(Path(setup.folder)) if setup.folder else None, job_of(words))
 
 
 def main(evaluator_of: EvaluatorOf = Setup.evaluator) -> None:
-    """The first line of standard input is a setup, each other one an assignment; ends with its input.
+    """The first line of standard input is a setup, each other one a job; ends with its input.
 
-    Answers are lines too: {"ready": true} when the evaluator is made, then figures; {"failed": sentence} ends it.
+    Answers are lines too: {"ready": true} when the evaluator is made, then answers; {"failed": sentence} ends it.
     """
     say = _own_output()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the driver's to handle
@@ -81,7 +89,7 @@ def main(evaluator_of: EvaluatorOf = Setup.evaluator) -> None:
         evaluator = evaluator_of(setup)
         say({"ready": True})
         for line in sys.stdin:
-            say(asdict(figures_of(setup, evaluator, json.loads(line))))
+            say(asdict(answered(setup, evaluator, json.loads(line))))
     except BrokenPipeError:
         return  # the driver is gone
     except MENDABLE as error:

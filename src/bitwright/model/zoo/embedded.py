@@ -5,10 +5,14 @@ arXiv 2302.13971: RMSNorm, rotary positions, SwiGLU) on the help topics of the r
 trains both.
 """
 
+import gzip
 import json
 from collections.abc import Callable, Iterator
+from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from importlib.util import find_spec
+from pathlib import Path
 from typing import final
 
 import numpy as np
@@ -252,15 +256,19 @@ def metadata(path: Traversable) -> dict[str, str]:
 
 def load_digits() -> tuple[Float[Tensor, "n 1 8 8"], Int64[Tensor, " n"]]:
     """All images, scaled to [0, 1], and their digits. Even positions are the test half."""
-    try:
-        from sklearn import datasets
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "digits: its images come with scikit-learn; pip install bitwright[compare]"
-        ) from error
-    data = datasets.load_digits()
-    images = torch.from_numpy(data.images.astype(np.float32)[:, None] / 16)
-    return images, torch.from_numpy(data.target.astype(np.int64))
+    table = _digits_table()
+    images = torch.from_numpy(table[:, :64].astype(np.float32).reshape(-1, 1, 8, 8) / 16)
+    return images, torch.from_numpy(table[:, 64].astype(np.int64))
+
+
+@cache
+def _digits_table() -> np.ndarray:
+    """Read from scikit-learn's folder, as importing all of it takes longer than to quantize the network."""
+    package = find_spec("sklearn")
+    if package is None or package.origin is None:
+        raise ModuleNotFoundError("digits: its images come with scikit-learn; pip install bitwright[compare]")
+    with gzip.open(Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz", "rt") as file:
+        return np.loadtxt(file, delimiter=",")
 
 
 def digits_training_half() -> tuple[Float[Tensor, "n 1 8 8"], Int64[Tensor, " n"]]:
