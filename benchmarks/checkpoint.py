@@ -1,31 +1,21 @@
-"""Quantizing a checkpoint on one core: one weight beside the peers, then a whole folder, with its peak memory.
+"""Quantizing one weight of a checkpoint on one core, beside the peers and a copy of it.
 
-    OMP_NUM_THREADS=1 python benchmarks/checkpoint.py [--size 4096] [--folder DIR] [--layers 16] [--formats int4,nvfp4]
+    OMP_NUM_THREADS=1 python benchmarks/checkpoint.py [--size 4096]
 
-One bfloat16 matrix beside a copy of it (--size 0 leaves it out); codes are first compared with compressed-tensors'.
-With --folder, a Llama-like checkpoint is generated there (0.85·10^9 parameters at 16 layers, 2·10^9 at 42) and
-quantized in processes of their own, ours and compressed-tensors' by turns; run again, it goes on with what is not
-measured yet. Peers that are not installed are left out, which is said.
+Codes are first compared with compressed-tensors'. Peers that are not installed are left out, which is said. Whole
+folders: checkpoint_folder.py.
 """
 
 import argparse
-import json
-import os
-import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from timing import Case, Group, main
 
-from bitwright.checkpoint import NAMED, CheckpointFormat, Entry, Integers, Selection, TensorWriter
+from bitwright.checkpoint import NAMED, CheckpointFormat, Integers
 from bitwright.checkpoint.codes import magnitudes
 
-WIDTH, INNER, VOCABULARY, FILES = 2048, 5632, 32000, 4
 FORMATS: dict[str, CheckpointFormat] = {
     "int4": Integers(), "int4 zero points": Integers(has_zero_points=True), "int3": Integers(3),
     "int8": Integers(8, None), **{name: make(False) for name, make in NAMED.items()},
@@ -139,121 +129,9 @@ def _torchao(x: np.ndarray) -> dict[str, Callable[[], object]]:
     }
 
 
-def shapes(layers: int) -> list[Entry]:
-    """A Llama-like model of bfloat16 weights."""
-    within = {
-        "self_attn.q_proj": (WIDTH, WIDTH), "self_attn.k_proj": (WIDTH // 4, WIDTH),
-        "self_attn.v_proj": (WIDTH // 4, WIDTH),
-        "self_attn.o_proj": (WIDTH, WIDTH), "mlp.gate_proj": (INNER, WIDTH), "mlp.up_proj": (INNER, WIDTH),
-        "mlp.down_proj": (WIDTH, INNER), "input_layernorm": (WIDTH,), "post_attention_layernorm": (WIDTH,),
-    }  # fmt: skip
-    entries = [Entry("model.embed_tokens.weight", "BF16", (VOCABULARY, WIDTH))]
-    entries += [Entry(f"model.layers.{i}.{n}.weight", "BF16", s) for i in range(layers) for n, s in within.items()]
-    return [*entries, Entry("lm_head.weight", "BF16", (VOCABULARY, WIDTH))]
-
-
-def generate(folder: Path, layers: int) -> int:
-    """Parameters of the model, written to files of about a gigabyte; what is there already stays."""
-    folder.mkdir(parents=True, exist_ok=True)
-    entries = shapes(layers)
-    parameters = sum(entry.bytes for entry in entries) // 2
-    files = max(FILES, round(parameters * 2 / 1e9))
-    noise = bfloat16((INNER * WIDTH,), 0)  # any weight is a part of it, turned by its number
-    for part in range(files):
-        path = folder / f"model-{part + 1:05}-of-{files:05}.safetensors"
-        own = entries[len(entries) * part // files : len(entries) * (part + 1) // files]
-        if path.exists():
-            continue
-        with TensorWriter(path, own, {"format": "pt"}) as writer:
-            for i, entry in enumerate(own):
-                place = 0
-                while place < entry.bytes // 2:
-                    piece = np.roll(noise, 977 * i + place)[: entry.bytes // 2 - place]
-                    writer.write(entry.name, 2 * place, piece.view(np.uint8).data)
-                    place += len(piece)
-    (folder / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"], "model_type": "llama"}))
-    return parameters
-
-
-def whole_folder(folder: Path, layers: int, chosen: list[str]) -> None:
-    """Ours and compressed-tensors' by turns, each in a process of its own. What was measured before is kept."""
-    source, measured = folder / "model", folder / "measured.json"
-    parameters = generate(source, layers)
-    known: dict[str, list[float]] = json.loads(measured.read_text()) if measured.exists() else {}
-    size = sum(path.stat().st_size for path in source.glob("*.safetensors"))
-    print(f"a checkpoint of {parameters / 1e9:.2f}·10^9 parameters, {size / 1e9:.2f} GB, one thread")
-    runs = [("copy", "of the bytes"), *((who, name) for name in chosen for who in ("bitwright", "compressed-tensors"))]
-    for who, name in runs:
-        key, out = f"{who} {name}", folder / "out"
-        if key not in known:
-            shutil.rmtree(out, ignore_errors=True)
-            out.mkdir()
-            done = subprocess.run(
-                [sys.executable, __file__, "--quantize", str(source), str(out), who, name],
-                capture_output=True, text=True,
-            )  # fmt: skip
-            shutil.rmtree(out)
-            if done.returncode:
-                print(f"  {key:32} left out: {done.stderr.strip().splitlines()[-1]}")
-                continue
-            known[key] = [float(number) for number in done.stdout.split()]
-            measured.write_text(json.dumps(known))
-        wall, own, megabytes = known[key]
-        print(f"  {key:32} {wall:7.2f} s, the process' own {own:7.2f} s, {megabytes:6.0f} MB at most", flush=True)
-
-
-def quantize(source: str, out: str, who: str, name: str) -> None:
-    """In a process of its own: prints seconds of wall and of the process, and the most memory it held."""
-    start = time.perf_counter()
-    if who == "copy":
-        for path in Path(source).glob("*.safetensors"):
-            with path.open("rb", buffering=0) as read, (Path(out) / path.name).open("wb", buffering=0) as written:
-                while piece := read.read(8 << 20):
-                    written.write(piece)
-                os.fsync(written.fileno())
-    elif who == "bitwright":
-        from bitwright.checkpoint import quantize_checkpoint
-
-        quantize_checkpoint(Path(source), Path(out), FORMATS[name])
-    else:
-        _by_compressed_tensors(Path(source), Path(out), FORMATS[name])
-    kilobytes = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
-    print(time.perf_counter() - start, time.process_time(), kilobytes / 1024)
-
-
-def _by_compressed_tensors(source: Path, out: Path, format: CheckpointFormat) -> None:
-    """File by file, weight by weight: the least memory that its compressors allow. Scales are not shared."""
-    import torch
-    from safetensors import safe_open
-    from safetensors.torch import save_file
-
-    selection = Selection()
-    torch.set_num_threads(1)
-    for path in sorted(source.glob("*.safetensors")):
-        tensors: dict[str, Any] = {}
-        with safe_open(path, "pt") as file:
-            for name in file.keys():  # noqa: SIM118  # no mapping
-                w = file.get_tensor(name)
-                if selection.takes(Entry(name, "BF16", tuple(w.shape)), 128):
-                    made = compressing(w, format)()
-                    tensors |= {f"{name.removesuffix('weight')}{part}": t.contiguous() for part, t in made.items()}
-                else:
-                    tensors[name] = w
-        save_file(tensors, out / path.name, {"format": "pt"})
-
-
 def groups(arguments: argparse.Namespace) -> Iterator[Group]:
-    if arguments.size:
-        yield one_weight(arguments.size)
-    if arguments.folder is not None:
-        whole_folder(arguments.folder, arguments.layers, arguments.formats.split(","))
+    yield one_weight(arguments.size)
 
 
 if __name__ == "__main__":
-    if "--quantize" in sys.argv:
-        quantize(*sys.argv[2:])
-    else:
-        main(
-            __doc__ or "", groups, ("--size", {"type": int, "default": 4096}), ("--folder", {"type": Path}),
-            ("--layers", {"type": int, "default": 16}), ("--formats", {"default": "int4,nvfp4,fp8"}),
-        )  # fmt: skip
+    main(__doc__ or "", groups, ("--size", {"type": int, "default": 4096}))

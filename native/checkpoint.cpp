@@ -12,3 +12,5 @@ EXPORT void bitwright_checkpoint_codes(const CheckpointRows* rows, int32_t threa
     const OverCheckpoint run = BEST(checkpoint_codes);
     in_parts(rows->rows, threads, [&](int64_t first, int64_t last) { run(*rows, first, last); });
 }
+
+EXPORT uint64_t bitwright_digest(const uint8_t* content, int64_t bytes) { return BEST(digest)(content, bytes); }

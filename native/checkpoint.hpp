@@ -21,3 +21,8 @@ using OverCheckpoint = void (*)(const CheckpointRows&, int64_t first, int64_t la
 
 KERNEL(OverCheckpoint, checkpoint_extremes)
 KERNEL(OverCheckpoint, checkpoint_codes)
+
+// A number that another content of any one 32-bit word changes.
+using Digest = uint64_t (*)(const uint8_t* content, int64_t bytes);
+
+KERNEL(Digest, digest)

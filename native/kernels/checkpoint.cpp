@@ -215,9 +215,30 @@ void codes(const CheckpointRows& r, int64_t first, int64_t last) {
     else codes_to<Half>(r, first, last);
 }
 
+// Lanes of polynomials in an odd number, modulo 2**32, and a polynomial of them.
+uint64_t digest_of(const uint8_t* content, int64_t bytes) {
+    constexpr int64_t kLanes = 128, kBytes = 4 * kLanes;
+    uint32_t sums[kLanes] = {}, words[kLanes];
+    const auto add = [&] {
+        for (int64_t i = 0; i < kLanes; ++i) sums[i] = sums[i] * 0x9e3779b1u + words[i];
+    };
+    int64_t at = 0;
+    for (; at + kBytes <= bytes; at += kBytes) {
+        std::memcpy(words, content + at, kBytes);
+        add();
+    }
+    std::memset(words, 0, kBytes);
+    if (at < bytes) std::memcpy(words, content + at, bytes - at);
+    add();
+    uint64_t all = static_cast<uint64_t>(bytes);
+    for (const uint32_t sum : sums) all = all * 0x9e3779b97f4a7c15u + sum;
+    return all;
+}
+
 }  // namespace
 
 extern const OverCheckpoint checkpoint_extremes = extremes;
 extern const OverCheckpoint checkpoint_codes = codes;
+extern const Digest digest = digest_of;
 
 }  // namespace LEVEL

@@ -110,7 +110,7 @@ def narrow(x: Float[np.ndarray, "..."], dtype: str) -> Shaped[np.ndarray, "..."]
 
 def stored(content: memoryview, entry: Entry, rows: int) -> Rows:
     """Rows of a weight from their bytes; bfloat16 as uint16."""
-    return np.frombuffer(content, STORED[entry.dtype]).reshape(rows, -1)
+    return np.require(np.frombuffer(content, STORED[entry.dtype]), requirements="A").reshape(rows, -1)
 
 
 _ELEMENTS: dict[Format, int] = {E2M1: 1, E2M3: 2, E4M3: 3}

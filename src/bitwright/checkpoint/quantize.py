@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from bitwright.checkpoint.codes import magnitudes, stored
+from bitwright.checkpoint.disk import Buffer
 from bitwright.checkpoint.formats import CheckpointFormat
 from bitwright.checkpoint.selection import Selection
 from bitwright.checkpoint.tensors import CHUNK, SIZES, Entry, TensorFile, TensorWriter, is_written
@@ -48,7 +49,8 @@ def quantize_checkpoint(
     ValueError.
     """
     start = time.perf_counter()
-    files = [TensorFile(path) for path in sorted(source.glob("*.safetensors"))]
+    buffer = Buffer()
+    files = [TensorFile(path, buffer) for path in sorted(source.glob("*.safetensors"))]
     config = _read_config(source)
     if not files:
         raise ValueError(f"{source} holds no .safetensors file; give the folder of a model in that format")

@@ -3,13 +3,14 @@
 https://github.com/huggingface/safetensors, format description: 8 bytes of the header's length, JSON, data.
 """
 
-import io
 import json
 import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from bitwright.checkpoint.disk import Buffer, Reader, Writer
 
 SIZES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "I64": 8, "I32": 4, "I16": 2,
@@ -41,10 +42,13 @@ class Entry:
 
 
 class TensorFile:
-    """A safetensors file that is read in pieces. One that is cut short, or no such file, raises ValueError."""
+    """A safetensors file that is read in pieces. One that is cut short, or no such file, raises ValueError.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Files may share the buffer that their pieces lie in.
+    """
+
+    def __init__(self, path: Path, buffer: Buffer | None = None) -> None:
+        self.path, self._buffer = path, buffer
         with path.open("rb") as file:
             start = file.read(8)
             length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
@@ -71,21 +75,14 @@ class TensorFile:
 
     def chunks(self, name: str, step: int = CHUNK) -> Iterator[memoryview]:
         """A tensor's bytes in pieces of `step`, the last one shorter; a piece holds until the next one is asked for."""
-        total = self.entries[name].bytes
-        buffer = memoryview(bytearray(min(step, total)))
-        with self.path.open("rb", buffering=0) as file:
+        total, buffer = self.entries[name].bytes, self._buffer or Buffer()
+        with Reader(self.path) as file:
             for start in range(0, total, step):
-                piece = buffer[: min(step, total - start)]
-                self._read(file, name, start, piece)
+                size = min(step, total - start)
+                piece = file.read(self._places[name] + start, size, buffer)
+                if len(piece) < size:
+                    raise ValueError(f"{self.path} ends within {name}; fetch it again")
                 yield piece
-
-    def _read(self, file: io.FileIO, name: str, start: int, piece: memoryview) -> None:
-        file.seek(self._places[name] + start)
-        while piece:
-            got = file.readinto(piece)
-            if not got:
-                raise ValueError(f"{self.path} ends within {name}; fetch it again")
-            piece = piece[got:]
 
 
 def _sizes(numbers: list[int]) -> tuple[int, ...]:
@@ -95,7 +92,10 @@ def _sizes(numbers: list[int]) -> tuple[int, ...]:
 
 
 class TensorWriter:
-    """A safetensors file written in pieces and in any order; it has its name only once it is whole."""
+    """A safetensors file written in pieces and in any order; it has its name only once it is whole and was read back.
+
+    Where the disk gives back other bytes, ValueError names the tensor.
+    """
 
     def __init__(self, path: Path, entries: list[Entry], metadata: dict[str, str]) -> None:
         self.path, self.header = path, header_of(entries, metadata)
@@ -104,16 +104,12 @@ class TensorWriter:
         for entry in entries:
             self._places[entry.name] = place
             place += entry.bytes
-        self._file = self._partial.open("wb", buffering=0)
-        self._file.write(self.header)
-        self._file.truncate(place)
+        self._file = Writer(self._partial, place)
+        self._file.write(0, memoryview(self.header))
 
     def write(self, name: str, start: int, content: bytes | memoryview) -> None:
         """Bytes of a tensor from its byte `start` on."""
-        view = memoryview(content).cast("B")
-        self._file.seek(self._places[name] + start)
-        while view:
-            view = view[self._file.write(view) :]
+        self._file.write(self._places[name] + start, memoryview(content).cast("B"))
 
     def __enter__(self) -> "TensorWriter":
         return self
@@ -121,13 +117,19 @@ class TensorWriter:
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         try:
             if kind is None:
-                os.fsync(self._file.fileno())
+                self._check()
+                self._file.close()
+                self._partial.replace(self.path)
         finally:
             self._file.close()
-            if kind is None:
-                self._partial.replace(self.path)
-            else:
-                self._partial.unlink(missing_ok=True)
+            self._partial.unlink(missing_ok=True)
+
+    def _check(self) -> None:
+        place = self._file.read_back()
+        if place is not None:
+            before = [name for name, start in self._places.items() if start <= place]
+            what = before[-1] if before else "its header"
+            raise ValueError(f"{self.path}: {what} reads otherwise than it was written; check the disk")
 
 
 def header_of(entries: list[Entry], metadata: dict[str, str]) -> bytes:
