@@ -74,9 +74,11 @@ def scheme_text(text: str) -> str:
     """One text, or what the file after @ holds, under the file's name."""
     if not text.startswith("@"):
         return text
+    from bitwright.config import definition_of
+
     path = Path(text[1:])
     name = re.sub(r"[^\w.-]", "_", path.stem)
-    return f"{name if name[:1].isalpha() else f'_{name}'} = {_read(path)}"
+    return f"{name if name[:1].isalpha() else f'_{name}'} = {definition_of(_read(path))}"
 
 
 LARGEST_RECIPE = 1 << 20
