@@ -93,7 +93,7 @@ def test_schemes_with_names_or_of_other_modules_make_a_recipe_that_is_read_again
     [
         ([], "no scheme to choose from"), (["ant4_8(promoted=2)"], "assigns schemes to layers itself"),
         (["term_revealing_mlp()"], "assigns schemes"), (["integr(8, 8)"], "did you mean"),
-        (["integer(8, 8)", "wide = integer(8,8)"], "'integer\\(8, 8\\)' and 'wide = integer\\(8,8\\)' are the same scheme"),
+        (["integer(8, 8)", "wide = integer(8,8)"], "'wide = .*' are the same scheme"),
     ],
 )  # fmt: skip
 def test_what_is_no_choice_is_refused(candidates, texts, words):

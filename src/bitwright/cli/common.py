@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -61,7 +62,10 @@ def leave(sentence: str, status: int) -> NoReturn:
 
 
 def command() -> str:
-    return " ".join(["bitwright", *(f"'{a}'" if any(c in a for c in " (;") else a for a in sys.argv[1:])])
+    """What was typed, as a page may show it: without the passwords of addresses."""
+    from bitwright.search.address import without_password
+
+    return shlex.join(["bitwright", *map(without_password, sys.argv[1:])])
 
 
 def scheme_texts(given: list[str] | None) -> list[str]:

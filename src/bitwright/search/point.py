@@ -20,7 +20,7 @@ def recipe_of(design: Design, parsed: Mapping[str, Scheme]) -> Recipe:
 
 
 def recipe_text(design: Design) -> str:
-    """The same as a text that stands in place of a scheme, a line a layer, without the names that schemes were given."""
+    """The same as a text that stands in place of a scheme, a line a layer; names of schemes are left out."""
     if len(design.schemes) == 1:
         return f"{definition_of(design.schemes[0])}\n"
     rules = "".join(f"    Rule({exact_name(name)!r}, {_argument(text)}),\n" for name, text in design.layers)
