@@ -1,7 +1,6 @@
 """The main job: one float model under many schemes, evaluated exactly, saved row by row."""
 
 import hashlib
-import math
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,7 +14,7 @@ import torch
 from torch import nn
 
 from bitwright.config import from_text, label_of
-from bitwright.model.evaluate import Evaluation, Reference, evaluate, forward, reference
+from bitwright.model.evaluate import Evaluation, Reference, evaluate, forward, reference, require_finite
 from bitwright.model.measure import layer_results, measure, model_bits, pictures
 from bitwright.model.neighbours import lane_row, neighbour_result, sample_levels
 from bitwright.model.prepare import Seen, freeze, observe, prepare, resolve
@@ -213,8 +212,7 @@ def _measured_row(
         say(text, done, total)
         results[name] = evaluate(task, model, bench.against, tick)
     for result in results.values():
-        if not math.isfinite(result.metric):
-            raise ValueError(f"the {task.metric.name} is {result.metric}: too little of the network is left")
+        require_finite(task.metric, result.metric)
     layers = layer_results(prepared, frozen)
     weight_bits, input_bits, size = model_bits(prepared, layers)
     main = results.get(EXACT) or results[SIMULATED]

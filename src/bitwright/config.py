@@ -60,6 +60,11 @@ def label_of(text: str) -> str:
     return found[1] if found else text
 
 
+def definition_of(text: str) -> str:
+    """A scheme's text without the name in front."""
+    return _NAMED.sub("", text, count=1).strip() if _NAMED.match(text) else text
+
+
 WORDS = "bitwright.words"
 """Entry points of installed packages: classes of formats, scales and the like that a text may name."""
 
@@ -69,7 +74,7 @@ def from_text(text: str, words: tuple[type, ...] = ()) -> Scheme | Recipe:
 
     `words` are classes of one's own that it may name, besides those that installed packages offer as `WORDS`.
     """
-    text = _NAMED.sub("", text, count=1) if _NAMED.match(text) else text
+    text = definition_of(text)
     module, colon, call = text.partition(":")
     external: dict[str, Any] = {}
     is_external = bool(colon) and all(part.isidentifier() for part in module.strip().split("."))
@@ -99,7 +104,7 @@ def scheme_texts_of(text: str) -> tuple[str, ...]:
     """Texts of the schemes that a recipe's rules assign, each once; of a scheme its own."""
     if isinstance(from_text(text), Scheme):
         return (text,)
-    calls = [node for node in ast.walk(ast.parse(_NAMED.sub("", text, count=1).strip())) if isinstance(node, ast.Call)]
+    calls = [node for node in ast.walk(ast.parse(definition_of(text).strip())) if isinstance(node, ast.Call)]
     rules = [call.args[1] for call in calls if ast.unparse(call.func) == Rule.__name__ and len(call.args) > 1]
     return tuple(dict.fromkeys(ast.unparse(rule) for rule in rules if not isinstance(rule, ast.Constant)))
 

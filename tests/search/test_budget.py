@@ -14,7 +14,7 @@ COSTS = Costs(0.5, 0.1, 20.0, 2.0, 1e6, 4000.0, 18.0)
         ("delay<=50us", "delay", 0.05), ("cycles<=1M", "cycles", 1e6), ("model<=100kB", "model", 1e5),
         ("size<=1MiB", "model", 2**20), ("accumulator<=16bits", "accumulator", 16), ("top1>=0.69", "metric", 69),
         ("top1>=69%", "metric", 69), ("accuracy>=69", "metric", 69), ("drop<=1%", "drop", 1),
-        ("drop<=0.5", "drop", 0.5),
+        ("drop<=0.5", "drop", 0.5), ("energy<=.5uJ", "energy", 0.5), ("energy<=5.uJ", "energy", 5),
     ],
 )  # fmt: skip
 def test_a_limit_is_in_the_unit_of_its_figure(text, quantity, bound):
@@ -28,7 +28,8 @@ def test_a_limit_is_in_the_unit_of_its_figure(text, quantity, bound):
     [
         ("area", "write a quantity"), ("area<=x", "write a quantity"), ("volume<=1", "choose from area"),
         ("area<=1kg", "area takes"), ("area>=1mm2", "which is a cost"), ("top1<=0.9", "on its good side"),
-        ("enery<=1uJ", "did you mean 'energy'"), ("top1>=1mm2", "a metric takes none"),
+        ("enery<=1uJ", "did you mean 'energy'"), ("top1>=1mm2", "metric takes none or %"),
+        ("top1>=69dB", "metric takes none or %"), ("area<=1.2.3mm2", "write a quantity"),
     ],
 )  # fmt: skip
 def test_what_is_no_limit_is_refused_with_what_is_allowed(text, words):
@@ -52,3 +53,10 @@ def test_a_metric_and_its_loss_to_float_are_judged():
     budget = Budget.of(["top1>=0.9, drop<=2"])
     assert budget.metric_excess(95.0, 1.0) == ()
     assert [text for text, _ in budget.metric_excess(80.0, 15.0)] == ["top1>=0.9", "drop<=2"]
+
+
+def test_a_metric_in_decibels_is_limited_in_decibels_and_not_in_per_cent():
+    (limit,) = Budget.of(["psnr>=30dB"], is_per_cent=False).limits
+    assert limit.bound == 30
+    with pytest.raises(ValueError, match="metric takes none or dB"):
+        Budget.of(["psnr>=30%"], is_per_cent=False)

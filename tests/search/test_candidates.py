@@ -75,11 +75,25 @@ def test_the_recipes_text_makes_the_recipe(candidates):
     assert from_text(recipe_text(uniform)) == from_text("nvfp4()")
 
 
+def test_schemes_with_names_or_of_other_modules_make_a_recipe_that_is_read_again(tmp_path, monkeypatch):
+    (tmp_path / "their_schemes.py").write_text(
+        "from bitwright.schemes import integer\nfrom bitwright.scheme import Scheme\n"
+        "def narrow(bits: int) -> Scheme:\n    return integer(bits, bits)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    texts = ("mine = integer(8, 8)", "nvfp4 = integer(4, 4)", "their_schemes:narrow(6)")
+    design = Design(tuple(zip("abc", texts, strict=True)))
+    assert from_text(recipe_text(design)) == recipe_of(design, {text: from_text(text) for text in texts})
+    for text in texts:
+        assert from_text(recipe_text(Design((("a", text),)))) == from_text(text)
+
+
 @pytest.mark.parametrize(
     ("texts", "words"),
     [
         ([], "no scheme to choose from"), (["ant4_8(promoted=2)"], "assigns schemes to layers itself"),
         (["term_revealing_mlp()"], "assigns schemes"), (["integr(8, 8)"], "did you mean"),
+        (["integer(8, 8)", "wide = integer(8,8)"], "'wide = .*' are the same scheme"),
     ],
 )  # fmt: skip
 def test_what_is_no_choice_is_refused(candidates, texts, words):

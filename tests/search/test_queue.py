@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,24 @@ def test_what_a_database_knows_is_not_evaluated_again(tmp_path, sqlite):
     again = Queue(toy_setup(0), sqlite, Store(tmp_path / "found"), CLOCK)
     assert metrics(evaluated(again, designs(2))) == expected(designs(2))
     assert len(again.study.trials) == 2
+
+
+def test_searches_of_one_network_with_other_schemes_do_not_share_trials(tmp_path, sqlite):
+    first = Queue(toy_setup(0), sqlite, Store(tmp_path / "found"), CLOCK)
+    second = Queue(replace(toy_setup(0), schemes=("other",)), sqlite, Store(tmp_path / "found"), CLOCK)
+    assert first.study.user_attrs["setup"]["schemes"] == []
+    assert second.study.user_attrs["setup"]["schemes"] == ["other"]
+    assert Queue(toy_setup(0), sqlite, Store(tmp_path / "found"), CLOCK).study.study_name == first.study.study_name
+
+
+def test_a_search_of_another_version_in_the_database_is_left_to_its_workers(tmp_path, sqlite):
+    other = Queue(toy_setup(0), sqlite, Store(tmp_path / "other"), CLOCK)
+    other.study.set_user_attr("setup", {"model": "0", "schemes": [], "colour": "blue"})
+    other.study.enqueue_trial({})
+    executor = Queue(toy_setup(0), sqlite, Store(tmp_path / "found"), CLOCK)
+    in_threads(sqlite, 1)
+    assert metrics(evaluated(executor, designs(2))) == expected(designs(2))
+    assert [trial.state for trial in other.study.trials] == [TrialState.WAITING]
 
 
 def test_a_worker_that_cannot_evaluate_ends_with_a_sentence_and_others_go_on(tmp_path, sqlite):

@@ -1,6 +1,7 @@
 """Jobs of submitit evaluate into the shared folder; what a job that dies leaves is submitted again."""
 
 import os
+import shutil
 import signal
 import threading
 import time
@@ -40,6 +41,12 @@ def test_a_setup_that_fails_in_jobs_ends_the_search_with_its_sentence(tmp_path):
 def test_words_that_submitit_does_not_know_are_named(tmp_path, words):
     with pytest.raises(ValueError, match=r"an option 'nothing' of Slurm|Slurm cannot be used"):
         Slurm(toy_setup(0, str(tmp_path)), 1, words)
+
+
+@pytest.mark.skipif(shutil.which("srun") is not None, reason="this machine has Slurm")
+def test_without_slurm_nothing_runs_elsewhere_in_silence(tmp_path):
+    with pytest.raises(ValueError, match="Slurm cannot be used"):
+        Slurm(toy_setup(0, str(tmp_path)), 1)
 
 
 def test_a_job_that_is_killed_is_submitted_again(tmp_path, monkeypatch):

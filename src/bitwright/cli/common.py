@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -61,7 +62,10 @@ def leave(sentence: str, status: int) -> NoReturn:
 
 
 def command() -> str:
-    return " ".join(["bitwright", *(f"'{a}'" if any(c in a for c in " (;") else a for a in sys.argv[1:])])
+    """What was typed, as a page may show it: without the passwords of addresses."""
+    from bitwright.search.address import without_password
+
+    return shlex.join(["bitwright", *map(without_password, sys.argv[1:])])
 
 
 def scheme_texts(given: list[str] | None) -> list[str]:
@@ -74,9 +78,11 @@ def scheme_text(text: str) -> str:
     """One text, or what the file after @ holds, under the file's name."""
     if not text.startswith("@"):
         return text
+    from bitwright.config import definition_of
+
     path = Path(text[1:])
     name = re.sub(r"[^\w.-]", "_", path.stem)
-    return f"{name if name[:1].isalpha() else f'_{name}'} = {_read(path)}"
+    return f"{name if name[:1].isalpha() else f'_{name}'} = {definition_of(_read(path))}"
 
 
 LARGEST_RECIPE = 1 << 20

@@ -1,5 +1,6 @@
 """Run a model over a task and judge it, beside the float model's outputs on the same samples."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from bitwright.model.attention import Attention
 from bitwright.model.layers import QuantizedLayer
 from bitwright.model.site import Probe
-from bitwright.model.task import Batch, Task
+from bitwright.model.task import Batch, Metric, Task
 
 Tick = Callable[[int], None]
 """Called with the number of samples that each batch adds."""
@@ -103,6 +104,12 @@ def reference(task: Task, model: nn.Module, limit: int | None = None, tick: Tick
 
     metric = task.metric.reduce(np.concatenate(statistics))
     return Reference(metric, tuple(batches), tuple(outputs), others, other_samples)
+
+
+def require_finite(metric: Metric, value: float | None) -> None:
+    """ValueError where a figure of the metric is no number: nothing can be compared with it."""
+    if value is not None and not math.isfinite(value):
+        raise ValueError(f"the {metric.name} is {value}: too little of the network is left")
 
 
 @torch.no_grad()

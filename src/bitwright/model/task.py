@@ -33,9 +33,13 @@ class Batch:
 
     def first(self, count: int) -> "Batch":
         """Its first samples."""
-        parts = tuple(x[:count] for x in self.tensors)
+        return self.part(slice(count))
+
+    def part(self, samples: slice) -> "Batch":
+        """Some of its samples."""
+        parts = tuple(x[samples] for x in self.tensors)
         inputs = dict(zip(self.inputs, parts, strict=True)) if isinstance(self.inputs, dict) else parts
-        return replace(self, inputs=inputs, targets=self.targets[:count])
+        return replace(self, inputs=inputs, targets=self.targets[samples])
 
 
 class Metric(ABC):

@@ -1,10 +1,14 @@
 """Numbers as the report prints them: true minus signs, no exponent letters, one en dash for what has no value."""
 
 import math
+import re
 
 DASH = "–"
 MINUS = "−"
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+_DIGITS = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?(e-?\d+)?")
 
 Number = int | float
 
@@ -29,6 +33,12 @@ def signed(value: Number, places: int) -> str:
 def scientific(value: Number) -> str:
     significand, exponent = f"{value:.2e}".split("e")
     return f"{significand}×10{str(int(exponent)).translate(_SUPERSCRIPTS)}".replace("-", MINUS)
+
+
+def value(text: str) -> float | None:
+    """The number that a text shows, as these functions write it, or behind a "<"; None where it shows none."""
+    plain = text.removeprefix("<").replace(MINUS, "-").replace(",", "").replace("×10", "e").translate(_DIGITS)
+    return float(plain) if _NUMBER.fullmatch(plain) else None
 
 
 def per_cent(fraction: Number) -> str:

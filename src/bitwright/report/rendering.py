@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bitwright.report import notation
 from bitwright.report.tables import Cell
 
 _DEPENDENCIES = ("jinja2", "markupsafe", "plotly")
@@ -32,6 +33,7 @@ def write_page(template: str, path: Path, figures: Mapping[str, dict | None], **
         keep_trailing_newline=True,
     )
     environment.filters["sort_key"] = _sort_key
+    environment.filters["text_key"] = _text_key
     environment.filters["trusted"] = Markup  # drawings of this package, whose words are escaped
     drawn = {name: Markup(plots.as_json(figure)) for name, figure in figures.items() if figure is not None}
     page = environment.get_template(template).render(**context, figures=drawn, plotly=Markup(plots.script()))
@@ -41,3 +43,9 @@ def write_page(template: str, path: Path, figures: Mapping[str, dict | None], **
 def _sort_key(cell: Cell) -> str:
     """The cell's value as the page's script compares it; empty sorts last."""
     return "" if cell.value is None or cell.value != cell.value else str(cell.value).replace("inf", "Infinity")
+
+
+def _text_key(text: str) -> str:
+    """The same of a cell that is text already: the number that it shows, or the text itself."""
+    value = notation.value(text)
+    return "" if text == notation.DASH else text if value is None else repr(value)

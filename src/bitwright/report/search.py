@@ -29,6 +29,8 @@ COSTS = (
     ("area_delay", "area × delay", "mm² ms"), ("energy_uj", "energy", "µJ a sample"), ("area_mm2", "area", "mm²"),
     ("delay_ms", "delay", "ms a sample"), ("model_bytes", "model", "bytes"),
 )  # fmt: skip
+KEY = 18
+"""Pixels down that one scheme takes in a key."""
 ORIGINS = {
     "uniform": "one scheme for all layers", "allocation": "integer program", "mixquant": "MixQuant", "ohq": "OHQ",
     "ant4_8": "ANT4-8", "search": "proposed by the sampler",
@@ -112,10 +114,11 @@ def layers_plot(result: SearchResult) -> dict | None:
         "zmin": -0.5, "zmax": count + 0.5, "colorscale": steps, "xgap": 1, "ygap": 1, "hoverinfo": "text",
         "text": [[html.escape(f"{layer}: {row[layer]}") for layer in result.layers] for row in rows],
         "x": [html.escape(layer) for layer in result.layers], "y": names,
-        "colorbar": {"tickvals": list(range(len(schemes))), "ticktext": [html.escape(t) for t in schemes], "len": 1,
+        "colorbar": {"tickvals": list(range(len(schemes))), "ticktext": [html.escape(t) for t in schemes],
+                     "lenmode": "pixels", "len": KEY * len(schemes), "y": 1, "yanchor": "top", "ypad": 0,
                      "thickness": 10, "outlinewidth": 0, "tickfont": {"size": 11}, "x": 1.01},
     }  # fmt: skip
-    return {"data": [trace], "layout": _grid(result, len(designs), 190)}
+    return {"data": [trace], "layout": _grid(result, len(designs), 190, KEY * len(schemes))}
 
 
 def damage_plot(result: SearchResult) -> dict:
@@ -148,8 +151,9 @@ def three(value: float) -> str:
     return notation.three_digits(value)
 
 
-def _grid(result: SearchResult, rows: int, right: int) -> dict:
-    bottom = 26 + min(190, round(6.4 * max(len(name) for name in result.layers)))
+def _grid(result: SearchResult, rows: int, right: int, key: int = 0) -> dict:
+    """Of so many rows, with `right` pixels beside them, of which a key takes so many down."""
+    bottom = max(26 + min(190, round(6.4 * max(len(name) for name in result.layers))), key - 24 * rows)
     return {
         "width": WIDTH, "height": 40 + bottom + 24 * rows, "plot_bgcolor": BLANK,
         "margin": {"l": 150, "r": right, "t": 14, "b": bottom},

@@ -32,9 +32,11 @@ QUANTITIES = {
 }
 """What may be limited, less the metric."""
 
-ALIASES = {"latency": "delay", "bytes": "model", "size": "model", "accuracy": "metric", "top1": "metric",
-           "perplexity": "metric", "psnr": "metric", "spearman": "metric"}  # fmt: skip
+_NUMBER = r"((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)"
+_LIMIT = re.compile(rf"([A-Za-z_][\w-]*)\s*(<=|>=|<|>)\s*{_NUMBER}\s*([A-Za-zµ]*[2²]?|%)")
 METRIC, DROP = "metric", "drop"
+ALIASES = {"latency": "delay", "bytes": "model", "size": "model", "accuracy": METRIC, "top1": METRIC,
+           "perplexity": METRIC, "psnr": METRIC, "spearman": METRIC}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -74,11 +76,6 @@ class Budget:
     def of_costs(self) -> tuple[Limit, ...]:
         return tuple(limit for limit in self.limits if limit.quantity in QUANTITIES)
 
-    def bound(self, quantity: str) -> float | None:
-        """The tightest limit on a quantity."""
-        bounds = [limit.bound for limit in self.limits if limit.quantity == quantity]
-        return min(bounds) if bounds else None
-
     def excess(self, costs: Costs) -> tuple[tuple[str, float], ...]:
         """The limits on costs that are broken, and by how much."""
         found = ((limit.text, limit.excess(cost_of(costs, limit.quantity))) for limit in self.of_costs)
@@ -97,7 +94,7 @@ def cost_of(costs: Costs, quantity: str) -> float:
 
 
 def _limit(text: str, is_per_cent: bool, higher_is_better: bool) -> Limit:
-    found = re.fullmatch(r"([A-Za-z_][\w-]*)\s*(<=|>=|<|>)\s*([\d.]+(?:[eE][+-]?\d+)?)\s*([A-Za-zµ]*[2²]?|%)", text)
+    found = _LIMIT.fullmatch(text)
     if not found:
         raise ValueError(
             f"a limit of {text!r} found; write a quantity, <= or >=, a number and its unit, as area<=0.5mm2"
@@ -120,8 +117,9 @@ def _limit(text: str, is_per_cent: bool, higher_is_better: bool) -> Limit:
 def _metric_limit(
     text: str, quantity: str, bound: float, unit: str, is_most: bool, is_per_cent: bool, higher_is_better: bool
 ) -> Limit:  # fmt: skip
-    if unit not in ("", "%", "dB"):
-        raise ValueError(f"{text!r} has the unit {unit!r}; a metric takes none, % or dB")
+    units = ("", "%") if is_per_cent else ("", "dB")
+    if unit not in units:
+        raise ValueError(f"{text!r} has the unit {unit!r}; this network's metric takes none or {units[1]}")
     should_be_most = quantity == DROP or not higher_is_better
     if is_most is not should_be_most:
         raise ValueError(f"{text!r} limits the metric on its good side; write {'<=' if should_be_most else '>='}")

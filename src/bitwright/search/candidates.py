@@ -70,14 +70,17 @@ class Candidates:
 
     @staticmethod
     def of(bench: Bench, texts: Sequence[str]) -> "Candidates":
-        """Of scheme texts. ValueError for a recipe, which assigns layers itself, or less than one scheme."""
-        parsed = {}
+        """Of scheme texts. ValueError for a recipe, which assigns layers itself, one scheme in two words, or none."""
+        parsed: dict[str, Scheme] = {}
         for text in texts:
             scheme = from_text(text)
             if not isinstance(scheme, Scheme):
                 raise ValueError(f"{text} assigns schemes to layers itself; a search takes schemes, such as ant(4, 4)")
             if scheme.input is None:
                 raise ValueError(f"{text} leaves inputs in float, which an array does not multiply; give it input bits")
+            other = next((known for known, made in parsed.items() if made == scheme and known != text), None)
+            if other is not None:
+                raise ValueError(f"{other!r} and {text!r} are the same scheme; leave one of them out")
             parsed[text] = scheme
         if not parsed:
             raise ValueError("no scheme to choose from; name some, as 'integer(8, 8); ant(4, 4)'")

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bitwright.config import definition_of, from_text
 from bitwright.recipe import Recipe, Rule
 from bitwright.result_search import Costs, Design, Figures, Machine, Point
 from bitwright.scheme import Scheme
@@ -82,11 +83,17 @@ def recipe_of(design: Design, parsed: Mapping[str, Scheme]) -> Recipe:
 
 
 def recipe_text(design: Design) -> str:
-    """The same as a text that every command takes in place of a scheme, a line a layer."""
+    """The same as a text that stands in place of a scheme, a line a layer; names of schemes are left out."""
     if len(design.schemes) == 1:
-        return f"{design.schemes[0]}\n"
-    rules = "".join(f"    Rule({exact_name(name)!r}, {text}),\n" for name, text in design.layers)
+        return f"{definition_of(design.schemes[0])}\n"
+    rules = "".join(f"    Rule({exact_name(name)!r}, {_argument(text)}),\n" for name, text in design.layers)
     return f"Recipe((\n{rules}))\n"
+
+
+def _argument(text: str) -> str:
+    """A scheme's text inside of a call, where no name and no module may stand."""
+    own = definition_of(text)
+    return repr(from_text(own)) if ":" in own else own
 
 
 def exact_name(name: str) -> str:

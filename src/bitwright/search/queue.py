@@ -18,10 +18,12 @@ from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
+from bitwright.search.address import without_password
 from bitwright.search.execute import ATTEMPTS, Done, Executor
 from bitwright.search.point import Answer, Figures, Job, answer_kind, answer_of, failed, words_of
 from bitwright.search.store import Store, beating
 from bitwright.search.worker import MENDABLE, Evaluates, EvaluatorOf, Setup, answered
+from bitwright.store import key_of
 
 BEAT, GRACE = 5, 30
 """Seconds between signs of life, and without them until a trial is put again. Of the database's clock."""
@@ -52,9 +54,10 @@ class Queue(Executor):
         self.store, self.clock = store, clock
         with sentences(address):
             self._storage = storage = storage_at(address, clock)
-            name = PREFIX + store.folder.name
+            own = asdict(replace(setup, folder=""))
+            name = f"{PREFIX}{store.folder.name} {key_of(own)}"  # a trial is read by the setup of its study alone
             self.study = optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
-            self.study.set_user_attr(SETUP, asdict(replace(setup, folder="")))
+            self.study.set_user_attr(SETUP, own)
             self._earlier = len(self.study.get_trials(deepcopy=False))
         self.address, self._said = address, set[str]()
 
@@ -179,13 +182,19 @@ def sentences(address: str) -> Iterator[None]:
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         cause = error.__cause__ or error
         first = str(cause).strip().splitlines()[0]
-        raise ValueError(f"the database at {_without_password(address)} does not answer ({first})") from None
+        raise ValueError(
+            f"the database at {without_password(address)} does not answer ({without_password(first)})"
+        ) from None
 
 
 def _take(storage: RDBStorage, made: Setup | None) -> tuple[Setup, int, Any] | None:
     """A trial that waits, now this worker's, first of the search that it knows already."""
     studies = [study for study in storage.get_all_studies() if study.study_name.startswith(PREFIX)]
-    found = [(study._study_id, Setup.of(study.user_attrs[SETUP])) for study in studies if SETUP in study.user_attrs]
+    fields = set(Setup.__dataclass_fields__)  # other versions have others
+    found = [
+        (study._study_id, Setup.of(study.user_attrs[SETUP])) for study in studies
+        if set(study.user_attrs.get(SETUP, ())) == fields
+    ]  # fmt: skip
     for study, setup in sorted(found, key=lambda pair: pair[1] != made):
         for trial in storage.get_all_trials(study, deepcopy=False, states=(TrialState.WAITING,)):
             storage.record_heartbeat(trial._trial_id)  # before it runs: one that dies between is seen to have died
@@ -223,9 +232,3 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         yield
-
-
-def _without_password(address: str) -> str:
-    scheme, _, rest = address.partition("://")
-    user, at, host = rest.rpartition("@")
-    return f"{scheme}://{user.partition(':')[0]}{at}{host}"

@@ -33,7 +33,8 @@ class Slurm(Executor):
         self.setup, self.workers, self.evaluator_of = setup, workers, evaluator_of
         self.store = Store(Path(setup.folder))
         try:
-            self._executor = submitit.AutoExecutor(self.store.folder / "jobs", cluster=options.pop("cluster", None))
+            cluster = options.pop("cluster", "slurm")  # where none is named and none is there, submitit would run here
+            self._executor = submitit.AutoExecutor(self.store.folder / "jobs", cluster=cluster)
             self._executor.update_parameters(**{"timeout_min": 24 * 60, "name": "bitwright", **options})
         except (RuntimeError, NameError, ValueError, TypeError) as error:
             raise ValueError(f"Slurm cannot be used ({error}); run where sbatch is, or choose other workers") from None
