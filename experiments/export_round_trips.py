@@ -17,22 +17,29 @@ from pathlib import Path
 import torch
 
 import bitwright as bw
-from bitwright.export import TARGETS
+from bitwright.export import TARGETS, Tracing
 from bitwright.model.zoo import TASKS
 
 HERE = Path(__file__).parent
 SAVED = Path("runs/export_round_trips.jsonl")
 PAGE = HERE / "results" / "export_round_trips.md"
 
-NETWORKS = ("lenet", "resnet20", "stories260k", "minilm_sst2", "charrnn", "mobilenetv2")
+SMALL = ("digits", "lenet", "fashion_cnn", "resnet8", "dscnn_kws", "espcn", "resnet20", "charrnn", "stories260k")
+LARGE = ("mobilenetv1_vww", "resnet32", "tiny_darknet", "minilm_sst2", "mobilenetv2", "efficientnet_lite0")
+NETWORKS = SMALL + LARGE
 SCHEMES = (
     "integer(8, 8)", "nvfp4()", "vs_quant(4, 8)", "integer(4, None)", "mxfp4()", "ant(4, 4)", "mxfp8()",
     "minifloat(4, 3)", "a2q(4, 8, 16)", "integer(2, 8)", "mxint8()", "mxfp6()", "ant_type()", "vs_quant_chip()",
     "overq(4, 8)", "overq_on(4, 8)", "term_revealing()", "combined()",
 )  # fmt: skip
 CALIBRATION, SAMPLES = 8, 1
-LONG = {"qonnx": ("minilm_sst2", "mobilenetv2", "stories260k"), "onnx-native": ("mobilenetv2",)}
-"""Engines that run a node at a time in Python, and networks that take them minutes."""
+SLOW = ("qonnx",)
+"""Engines that run a node at a time in Python."""
+TURNS = tuple(
+    (networks, tuple(name for name in TARGETS if (name in SLOW) == is_slow))
+    for networks in (SMALL, LARGE) for is_slow in (False, True)
+)  # fmt: skip
+"""Networks and targets in the order in which they are asked for."""
 
 
 def main(minutes: float) -> None:
@@ -41,47 +48,49 @@ def main(minutes: float) -> None:
     SAVED.parent.mkdir(exist_ok=True)
     rows = [json.loads(line) for line in SAVED.read_text().splitlines()] if SAVED.exists() else []
     done, end = {(r["network"], r["scheme"], r["target"]) for r in rows}, time.monotonic() + 60 * minutes
-    for scheme in SCHEMES:
-        for network in NETWORKS:
-            left = [name for name in TARGETS if (network, scheme, name) not in done]
-            if not left or time.monotonic() > end:
-                continue
-            for name, found in round_trips(network, scheme, left):
-                row = {"network": network, "scheme": scheme, "target": name, "found": found}
-                rows.append(row)
+    for networks, targets in TURNS:
+        for network in networks:
+            left = [(s, [name for name in targets if (network, s, name) not in done]) for s in SCHEMES]
+            for scheme, target, found in round_trips(network, [(s, names) for s, names in left if names]):
+                rows.append({"network": network, "scheme": scheme, "target": target, "found": found})
                 with SAVED.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
-                print(*row.values(), flush=True)
+                    file.write(json.dumps(rows[-1]) + "\n")
+                print(*rows[-1].values(), flush=True)
+                if time.monotonic() > end:
+                    break
             PAGE.write_text(page(rows))
-    PAGE.write_text(page(rows))
+            if time.monotonic() > end:
+                return
 
 
-def round_trips(network: str, scheme: str, names: list[str]) -> Iterator[tuple[str, str]]:
-    """What became of each target: one word a kind, and the reason."""
-    task = TASKS[network]
+def round_trips(network: str, wanted: list[tuple[str, list[str]]]) -> Iterator[tuple[str, str, str]]:
+    """What became of each scheme in each target: a word of its kind, and the reason."""
+    if not wanted:
+        return
+    task, trace = TASKS[network], Tracing()
     model, batch = task.load(), next(iter(task.calibration())).first(CALIBRATION)
-    frozen = bw.quantize(model, scheme, [batch])
     inputs = batch.first(SAMPLES).inputs
-    for name in names:
-        target = TARGETS[name]
-        reason = target.refusal(frozen)
-        if reason is not None:
-            yield name, f"refused: {reason}"
-        elif network in LONG.get(name, ()):
-            yield name, "not run: its engine takes minutes for a network of this size"
-        else:
-            yield name, round_trip(target, frozen, model, inputs)
+    for scheme, names in wanted:
+        try:
+            frozen = bw.quantize(model, scheme, [batch])
+        except ValueError as error:
+            yield from ((scheme, name, f"refused: no frozen network: {error}") for name in names)
+            continue
+        for name in names:
+            reason = TARGETS[name].refusal(frozen)
+            found = f"refused: {reason}" if reason else round_trip(TARGETS[name], frozen, model, inputs, trace)
+            yield scheme, name, found
 
 
-def round_trip(target, frozen, model, inputs) -> str:
+def round_trip(target, frozen, model, inputs, trace) -> str:
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"model{target.suffix}"
         try:
-            target.write(frozen, path, inputs)
+            target.write(frozen, path, inputs, trace)
             found = target.verify(path, frozen, model, inputs)
-        except ValueError as error:
-            return f"wrong: {str(error).replace(folder + '/', '')}"
+        except Exception as error:  # whatever an engine raises is what was found
+            return f"wrong: {type(error).__name__}: {str(error).replace(folder + '/', '')}"
         return f"{found} in {time.perf_counter() - start:.0f} s"
 
 
@@ -90,15 +99,15 @@ def page(rows: list[dict[str, str]]) -> str:
     found = {(r["network"], r["scheme"], r["target"]): r["found"] for r in rows}
     kinds = [text.partition(":")[0] for text in found.values()]
     equal = sum(kind.startswith("equal") for kind in kinds)
+    every = len(NETWORKS) * len(SCHEMES) * len(TARGETS)
     lines = [
         "# Real networks in other engines", "",
+        f"**{every} files: {equal} equal, {kinds.count('refused')} refused with the reason below, "
+        f"{kinds.count('wrong')} wrong, {every - len(found)} not run.** An empty cell has not been reached yet.", "",
         f"{len(NETWORKS)} networks, {len(SCHEMES)} schemes, {len(TARGETS)} targets; {CALIBRATION} samples calibrate, "
         f"{SAMPLES} are compared layer by layer with exact arithmetic: integers of both operands (or sums, by integer "
         "operators) must be equal, outputs equal but for the order of float additions. "
         "Made by `python experiments/export_round_trips.py`.", "",
-        f"{len(found)} of {len(NETWORKS) * len(SCHEMES) * len(TARGETS)} files have been asked for: {equal} equal, "
-        f"{kinds.count('refused')} refused, {kinds.count('wrong')} wrong, {kinds.count('not run')} not run. "
-        "An empty cell has not been reached yet.", "",
         "Each number is the largest difference of a layer's output, as a part of its largest value.",
     ]  # fmt: skip
     reasons: dict[str, int] = {}

@@ -145,3 +145,13 @@ def test_finns_rule_gives_the_widths_of_the_certificate(text, small, tmp_path):
     assert widths["depthwise"] == frozen.depthwise.certificate.inner_bits
     # a symmetric input has one code less than the type that FINN counts with
     assert frozen.last.certificate.inner_bits <= widths["last"] <= frozen.last.certificate.inner_bits + 1
+
+
+def test_what_is_computed_of_constants_alone_is_a_constant(tmp_path):
+    torch.manual_seed(0)
+    x = torch.randn(3, 40)
+    frozen = bw.quantize(nn.Sequential(nn.Linear(40, 6)).eval(), "nvfp4()", [x])
+    graph = onnx.load(target.write(frozen, tmp_path / "model.onnx", (x,))).graph
+    constants = {i.name for i in graph.initializer}
+    assert not [n.op_type for n in graph.node if not n.domain and constants.issuperset(n.input)]
+    assert not [n for n in graph.node if n.op_type == "Shape"]

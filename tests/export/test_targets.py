@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import bitwright as bw
-from bitwright.export import TARGETS, ways_out
+from bitwright.export import TARGETS, Tracing, ways_out
 from bitwright.schemes import CATALOGUE, FOLDED
 
 pytest.importorskip("onnx", reason="needs the extra onnx")
@@ -29,6 +29,11 @@ class Tiny(nn.Module):
 
     def forward(self, x):
         return self.last(torch.relu(self.first(x)).mean((2, 3)))
+
+
+@pytest.fixture(scope="module")
+def trace():
+    return Tracing()
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +61,7 @@ HOLDING = {
 
 @pytest.mark.parametrize("factory", [*CATALOGUE, *FOLDED], ids=lambda f: f.__name__)
 @pytest.mark.parametrize("name", HOLDING)
-def test_a_scheme_is_held_and_equal_or_refused_by_layer(name, factory, models, tmp_path):
+def test_a_scheme_is_held_and_equal_or_refused_by_layer(name, factory, models, trace, tmp_path):
     target = TARGETS[name]
     model, frozen = models(factory)
     reason = target.refusal(frozen)
@@ -65,11 +70,11 @@ def test_a_scheme_is_held_and_equal_or_refused_by_layer(name, factory, models, t
         pytest.skip(f"needs the extra {NEEDS[name]}")
     path = tmp_path / f"model{target.suffix}"
     if reason is None:
-        target.write(frozen, path, (X,))
+        target.write(frozen, path, (X,), trace)
         assert target.verify(path, frozen, model, (X,)).startswith("equal")
         return
     with pytest.raises(ValueError, match=r"^layer (first|last): .* cannot hold .*; targets that can: bundle"):
-        target.write(frozen, path, (X,))
+        target.write(frozen, path, (X,), trace)
     assert not list(tmp_path.iterdir())
 
 

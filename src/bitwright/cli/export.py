@@ -11,7 +11,7 @@ from bitwright.cli.common import DATA, MODEL, chosen_task, leave, one_sentence, 
 if TYPE_CHECKING:
     from torch import nn
 
-    from bitwright.export import Target
+    from bitwright.export import Target, Tracing
     from bitwright.model.task import Batch
 
 # said here, as reading the table would import torch for --help
@@ -37,7 +37,7 @@ def export(
     """
     with one_sentence():
         import bitwright
-        from bitwright.export import TARGETS, ways_out
+        from bitwright.export import TARGETS, Tracing, ways_out
 
         names = [name.strip() for text in targets or ["bundle", "onnx"] for name in text.split(",") if name.strip()]
         chosen = list(TARGETS.values()) if names == ["all"] else [_target(name) for name in names]
@@ -47,7 +47,8 @@ def export(
         folder = out or run_folder(model, "-export")
         folder.mkdir(parents=True, exist_ok=True)
         stem = folder / run_folder(model).name
-        rows = [_exported(target, stem, frozen, network, batches[0].first(samples)) for target in chosen]
+        sample, trace = batches[0].first(samples), Tracing()
+        rows = [_exported(target, stem, frozen, network, sample, trace) for target in chosen]
     _print_table(f"{model} under {scheme}", rows)
     if any(row.is_wrong for row in rows):
         leave("a file differs from exact arithmetic; what was found stands above", 1)
@@ -84,12 +85,14 @@ def _target(name: str) -> "Target":
     return TARGETS[name]
 
 
-def _exported(target: "Target", stem: Path, frozen: "nn.Module", network: "nn.Module", batch: "Batch") -> _Row:
+def _exported(
+    target: "Target", stem: Path, frozen: "nn.Module", network: "nn.Module", batch: "Batch", trace: "Tracing"
+) -> _Row:
     refusal = target.refusal(frozen)
     if refusal is not None:
         return _Row(target.name, refusal)
     path = stem.with_name(stem.name + target.suffix)
-    target.write(frozen, path, batch.inputs)
+    target.write(frozen, path, batch.inputs, trace)
     try:
         found = target.verify(path, frozen, network, batch.inputs)
     except ValueError as error:

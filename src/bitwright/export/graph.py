@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 PACKED = {
     TensorProto.INT2: 2, TensorProto.UINT2: 2, TensorProto.INT4: 4, TensorProto.UINT4: 4, TensorProto.FLOAT4E2M1: 4,
@@ -74,3 +75,45 @@ def replace(model: onnx.ModelProto, fragments: dict[str, tuple[Fragment, str]]) 
     model.graph.node.extend(nodes)
     for i in reversed([i for i, o in enumerate(model.opset_import) if o.domain == "bitwright"]):
         del model.opset_import[i]
+
+
+def fold_constants(model: onnx.ModelProto) -> None:
+    """What standard operators compute of constants and of shapes that are known, as constants; in place.
+
+    Operators of other domains stay, and must keep the shape of their first input.
+    """
+    known: dict[str, np.ndarray] = {}
+    shapes = _shapes(model)
+    constants = {i.name: i for i in model.graph.initializer}
+    nodes = []
+    for node in model.graph.node:
+        inputs = [name for name in node.input if name]
+        if node.op_type == "Shape" and inputs[0] in shapes:
+            ends = {a.name: a.i for a in node.attribute}
+            sizes = shapes[inputs[0]][ends.get("start", 0) : ends.get("end")]
+            known[node.output[0]] = np.array(sizes, np.int64)
+        elif inputs and not node.domain and all(name in known or name in constants for name in inputs):
+            feeds = {n: known[n] if n in known else numpy_helper.to_array(constants[n]) for n in inputs}
+            known |= zip(node.output, ReferenceEvaluator(node).run(None, feeds), strict=True)
+        else:
+            nodes.append(node)
+    used = {name for node in nodes for name in node.input} | {o.name for o in model.graph.output}
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    model.graph.initializer.extend(numpy_helper.from_array(v, name) for name, v in known.items() if name in used)
+
+
+def _shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
+    """Of every value whose axes are all of known length."""
+    plain = onnx.ModelProto()
+    plain.CopyFrom(model)
+    for node in plain.graph.node:
+        if node.domain:
+            node.CopyFrom(helper.make_node("Identity", [node.input[0]], [node.output[0]]))
+    graph = onnx.shape_inference.infer_shapes(plain, data_prop=True).graph
+    found = {}
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        axes = value.type.tensor_type.shape.dim
+        if value.type.tensor_type.HasField("shape") and all(axis.HasField("dim_value") for axis in axes):
+            found[value.name] = [axis.dim_value for axis in axes]
+    return found

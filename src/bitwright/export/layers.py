@@ -18,13 +18,12 @@ from bitwright.datapath import Overflow
 from bitwright.export.graph import Fragment, replace
 from bitwright.export.operands import Ranges, Unholdable, is_of_tensor
 from bitwright.export.targets import ways_out
-from bitwright.export.trace import DOMAIN, Site, sites, trace
+from bitwright.export.trace import DOMAIN, Site, sites
 from bitwright.formats import FLOAT32
 from bitwright.model.attention import Attention
 from bitwright.model.convolution import Conv
 from bitwright.model.layers import QuantizedEmbedding, QuantizedLayer
 from bitwright.model.lowering import Linear
-from bitwright.model.task import Inputs
 from bitwright.quantization import QuantizedTensor, Quantizer
 
 Writer = Callable[[Fragment, Site, dict[str, str], list[str]], str]
@@ -110,10 +109,8 @@ def as_filters(layer: QuantizedLayer, rows: np.ndarray) -> np.ndarray:
     return layer.lowering.weight_from_rows(torch.from_numpy(rows), shape, block).contiguous().numpy()
 
 
-def compose(
-    frozen: nn.Module, inputs: Inputs, write: Writer, target: str, *, has_free_axis: bool = True
-) -> onnx.ModelProto:
-    """The graph with each layer in a target's words, and proofs in its metadata.
+def compose(frozen: nn.Module, target: str, write: Writer, graph: Callable[[], onnx.ModelProto]) -> onnx.ModelProto:
+    """The graph, asked for once nothing is refused, with each layer in a target's words, and proofs in its metadata.
 
     A layer that the target cannot hold raises ValueError that names it and the targets that can.
     """
@@ -121,7 +118,7 @@ def compose(
     reason = refusal(frozen, write, target)
     if reason is not None:
         raise ValueError(f"{reason}; {ways_out(frozen)}")
-    model = trace(frozen, inputs, has_free_axis=has_free_axis)
+    model = graph()
     fragments, places = {}, {}
     for node in model.graph.node:
         if node.domain == DOMAIN:

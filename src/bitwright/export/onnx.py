@@ -15,6 +15,8 @@ from torch import nn
 from bitwright.export import integers, layers, native
 from bitwright.export.engines import ONNX_RUNTIME, Engine, Values
 from bitwright.export.operands import represent
+from bitwright.export.trace import trace
+from bitwright.export.tracing import Tracer
 from bitwright.export.weights import filters, stored
 from bitwright.model.task import Inputs
 
@@ -39,13 +41,15 @@ NATIVE_TYPES = Variant("ONNX in its own types", native.WORDS.write)
 """INT2, FP8, FP4 and E8M0 as such; the opset follows. ONNX Runtime's CPU provider lacks some of them."""
 
 
-def write(frozen: nn.Module, path: Path | str, inputs: Inputs, variant: Variant = EVERYWHERE) -> Path:
+def write(
+    frozen: nn.Module, path: Path | str, inputs: Inputs, variant: Variant = EVERYWHERE, trace: Tracer = trace
+) -> Path:
     """Write what `freeze` or `bw.quantize` gave, for inputs of these shapes (the first axis is free where it can be).
 
     A scheme that no operators express raises ValueError naming the layer.
     """
     path = Path(path)
-    model = layers.compose(frozen, inputs, variant.write, variant.name)
+    model = layers.compose(frozen, variant.name, variant.write, lambda: trace(frozen, inputs))
     native.raise_versions(model)
     onnx.checker.check_model(model)
     onnx.save(model, path)

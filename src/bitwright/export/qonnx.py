@@ -17,9 +17,10 @@ import onnx
 from torch import nn
 
 from bitwright.export import layers
-from bitwright.export.graph import Fragment
+from bitwright.export.graph import Fragment, fold_constants
 from bitwright.export.operands import Ranges, Unholdable, by_steps, grid_of, require_scalar, rounded
-from bitwright.export.trace import IR_VERSION
+from bitwright.export.trace import IR_VERSION, trace
+from bitwright.export.tracing import Tracer
 from bitwright.formats import FLOAT32, Format, Int, Minifloat, Rounding, Specials
 from bitwright.model.layers import QuantizedLayer
 from bitwright.model.task import Inputs
@@ -36,13 +37,14 @@ LARGEST_EXACT = 2**24
 """Integers up to here are exact in the floats that carry them."""
 
 
-def write(frozen: nn.Module, path: Path | str, inputs: Inputs) -> Path:
+def write(frozen: nn.Module, path: Path | str, inputs: Inputs, trace: Tracer = trace) -> Path:
     """Write what `freeze` or `bw.quantize` gave, for inputs of these shapes; FINN takes one sample.
 
     A scheme that no nodes express raises ValueError naming the layer.
     """
     path = Path(path)
-    model = layers.compose(frozen, inputs, WORDS.write, "QONNX", has_free_axis=False)
+    model = layers.compose(frozen, "QONNX", WORDS.write, lambda: trace(frozen, inputs, has_free_axis=False))
+    fold_constants(model)  # the package's cleanup would find them one by one, with a pass over the graph each
     model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, VERSION))
     onnx.save(model, path)
     return path

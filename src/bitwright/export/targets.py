@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from bitwright.export.layers import Writer
     from bitwright.export.onnx import Variant
+    from bitwright.export.tracing import Tracer
     from bitwright.model.task import Inputs
 
 
@@ -29,8 +30,8 @@ class Target(ABC):
         """Why it cannot hold this model, naming the layer; None where it can."""
 
     @abstractmethod
-    def write(self, frozen: "nn.Module", path: Path, inputs: "Inputs") -> None:
-        """Write a frozen model. ValueError where it cannot be held."""
+    def write(self, frozen: "nn.Module", path: Path, inputs: "Inputs", trace: "Tracer") -> None:
+        """Write a frozen model; `trace` gives its graph. ValueError where it cannot be held."""
 
     @abstractmethod
     def verify(self, path: Path, frozen: "nn.Module", model: "nn.Module", inputs: "Inputs") -> str:
@@ -46,7 +47,7 @@ class _Bundle(Target):
     def refusal(self, frozen: "nn.Module") -> str | None:
         return None
 
-    def write(self, frozen: "nn.Module", path: Path, inputs: "Inputs") -> None:
+    def write(self, frozen: "nn.Module", path: Path, inputs: "Inputs", trace: "Tracer") -> None:
         from bitwright.export import bundle
 
         bundle.write(frozen, path)
@@ -87,10 +88,10 @@ class _Onnx(_Graph):
         variant = self._variant()
         return variant.name, variant.write
 
-    def write(self, frozen: "nn.Module", path: Path, inputs: "Inputs") -> None:
+    def write(self, frozen: "nn.Module", path: Path, inputs: "Inputs", trace: "Tracer") -> None:
         from bitwright.export import onnx
 
-        onnx.write(frozen, path, inputs, self._variant())
+        onnx.write(frozen, path, inputs, self._variant(), trace)
 
     def verify(self, path: Path, frozen: "nn.Module", model: "nn.Module", inputs: "Inputs") -> str:
         from bitwright.export import engines, onnx
@@ -110,10 +111,10 @@ class _Qonnx(_Graph):
 
         return "QONNX", qonnx.WORDS.write
 
-    def write(self, frozen: "nn.Module", path: Path, inputs: "Inputs") -> None:
+    def write(self, frozen: "nn.Module", path: Path, inputs: "Inputs", trace: "Tracer") -> None:
         from bitwright.export import qonnx
 
-        qonnx.write(frozen, path, inputs)
+        qonnx.write(frozen, path, inputs, trace)
 
     def verify(self, path: Path, frozen: "nn.Module", model: "nn.Module", inputs: "Inputs") -> str:
         from bitwright.export import qonnx
@@ -138,7 +139,7 @@ class _CompressedTensors(Target):
             return str(error)
         return None
 
-    def write(self, frozen: "nn.Module", path: Path, inputs: "Inputs") -> None:
+    def write(self, frozen: "nn.Module", path: Path, inputs: "Inputs", trace: "Tracer") -> None:
         from bitwright.export import compressed_tensors
 
         compressed_tensors.write(frozen, path)
