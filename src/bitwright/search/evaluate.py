@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator
 from functools import cached_property
 
 import numpy as np
@@ -17,7 +17,7 @@ from bitwright.search.sensitivity import MEASURES, Measure
 HELD_OUT = 0.5
 """Part of the test samples that no decision of a search sees."""
 
-Pairs = Iterable[tuple[Batch, Tensor]]
+Pairs = Iterator[tuple[Batch, Tensor]]
 """Batches with the float network's outputs."""
 
 

@@ -60,7 +60,7 @@ def mixquant(candidates: Candidates, machine: Machine) -> list[Design]:
 
 
 def ant4_8(candidates: Candidates, damages: Damages, machine: Machine) -> list[Design]:
-    """ANT4-8: ant(4, 4) everywhere, and the most damaged layers at 8 bits, more in each of at most PROMOTIONS designs."""
+    """ANT4-8: ant(4, 4) everywhere, and the most damaged layers at 8 bits, more in each of up to PROMOTIONS designs."""
     narrow = next((t for t in candidates.schemes if t.startswith("ant(4")), None)
     wide = next((t for t in candidates.schemes if t in ("ant(8, 8)", "integer(8, 8)")), None)
     if narrow is None or wide is None:
