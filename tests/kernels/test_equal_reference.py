@@ -333,6 +333,24 @@ def test_fitted_zero_points_equal_the_reference(x, share, bits, low, high):
     assert_same_operand(by_kernel(quantizer, x, ranges), Operand.of(quantizer.quantize(x, ranges)))
 
 
+@pytest.mark.filterwarnings("ignore::bitwright.kernels.SlowKernel")
+@pytest.mark.parametrize("share", [PerTensor(), PerRow(), PerBlock(8), PerTile(2, 8)], ids=repr)
+def test_zero_points_from_the_matrix_at_hand_equal_the_reference(share):
+    quantizer = Quantizer(Int(4, signed=False), (Scale(share),), zero=Zero.FITTED)
+    x = sample(0, 5, 37)
+    assert_same_operand(by_kernel(quantizer, x), Operand.of(quantizer.quantize(x)))
+
+
+@pytest.mark.parametrize("names", [("native", "torch", "reference"), ("torch", "reference"), ("reference",)])
+@pytest.mark.filterwarnings("ignore::bitwright.kernels.SlowKernel")
+def test_rounded_scale_products_that_stay_fractional_are_refused_by_integer_registers(names):
+    quantizer = Quantizer(Int(4), (Scale(PerBlock(8), E8M0),))
+    a = Operand.of(quantizer.quantize(np.full((2, 16), 0.3, np.float32)))
+    datapath = Datapath(outer=Accumulator(), scale_product=FLOAT32)
+    with kernels.only(*names), pytest.raises(ValueError, match="integer block scales"):
+        kernels.matmul(datapath, a, Stationary(a))
+
+
 @pytest.mark.parametrize("share", [PerRow(), PerBlock(8), PerColumns(8), PerTile(2, 8)], ids=repr)
 @pytest.mark.parametrize("seed", range(5))
 def test_the_least_error_of_several_full_scales_equals_the_reference(share, seed):

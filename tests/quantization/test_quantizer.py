@@ -196,6 +196,9 @@ def test_what_is_not_a_number_is_refused_with_its_index(value):
     [
         (lambda: Quantizer(Int(4), ()), "at least one"),
         (lambda: Quantizer(Int(4), (Scale(PerBlock(8)), Scale(PerTensor()))), "coarse to fine"),
+        (lambda: Quantizer(Int(4), (Scale(PerRow()), Scale(PerTensor(), E4M3))), "coarse to fine"),
+        (lambda: Quantizer(Int(4), (Scale(PerRow()), Scale(PerColumns(8), E4M3))), "coarse to fine"),
+        (lambda: Scale(PerBlock(8), Int(4, signed=False), zero_as=0.125), "does not hold; give 0.0"),
         (lambda: Quantizer(Int(4), (Scale(PerTensor()), Scale(PerBlock(8), FLOAT32))), r"Scale\(largest=\.\.\.\)"),
         (lambda: Quantizer(Int(4), (Scale(PerTensor()),), zero=Zero.FITTED), "unsigned Int"),
         (

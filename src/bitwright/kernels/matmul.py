@@ -351,11 +351,12 @@ def accumulate(datapath: Datapath, steps: Iterable[tuple[Tensor, Tensor]], unit:
     scale_unit = scale_format.exponent if isinstance(scale_format, Int) else 0
     total = exact = torch.zeros(())
     for partial, scale in steps:
-        addend = partial * round_scale(datapath, scale)
+        scale = round_scale(datapath, scale)
+        addend = partial * scale
         if not outer.is_integer:
             total = (total + addend.float()).float()
             continue
-        if scale_format is None and bool((scale != scale.round()).any()):
+        if not isinstance(scale_format, Int) and bool((scale != scale.round()).any()):
             raise Unsupported("fractional scales in an integer register")
         total, exact = total + addend, exact + addend
         if outer.range is not None:

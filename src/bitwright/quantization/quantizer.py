@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float
@@ -38,9 +39,13 @@ class Quantizer:
     def __post_init__(self) -> None:
         if not self.scales:
             raise ValueError("Quantizer: no scale found; give at least one, such as Scale(PerTensor())")
-        splits = [s.share.splits_k for s in self.scales]
-        if splits != sorted(splits):
-            raise ValueError("Quantizer: scales go from coarse to fine; levels that vary along K come last")
+        shares = [s.share for s in self.scales]
+        for coarse, fine in pairwise(shares):
+            if any(a < b for a, b in zip(coarse.cell(2**40, 2**40), fine.cell(2**40, 2**40), strict=True)):
+                raise ValueError(
+                    f"Quantizer: {fine} found under {coarse}; scales go from coarse to fine, and each cell lies in a "
+                    "coarser one: give PerTensor before PerRow before blocks"
+                )
         for finer in self.scales[1:]:
             if finer.room > 2**32:
                 raise ValueError(

@@ -36,6 +36,13 @@ class Scale:
     smallest: float = 0.0  # positive ideal scales are raised to this
     zero_as: float | None = None  # stored in place of a scale that is zero
 
+    def __post_init__(self) -> None:
+        if self.zero_as is None:
+            return
+        held = float(self.format.decode(self.format.encode(np.asarray([self.zero_as])))[0])
+        if held != self.zero_as:
+            raise ValueError(f"Scale: zero_as {self.zero_as} found, which {self.format} does not hold; give {held}")
+
     @property
     def room(self) -> float:
         """Largest factor that this level can add for a coarser one."""

@@ -50,7 +50,6 @@ def pack_matrix(quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...
     if job.block:
         is_small = finest.format != FLOAT32
         scale_code_of = _codes_of(finest.format) if is_small else None
-        _check_held(finest.format, finest.zero_as)
         inside = torch.empty(rows, -(-(-(-k // job.block) * finest.format.bits) // 8), dtype=torch.uint8)
     packing = NativePacking(
         work=job.work(None, k), code_of=code_of.ctypes.data, codes=codes.data_ptr(),
@@ -154,12 +153,6 @@ def _values_of(format: Format) -> tuple[np.ndarray, bool]:
     values = np.full(len(codes), np.nan, np.float32)
     values[~is_reserved] = format.decode(codes[~is_reserved])
     return values, bool(is_reserved.any())
-
-
-@lru_cache(maxsize=64)
-def _check_held(format: Format, value: float | None) -> None:
-    if value is not None and format.decode(format.encode(np.asarray([value])))[0] != value:
-        raise Unsupported(f"{value} in place of scales, which {format} does not hold")
 
 
 def _scale_bytes(format: Format, values: Tensor) -> Tensor:

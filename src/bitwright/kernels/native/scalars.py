@@ -88,9 +88,11 @@ class Job:
         if any(1 < s.share.cell(rows, k)[0] < rows for s in scales):
             raise Unsupported("scales of tiles")
         if self.block and (
-            scales[-1].share.cell(rows, k)[0] > 1 or (len(ranges) == len(scales) and ranges[-1] is not None)
+            quantizer.zero is Zero.FITTED
+            or scales[-1].share.cell(rows, k)[0] > 1
+            or (len(ranges) == len(scales) and ranges[-1] is not None)
         ):
-            raise Unsupported("scales of columns, or of fixed blocks")
+            raise Unsupported("zero points of blocks, or scales of columns or fixed blocks")
         given = [*ranges, *[None] * (len(outer) - len(ranges))][: len(outer)]
         if quantizer.zero is Zero.FITTED and given[0] is None:
             given[0] = _extremes(self.x, outer[0].share.shape(rows, k)[0])
