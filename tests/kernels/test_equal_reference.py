@@ -341,6 +341,20 @@ def test_zero_points_from_the_matrix_at_hand_equal_the_reference(share):
     assert_same_operand(by_kernel(quantizer, x), Operand.of(quantizer.quantize(x)))
 
 
+@pytest.mark.filterwarnings("ignore::bitwright.kernels.SlowKernel")
+def test_tiles_without_scales_are_multiplied_by_one_as_the_product_of_scales_rounds_it():
+    quantizer = Quantizer(Int(4), (Scale(PerRow()),))
+    a, b = (quantizer.quantize(sample(seed, 3, 40)) for seed in (0, 1))
+    for exponent in (0, 1, 2):
+        datapath = Datapath(outer=Accumulator(), tile=8, scale_product=Int(4, signed=False, exponent=exponent))
+        expected = datapath.matmul(a, b)
+        found = kernels.matmul(datapath, Operand.of(a), Stationary(Operand.of(b)))
+        np.testing.assert_array_equal(found[0].numpy(), expected.values)
+        out = torch.empty(3, 3)
+        kernels.outputs(datapath, Operand.of(a), Stationary(Operand.of(b)), out)
+        np.testing.assert_array_equal(out.numpy(), expected.values.astype(np.float32))
+
+
 @pytest.mark.parametrize("names", [("native", "torch", "reference"), ("torch", "reference"), ("reference",)])
 @pytest.mark.filterwarnings("ignore::bitwright.kernels.SlowKernel")
 def test_rounded_scale_products_that_stay_fractional_are_refused_by_integer_registers(names):

@@ -1,5 +1,6 @@
 """Native products through registers equal the reference bit for bit, for every set of instructions."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -236,3 +237,28 @@ def test_no_rows_and_elements_of_too_many_bits_are_refused(scales):
         native.matmul(Datapath(), x, w)
     with pytest.raises(Unsupported):
         native.matmul(Datapath(), x.take(slice(0, 0)), w)
+
+
+def test_threads_that_share_a_weight_and_crowd_its_layouts_out_do_not_meet():
+    a, b = operands((U8, S8), 3, 40, 64)
+    w, x = Stationary(Operand.of(b)), Operand.of(a)
+    narrow = [Datapath(outer=Accumulator(Int(16), Overflow.SATURATE), tile=tile) for tile in (1, 2, 4, 8, 16, 32)]
+    expected = [datapath.matmul(a, b).values for datapath in narrow]
+    with ThreadPoolExecutor(4) as pool:
+        for start in range(4):
+            order = [(start + 3 * i) % 6 for i in range(24)]
+            found = pool.map(lambda i: native.matmul(narrow[i], x, w)[0].numpy(), order)
+            for i, values in zip(order, found, strict=True):
+                np.testing.assert_array_equal(values, expected[i])
+    assert 0 < len(w.packed) <= 7, "4, and one a thread that was adding"
+
+
+def test_a_library_whose_products_are_of_another_version_is_not_called(monkeypatch):
+    a, b = operands((U8, S8), 3, 4, 6)
+    native._library.cache_clear()
+    monkeypatch.setattr(native.ctypes, "sizeof", lambda structure: 1)
+    try:
+        with pytest.raises(Unsupported, match="another version"):
+            native.matmul(Datapath(), Operand.of(a), Stationary(Operand.of(b)))
+    finally:
+        native._library.cache_clear()

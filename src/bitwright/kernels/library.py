@@ -73,11 +73,6 @@ def library() -> ctypes.CDLL | None:
     ]  # fmt: skip
     found.bitwright_row_spans.restype = None
     found.bitwright_use_level.argtypes = [ctypes.c_int32]
-    if hasattr(found, "bitwright_multiply"):
-        found.bitwright_multiply.argtypes = [ctypes.c_void_p, ctypes.c_int32]
-        found.bitwright_pack_operand.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32]
-        found.bitwright_operand_size.argtypes = [ctypes.c_void_p]
-        found.bitwright_multiply.restype = found.bitwright_operand_size.restype = ctypes.c_int64
     return found
 
 

@@ -125,9 +125,9 @@ def are_tiles_free(datapath: Datapath, x: Operand, w: Stationary) -> bool:
         or x.inside is not None
         or w.operand.inside is not None
         or not datapath.outer.is_integer
+        or datapath.scale_product not in (None, FLOAT32)  # others may round 1, the product of no scales
+        or (datapath.inner.format is not None and datapath.inner.range is None)
     ):
-        return False
-    if datapath.inner.format is not None and datapath.inner.range is None:
         return False
     assert datapath.tile is not None, "asked of tiled datapaths"
     limits = ((datapath.inner.range, datapath.tile), (datapath.outer.range, w.operand.k))
@@ -351,8 +351,7 @@ def accumulate(datapath: Datapath, steps: Iterable[tuple[Tensor, Tensor]], unit:
     scale_unit = scale_format.exponent if isinstance(scale_format, Int) else 0
     total = exact = torch.zeros(())
     for partial, scale in steps:
-        scale = round_scale(datapath, scale)
-        addend = partial * scale
+        addend = partial * (scale := round_scale(datapath, scale))
         if not outer.is_integer:
             total = (total + addend.float()).float()
             continue

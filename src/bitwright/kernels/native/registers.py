@@ -6,6 +6,7 @@ exact in any order; registers that saturate, round or scale do so along K, at ev
 
 import ctypes
 from dataclasses import dataclass
+from functools import cache
 from typing import ClassVar
 
 import torch
@@ -157,9 +158,7 @@ class _Job:
 
     @staticmethod
     def of(x: Operand, w: Stationary) -> "_Job":
-        found = library()
-        if found is None or not hasattr(found, "bitwright_multiply"):
-            raise Unsupported("a product without the native library")
+        _library()
         if any(t.device.type != "cpu" or t.dtype != torch.float32 for t in (x.elements, w.operand.elements)):
             raise Unsupported(f"{x.elements.dtype} on {x.elements.device.type}")
         job = _Job(x, w, *_extremes(x))
@@ -318,8 +317,7 @@ class _Job:
             **more,
         )  # fmt: skip
         threads = torch.get_num_threads() if self.m * n * k >= LARGE else 1
-        found = library()
-        assert found is not None, "asked before"
+        found = _library()
         packed = self._packed(job, columns, threads)
         job.packed = packed.data_ptr()
         if kind in (SATURATE, CLIP):
@@ -335,20 +333,36 @@ class _Job:
 
     def _packed(self, job: NativeProducts, columns: Tensor | None, threads: int) -> Tensor:
         """The weights as the library reads them; the last few are kept for the next inputs."""
-        found = library()
-        assert found is not None, "asked before"
+        found = _library()
         is_in_pairs = job.kind == EXACT or (job.kind == CLIP and job.tile == 1)
         layout = LAYOUTS.get(job.kind, EXACT)
         which = None if columns is None else columns.numpy().tobytes()
         key = (found.bitwright_level(), layout, 2 if is_in_pairs else job.tile, job.spare_bits, job.k, which)
-        kept = self.w.packed
-        if key not in kept:
-            while len(kept) >= 4:
-                del kept[next(iter(kept))]
+        kept = self.w.packed  # other threads may look and add at once
+        packed = kept.get(key)
+        if packed is None:
             packed = torch.empty(found.bitwright_operand_size(ctypes.byref(job)), dtype=torch.int32)
             found.bitwright_pack_operand(ctypes.byref(job), packed.data_ptr(), threads)
+            for other in list(kept)[:-3]:
+                kept.pop(other, None)
             kept[key] = packed
-        return kept[key]
+        return packed
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    found = library()
+    if found is None or not hasattr(found, "bitwright_multiply"):
+        raise Unsupported("a product without the native library")
+    found.bitwright_products_size.restype = ctypes.c_int64
+    if found.bitwright_products_size() != ctypes.sizeof(NativeProducts):
+        raise Unsupported("a product with a native library of another version")
+    found.bitwright_multiply.argtypes = [ctypes.POINTER(NativeProducts), ctypes.c_int32]
+    found.bitwright_pack_operand.argtypes = [ctypes.POINTER(NativeProducts), ctypes.c_void_p, ctypes.c_int32]
+    found.bitwright_pack_operand.restype = None
+    found.bitwright_operand_size.argtypes = [ctypes.POINTER(NativeProducts)]
+    found.bitwright_multiply.restype = found.bitwright_operand_size.restype = ctypes.c_int64
+    return found
 
 
 def _extremes(x: Operand) -> tuple[float, float]:
