@@ -6,7 +6,7 @@ pytest.importorskip("amaranth", reason="circuits need amaranth: pip install 'bit
 
 from bitwright.datapath import WIDE, Accumulator, Datapath, Overflow
 from bitwright.formats import E2M3, E3M2, E5M2, FLOAT32, Int, Minifloat, Rounding
-from bitwright.quantization import PerBlock, PerRow, PerTensor, Quantizer, Scale
+from bitwright.quantization import PerBlock, PerRow, PerTensor, Quantizer, Scale, ScaleValue
 from bitwright.scheme import Scheme
 from bitwright.schemes import (
     CATALOGUE,
@@ -85,7 +85,10 @@ BIT, POWERS = Int(1, signed=False), Minifloat(2, 0, signed=False)
 def test_scales_whose_largest_significand_is_one_may_still_be_zero(stored, product, outer):
     if outer is WIDE and POWERS in (stored if product is None else product,):
         pytest.skip("an integer register takes integer scales")
-    operands = (Quantizer(Int(4), (Scale(share), Scale(PerBlock(2), stored))) for share in (PerTensor(), PerRow()))
+    operands = (
+        Quantizer(Int(4), (Scale(share), Scale(PerBlock(2), stored)), divide_by=ScaleValue.IDEAL)
+        for share in (PerTensor(), PerRow())
+    )
     scheme = Scheme(*operands, Datapath(outer=outer, scale_product=product))
     assert_vector_unit_equals_golden(case(scheme, k=4, signed_input=False))
 
