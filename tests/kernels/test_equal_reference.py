@@ -31,6 +31,7 @@ from bitwright.formats import (
 )  # fmt: skip
 from bitwright.kernels import Operand, SlowKernel, Stationary, Unsupported
 from bitwright.kernels.rounding import round_to
+from bitwright.model.surrogate import FakeQuantizer
 from bitwright.quantization import (
     MinimumError,
     PerBlock,
@@ -339,6 +340,22 @@ def test_zero_points_from_the_matrix_at_hand_equal_the_reference(share):
     quantizer = Quantizer(Int(4, signed=False), (Scale(share),), zero=Zero.FITTED)
     x = sample(0, 5, 37)
     assert_same_operand(by_kernel(quantizer, x), Operand.of(quantizer.quantize(x)))
+
+
+@pytest.mark.filterwarnings("ignore::bitwright.kernels.SlowKernel")
+@pytest.mark.parametrize("share", [PerTensor(), PerRow()], ids=repr)
+@pytest.mark.parametrize(
+    ("format", "stored"), [(Int(16), FLOAT16), (Int(8), Int(18, signed=False)), (Int(8), Int(8, signed=False))], ids=str
+)
+def test_elements_under_wide_scales_are_rounded_once_on_the_way_to_float32(format, stored, share):
+    quantizer = Quantizer(format, (Scale(share), Scale(PerBlock(16), stored)), divide_by=ScaleValue.IDEAL)
+    x = sample(0, 9, 333)
+    expected = torch.from_numpy(quantizer.quantize(x).decode().astype(np.float32))
+    for names in (("native", "torch", "reference"), ("torch", "reference")):
+        with kernels.only(*names):
+            assert torch.equal(kernels.fake_quantize(quantizer, torch.from_numpy(x)), expected)
+            made = FakeQuantizer(quantizer)(torch.from_numpy(x).requires_grad_())
+            assert torch.equal(made.detach(), expected)
 
 
 @pytest.mark.filterwarnings("ignore::bitwright.kernels.SlowKernel")

@@ -5,7 +5,9 @@ import pytest
 pytest.importorskip("amaranth", reason="circuits need amaranth: pip install 'bitwright[rtl]'")
 
 from bitwright.datapath import WIDE, Accumulator, Datapath, Overflow
-from bitwright.formats import E2M3, E3M2, E5M2, FLOAT32, Int, Rounding
+from bitwright.formats import E2M3, E3M2, E5M2, FLOAT32, Int, Minifloat, Rounding
+from bitwright.quantization import PerBlock, PerRow, PerTensor, Quantizer, Scale, ScaleValue
+from bitwright.scheme import Scheme
 from bitwright.schemes import (
     CATALOGUE,
     a2q,
@@ -68,6 +70,27 @@ def test_inner_register_wraps_or_saturates_after_every_product(bits, overflow):
     scheme = integer(4, 4, accumulator_bits=bits, overflow=overflow)
     for signed_input in (True, False):
         assert_dot_unit_equals_golden(case(scheme, k=12, signed_input=signed_input))
+
+
+BIT, POWERS = Int(1, signed=False), Minifloat(2, 0, signed=False)
+
+
+@pytest.mark.parametrize("outer", [WIDE, Accumulator(FLOAT32)], ids=["integer", "float"])
+@pytest.mark.parametrize(
+    ("stored", "product"),
+    [(BIT, None), (POWERS, None), (Int(4, signed=False), Int(4, signed=False, exponent=8)),
+     (Int(4, signed=False), Int(1, signed=False, exponent=5)), (Int(4, signed=False), POWERS)],
+    ids=str,
+)  # fmt: skip
+def test_scales_whose_largest_significand_is_one_may_still_be_zero(stored, product, outer):
+    if outer is WIDE and POWERS in (stored if product is None else product,):
+        pytest.skip("an integer register takes integer scales")
+    operands = (
+        Quantizer(Int(4), (Scale(share), Scale(PerBlock(2), stored)), divide_by=ScaleValue.IDEAL)
+        for share in (PerTensor(), PerRow())
+    )
+    scheme = Scheme(*operands, Datapath(outer=outer, scale_product=product))
+    assert_vector_unit_equals_golden(case(scheme, k=4, signed_input=False))
 
 
 @pytest.mark.parametrize("bits", [8, 10])

@@ -82,6 +82,8 @@ class Operand:
 
     def decode(self) -> Tensor:
         """The matrix in float32 [rows, k]."""
+        if not rounds_once(self.quantizer):
+            return self.decode_exactly().float()
         scaled = self.scaled.flatten(1)[:, : self.k]
         single = self.outside.float()
         if not torch.compiler.is_compiling() and bool(
@@ -124,6 +126,16 @@ class Operand:
                 :, : integers.shape[1]
             ]
         return Lanes(integers, inside, self.outside.cpu().numpy(), self.unit, self.inside is not None)
+
+
+def rounds_once(quantizer: Quantizer) -> bool:
+    """Whether float32 holds elements times the scale inside, so that only the scales outside make them round."""
+    if len(quantizer.scales) == 1 or not quantizer.scales[-1].share.splits_k:
+        return True
+    bounds, scale = quantizer.format.bounds(), quantizer.scales[-1].format.bounds()
+    is_plain = bounds.per_lane == 1 and bounds.reach == 0
+    largest = bounds.significand if is_plain else int(max(-bounds.units[0], bounds.units[1]))
+    return largest.bit_length() + scale.significand.bit_length() <= 24
 
 
 def _largest(x: Tensor) -> float:

@@ -26,7 +26,7 @@ class Outer:
         scale = self.scale.make(m, *codes)
         low, high = self.tile_sum
         width = self.register.width(low * self.scale.highest, high * self.scale.highest)
-        addend = tile_sum * scale if self.scale.highest > 1 else tile_sum
+        addend = tile_sum if self.scale.is_one else tile_sum * scale
         return self.register.add(m, "outer", held, [extended(addend, width)], width)
 
     def described(self, unit: int) -> str:
@@ -67,6 +67,8 @@ class FloatOuter:
         magnitude = value.magnitude
         if self.scale.significand > 1:
             magnitude = multiply(m, "scaled", magnitude, scale.significand)
+        elif self.scale.has_zero:  # and powers of two
+            magnitude = Mux(scale.significand, magnitude, 0)
         own, scales = value.exponents, self.scale.exponents
         exponents = range(own.start + scales.start, own[-1] + scales[-1] + 1)
         return Scaled(value.is_negative, magnitude, value.exponent + scale.exponent, exponents)

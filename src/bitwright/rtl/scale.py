@@ -48,7 +48,7 @@ def exact_product(
     if len(factors) < 2:
         return factors[0] if factors else Factor(Const(1, unsigned(1)), Const(0, unsigned(0)))
     (x, x_exponent), (w, w_exponent) = factors
-    powers = [largest_significand(format) == 1 and isinstance(format, Minifloat) for format in formats]
+    powers = [isinstance(format, Minifloat) and not format.subnormal and not format.mantissa_bits for format in formats]
     significand = w if powers[0] else x if powers[1] else multiply(m, "scales", x, w)
     if not len(x_exponent) or not len(w_exponent):
         return Factor(significand, x_exponent if len(x_exponent) else w_exponent)
@@ -73,6 +73,11 @@ class ScaleProduct:
     def __post_init__(self) -> None:
         for format in (self.x, self.w, self.format):
             require_unsigned(format)
+
+    @property
+    def is_one(self) -> bool:
+        """Whether there is nothing to multiply by."""
+        return (self.x, self.w, self.format) == (None, None, None)
 
     @property
     def unit(self) -> int:
@@ -152,6 +157,12 @@ class FloatScale:
         if self._rounded is not None:
             return largest_significand(self._rounded)
         return largest_significand(self.x) * largest_significand(self.w)
+
+    @property
+    def has_zero(self) -> bool:
+        """Whether a product may be zero."""
+        factors = (self.x, self.w) if self._rounded is None else (self._rounded,)
+        return any(isinstance(f, Int) or (f is not None and f.subnormal) for f in factors)
 
     @property
     def largest(self) -> float:

@@ -25,7 +25,7 @@ from bitwright.kernels.gpu.rounding import (
     value_of,
 )
 from bitwright.kernels.native.scalars import NotFinite, element, stored_scale
-from bitwright.kernels.operand import Operand
+from bitwright.kernels.operand import Operand, rounds_once
 from bitwright.kernels.quantize import quantize as quantize_by_torch
 from bitwright.kernels.rounding import Unsupported
 from bitwright.quantization import Quantizer, Range, ScaleValue
@@ -59,6 +59,8 @@ def fake_quantize(
     quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...] = (), out: Tensor | None = None
 ) -> Tensor:
     """decode(quantize(x)) in float32, into `out` where given; it may be x."""
+    if not rounds_once(quantizer):
+        raise Unsupported("elements times scales of more than 24 bits")
     found = _plan(quantizer, x, ranges)
     out = torch.empty(x.shape, device=x.device) if out is None else out
     if not out.is_inference():

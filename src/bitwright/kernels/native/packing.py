@@ -12,6 +12,7 @@ from bitwright.formats import FLOAT32, Format, Minifloat, pack
 from bitwright.kernels.library import NativeQuantization, library
 from bitwright.kernels.native.memory import fresh
 from bitwright.kernels.native.scalars import Job, NotFinite, threads_for
+from bitwright.kernels.operand import rounds_once
 from bitwright.kernels.packed_bytes import Packed
 from bitwright.kernels.rounding import Unsupported
 from bitwright.quantization import Quantizer, Range, Zero
@@ -71,6 +72,8 @@ def unpack_matrix(packed: Packed) -> Tensor:
     quantizer, (rows, k) = packed.quantizer, packed.shape
     scales, finest = quantizer.scales, quantizer.scales[-1]
     outer = scales[:-1] if finest.share.splits_k else scales
+    if not rounds_once(quantizer):
+        raise Unsupported("elements times scales of more than 24 bits")
     if packed.zero_points is not None or any(s.share.splits_k for s in outer):
         raise Unsupported("packed codes with zero points, or several levels of scales along K")
     if any(1 < s.share.cell(rows, k)[0] < rows for s in scales) or not rows * k:

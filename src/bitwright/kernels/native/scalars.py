@@ -13,7 +13,7 @@ from bitwright.formats import FLOAT32, Format, Int, Minifloat, Rounding, Table
 from bitwright.kernels.library import NativeFormat, NativeQuantization, library
 from bitwright.kernels.native.choice import least_error
 from bitwright.kernels.native.memory import fresh
-from bitwright.kernels.operand import Operand
+from bitwright.kernels.operand import Operand, rounds_once
 from bitwright.kernels.quantize import coarse_scales, spans_of, tops, zero_points
 from bitwright.kernels.rounding import Unsupported
 from bitwright.quantization import Quantizer, Range, Scale, ScaleValue, Zero
@@ -57,6 +57,8 @@ def fake_quantize(
 ) -> Tensor:
     """decode(quantize(x)) in float32, into `out` where given; it may be x."""
     job = Job(quantizer, x, ranges)
+    if not rounds_once(quantizer):
+        raise Unsupported("elements times scales of more than 24 bits")
     out = fresh(tuple(x.shape)) if out is None else out
     if not out.is_inference():
         torch.autograd.graph.increment_version(out)  # autograd does not see what is written through a pointer

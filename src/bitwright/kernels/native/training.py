@@ -15,6 +15,7 @@ from torch import Tensor
 from bitwright.formats import FLOAT32, Format, Int, Rounding
 from bitwright.kernels.library import library
 from bitwright.kernels.native.scalars import NotFinite
+from bitwright.kernels.operand import rounds_once
 from bitwright.kernels.quantize import coarse_scales, tops
 from bitwright.kernels.rounding import Unsupported
 from bitwright.quantization import Quantizer, Range, ScaleValue, Zero
@@ -245,6 +246,8 @@ def _require_following(quantizer: Quantizer, full_scale: float) -> None:
     is_ideal = quantizer.divide_by is ScaleValue.IDEAL or (len(quantizer.scales) == 1 and finest.format == FLOAT32)
     if not is_ideal or not (finest.format == FLOAT32 or is_integer) or finest.rounding is not Rounding.NEAREST_EVEN:
         raise Unsupported(f"scales of {finest.format} with a gradient")
+    if not rounds_once(quantizer):
+        raise Unsupported("elements times scales of more than 24 bits")
     if finest.share.cell(7, 1)[0] > 1 or full_scale > max(bounds.highest, -bounds.lowest):
         raise Unsupported(f"{finest.share} with a gradient")
 
