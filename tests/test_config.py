@@ -6,7 +6,7 @@ import pytest
 
 from bitwright import recipes
 from bitwright.comparison import DEFAULT_SCHEMES
-from bitwright.config import FACTORIES, from_text
+from bitwright.config import FACTORIES, definition_of, from_text, scheme_texts_of
 from bitwright.recipe import Promotion, Recipe, Rule
 from bitwright.schemes import CATALOGUE, FOLDED, ant, integer, mxfp4, vs_quant
 
@@ -158,3 +158,24 @@ def test_a_module_that_is_not_there_is_named():
 
 def test_no_two_factories_share_a_name():
     assert len(FACTORIES) == len(CATALOGUE) + len(FOLDED) + len(recipes.RECIPES)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("mine = nvfp4()", ("mine = nvfp4()",)),
+        (
+            "a = Recipe((Rule('x', nvfp4()), Rule(scheme=integer(4, 4), layers='y'), Rule('z', None), "
+            "Rule('*', nvfp4())), promotion=Promotion(1, integer(8, 8)))",
+            ("nvfp4()", "integer(4, 4)", "integer(8, 8)"),
+        ),
+        ("ant4_8()", ()),
+    ],
+)  # fmt: skip
+def test_a_recipes_schemes_are_found_wherever_its_text_has_them(text, expected):
+    assert sorted(scheme_texts_of(text)) == sorted(expected)
+
+
+def test_a_definition_is_a_text_without_its_name():
+    assert definition_of(" mine = nvfp4() ") == "nvfp4()"
+    assert definition_of("integer(weight_bits=4)") == "integer(weight_bits=4)"

@@ -101,12 +101,19 @@ def from_text(text: str, words: tuple[type, ...] = ()) -> Scheme | Recipe:
 
 
 def scheme_texts_of(text: str) -> tuple[str, ...]:
-    """Texts of the schemes that a recipe's rules assign, each once; of a scheme its own."""
+    """Texts of the schemes that a recipe's rules and promotion assign, each once; of a scheme its own.
+
+    None of a recipe that a factory makes, as its schemes stand in no text.
+    """
     if isinstance(from_text(text), Scheme):
         return (text,)
     calls = [node for node in ast.walk(ast.parse(definition_of(text).strip())) if isinstance(node, ast.Call)]
-    rules = [call.args[1] for call in calls if ast.unparse(call.func) == Rule.__name__ and len(call.args) > 1]
-    return tuple(dict.fromkeys(ast.unparse(rule) for rule in rules if not isinstance(rule, ast.Constant)))
+    assigning = [call for call in calls if ast.unparse(call.func) in (Rule.__name__, Promotion.__name__)]
+    found = [
+        scheme for call in assigning
+        for scheme in (*call.args[1:2], *(word.value for word in call.keywords if word.arg == "scheme"))
+    ]  # fmt: skip
+    return tuple(dict.fromkeys(ast.unparse(scheme) for scheme in found if not isinstance(scheme, ast.Constant)))
 
 
 @cache

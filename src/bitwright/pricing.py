@@ -13,7 +13,7 @@ from bitwright.cost.estimate import Cost, LayerCost, estimate
 from bitwright.cost.figure import Figure, Fitted, Sum
 from bitwright.cost.fpga import FAMILIES, RESOURCES, Part, count_cells
 from bitwright.cost.gemm import read_config, read_header
-from bitwright.cost.mac import Mac
+from bitwright.cost.mac import Mac, slower_than
 from bitwright.cost.widths import job, require_fit, widest_mac
 from bitwright.gemm import LayerGemm
 from bitwright.recipe import LayerInfo, Recipe
@@ -212,7 +212,7 @@ def count(
         cells = count_cells(work, family)
         cost = estimate(accelerator, widest_mac(work), [job(*each) for each in work])
         counts = cells.array(accelerator.rows, accelerator.columns)
-        prices.append(CountedPrice(scheme, cost, FAMILIES[family], counts, cells.remarks, left))
+        prices.append(CountedPrice(label_of(scheme), cost, FAMILIES[family], counts, cells.remarks, left))
     return tuple(prices)
 
 
@@ -339,9 +339,9 @@ def cell_notes(prices: Sequence[Price]) -> list[str]:
     if nodes:
         notes.append(f"the array's area is of {min(nodes)} nm, the buffers' of {buffer} nm: compare arrays, not sums")
     clock_mhz = prices[0].cost.accelerator.clock_mhz
-    slow = [f"{price.scheme} {1000 / mac.period_ns:.0f}" for price, mac in macs if mac.period_ns * clock_mhz > 1000]
+    slow = [f"{price.scheme} {mac.clock_mhz:.0f}" for price, mac in macs if mac.clock_mhz < clock_mhz]
     if slow:
-        notes.append(f"slower than the {clock_mhz:g} MHz asked for, unless pipelined: {', '.join(slow)} MHz")
+        notes.append(f"{slower_than(clock_mhz)}: {', '.join(slow)} MHz")
     return notes
 
 

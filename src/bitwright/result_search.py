@@ -52,6 +52,11 @@ class Costs:
     left_out: tuple[str, ...] = ()
 
     @property
+    def are_known(self) -> bool:
+        """Whether they are costs: what cannot be computed has figures without an origin."""
+        return bool(self.origins)
+
+    @property
     def area_delay(self) -> float:
         """mm² ms."""
         return self.area_mm2 * self.delay_ms

@@ -64,6 +64,12 @@ def test_a_wrong_scheme_is_refused_before_anything_runs(here, write_task, tmp_pa
         (("compare", "digits", "--limits", "3"), ("--limits",)),
         (("report", "nowhere"), ("comparison.json does not exist", "bitwright compare -o nowhere")),
         (("compair",), ("compair",)),
+        (("compare", "digits", "-s", " ; "), ("no scheme in ' ; ' found",)),
+        (("search", "digits", "-s", ""), ("no scheme in '' found",)),
+        (("search", "digits", "-o", "/dev/null/here"), ("Not a directory",)),
+        (("export", "digits", "-t", " ,"), ("no target in ' ,' found", "onnx-integers")),
+        (("export", "digits", "-o", "/dev/null/here"), ("Not a directory",)),
+        (("quantize", "model", "-o", "q", "-c", "a.jsonl", "-s", "fp8", "--group", "64"), ("--group is of integers",)),
     ],
 )
 def test_a_wrong_argument_is_named(here, arguments, words):

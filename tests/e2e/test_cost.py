@@ -119,11 +119,12 @@ def test_attention_that_stays_in_float_is_left_out_of_the_price_and_named(here, 
 
 
 def test_the_command_prints_counts_and_says_what_there_is_not(here):
-    done = here("cost", "digits", "-s", "integer(8, 8); integer(4, 4)", "--library", "xc7", "--array", "8x8")
+    done = here("cost", "digits", "-s", "integer(8, 8); mine = integer(4, 4)", "--library", "xc7", "--array", "8x8")
     assert done.status == 0
     head, first, second, *_ = done.out.splitlines()
     assert head.split()[-9:] == ["LUT", "FF", "carry", "DSP", "BRAM", "time", "×", "LUT", "×"]
-    assert int(first.split()[8].replace(",", "")) > int(second.split()[8].replace(",", ""))
+    assert int(first.split()[8].replace(",", "")) > int(second.split()[7].replace(",", ""))
+    assert second.split()[0] == "mine"
     assert "no area and no energy: an FPGA's table has none" in done.out
     done = here("cost", "digits", "--library", "ecp5", "--json")
     (record,) = json.loads(done.out)

@@ -64,6 +64,19 @@ def test_columns_are_sorted_by_the_numbers_that_they_show(result, tmp_path):
     assert keys["nvfp4()"] == ("nvfp4()", "text")
 
 
+def test_costs_that_are_not_known_are_no_numbers(result, tmp_path):
+    lost = replace(result.points[0], costs=Costs(*[1e9] * 7), figures=None, excess=(("no such cell", 1e9),))
+    search_page.write_csv(replace(result, points=(*result.points, lost)), tmp_path / "designs.csv")
+    *_, row = csv.DictReader((tmp_path / "designs.csv").read_text().splitlines())
+    assert (row["area_mm2"], row["energy_uj"], row["cycles"], row["breaks"]) == ("", "", "", "no such cell")
+
+
+def test_what_stands_behind_the_cells_is_said_in_the_terminal_too(result):
+    costs = replace(result.points[0].costs, left_out=("slower than asked for",))
+    said = search_page.lines(replace(result, points=(replace(result.points[0], costs=costs), *result.points[1:])))
+    assert "cells: slower than asked for" in said
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [("−0.67", -0.67), ("+1.50", 1.5), ("1.23×10⁻⁶", 1.23e-6), ("−2.00×10⁷", -2e7), ("<16", 16.0), ("1,234", 1234.0),

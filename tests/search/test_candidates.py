@@ -4,12 +4,14 @@ import pytest
 import torch
 
 from bitwright.config import from_text
+from bitwright.cost.table_cells import cells_of
 from bitwright.model.measure import layer_results, model_bits
 from bitwright.model.prepare import freeze, prepare, resolve
 from bitwright.model.products import products
 from bitwright.pricing import price
 from bitwright.search.candidates import Candidates
 from bitwright.search.point import Design, Machine, recipe_of, recipe_text
+from bitwright.search.prices import Prices
 
 
 def mixed(candidates):
@@ -66,6 +68,13 @@ def test_costs_are_those_of_the_price(candidates, prices, is_mixed):
     assert found.cycles == cost.cycles
     assert found.area_mm2 == pytest.approx(cost.area_um2.value / 1e6)
     assert found.energy_uj == pytest.approx(cost.energy_pj.value / 1e6, rel=1e-3)  # formats are chosen on other samples
+
+
+def test_cells_that_are_slower_than_the_clock_are_said(candidates):
+    design = Design(tuple((n, "nvfp4()") for n in candidates.names), Machine("16x16"))
+    slow, fast = (Prices(candidates, cells_of("generic45"), {"clock_mhz": clock}).of(design) for clock in (2000.0, 1.0))
+    assert [r for r in slow.left_out if r.startswith("slower than the 2000 MHz asked for, unless pipelined: ")]
+    assert not [r for r in fast.left_out if "slower" in r]
 
 
 def test_the_recipes_text_makes_the_recipe(candidates):

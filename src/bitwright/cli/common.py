@@ -69,8 +69,13 @@ def command() -> str:
 
 
 def scheme_texts(given: list[str] | None) -> list[str]:
-    """Texts of schemes: several may stand in one, apart by ';', and "@recipe.txt" stands for what the file holds."""
+    """Texts of schemes: several may stand in one, apart by ';', and "@recipe.txt" stands for what the file holds.
+
+    None where none is given. ValueError where what is given holds none.
+    """
     texts = [text.strip() for one in given or [] for text in one.split(";") if text.strip()]
+    if given and not texts:
+        raise ValueError(f"no scheme in {'; '.join(given)!r} found; write one, such as 'integer(8, 8)'")
     return [scheme_text(text) for text in texts]
 
 

@@ -50,8 +50,6 @@ def cost(
     """
     with one_sentence():
         texts = scheme_texts(scheme or ["integer(8, 8)"])
-        if not texts:
-            raise ValueError(f"no scheme in {'; '.join(scheme or ())!r} found; write one, as --scheme 'integer(8, 8)'")
         from bitwright import pricing
         from bitwright.cost.cacti import CactiSram
         from bitwright.cost.fpga import is_family

@@ -41,11 +41,14 @@ def export(
 
         names = [name.strip() for text in targets or ["bundle", "onnx"] for name in text.split(",") if name.strip()]
         chosen = list(TARGETS.values()) if names == ["all"] else [_target(name) for name in names]
+        if not chosen:
+            raise ValueError(f"no target in {', '.join(targets or ())!r} found; choose from {NAMES}, or all")
+        text = scheme_text(scheme)
+        folder = out or run_folder(model, "-export")
+        folder.mkdir(parents=True, exist_ok=True)  # before what takes long
         task = chosen_task(model, data)
         network, batches = task.load(), list(task.calibration())
-        frozen = bitwright.quantize(network, scheme_text(scheme), batches)
-        folder = out or run_folder(model, "-export")
-        folder.mkdir(parents=True, exist_ok=True)
+        frozen = bitwright.quantize(network, text, batches)
         stem = folder / run_folder(model).name
         sample, trace = batches[0].first(samples), Tracing()
         rows = [_exported(target, stem, frozen, network, sample, trace) for target in chosen]

@@ -53,6 +53,8 @@ def quantize(
         with one_sentence():
             if zero_points or inputs or ignore:
                 raise ValueError("--calibration takes all blocks: leave out --zero-points, --inputs and --ignore")
+            if group is not None and not scheme.startswith("int"):
+                raise ValueError(f"--group is of integers, and {scheme} has groups of its own; leave it out")
             _calibrated(source, out, scheme, group, calibration, quiet)
         print(f"written to {out}")
         return

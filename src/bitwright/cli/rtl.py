@@ -51,7 +51,8 @@ def rtl(
         from bitwright.config import scheme_texts_of
         from bitwright.rtl.generate import circuit
 
-        for text in scheme_texts_of(scheme_text(scheme)) or (scheme,):
+        whole = scheme_text(scheme)
+        for text in scheme_texts_of(whole) or (whole,):
             made = circuit(text, unit, rows, columns, k=longest, inputs=inputs, vectors=vectors, wide=wide)
             path = made.write(out, as_rtlil=as_rtlil)
             print("\n".join([*made.facts(), f"circuit   {path}"]))
@@ -108,7 +109,7 @@ def verify(
         from bitwright.cost.verify import verify as run
         from bitwright.store import write_atomically
 
-        layers_of = None
+        layers_of, scheme = None, scheme_text(scheme)
         given: dict[str, Any] = {
             "model": model,
             "samples": samples,

@@ -48,7 +48,7 @@ def search(
     dram_bits: Annotated[int, hardware.DRAM_BITS] = 256,
     clock: Annotated[float, hardware.CLOCK] = 500.0,
     library: Annotated[str, hardware.LIBRARY] = "generic45",
-    trials: Annotated[int, typer.Option(min=1, help="Designs to look at.")] = 200,
+    trials: Annotated[int, typer.Option(min=1, help="Designs that the sampler is told of, seeds first.")] = 200,
     sampler: Annotated[str, typer.Option(help="What proposes designs: nsga2, tpe or random.")] = "nsga2",
     objectives: Annotated[
         str, typer.Option(help="Costs to make small beside the metric, of: area, energy, delay, area_delay, model, ...")
@@ -73,9 +73,9 @@ def search(
 ) -> None:  # fmt: skip
     """Find a scheme for each layer, and the array, within limits in physical units.
 
-    Ends with the designs that no other beats, search.html, and the chosen one as recipe.txt, which every command takes
-    as --schemes @recipe.txt. Run the same command again to continue a search that was stopped; more --trials go on
-    from where fewer ended.
+    Ends with the designs that no other beats, search.html, and the chosen one as recipe.txt, which
+    other commands take as --schemes @recipe.txt. Run the same command again to continue a search that was stopped; more
+    --trials go on from where fewer ended.
     """
     with one_sentence():
         from dataclasses import replace
@@ -102,6 +102,7 @@ def search(
         if strategy:
             question = replace(question, strategies=tuple(name for name in strategy if name != "none"))
         folder = out or run_folder(model, "-search")
+        folder.mkdir(parents=True, exist_ok=True)  # before what takes long
 
         setup = Setup(model, data, limit, question.schemes, held_out)
         own = executor_of(executor, setup, workers)
@@ -115,7 +116,10 @@ def search(
         best = found.points[found.chosen] if found.chosen is not None else found.nearest
         if best is not None:
             write_atomically(folder / "recipe.txt", recipe_text(best.design).encode())
-            print(f"recipe: {folder / 'recipe.txt'}")
+            beyond = " (of the nearest design, which breaks the budget)" if found.chosen is None else ""
+            print(f"recipe: {folder / 'recipe.txt'}{beyond}")
+        else:
+            (folder / "recipe.txt").unlink(missing_ok=True)  # of an earlier question
         print(f"report: {folder / 'search.html'}")
     if found.chosen is None:
         raise SystemExit(1)

@@ -37,7 +37,8 @@ def side_by_side(macs: Mapping[K, Mac]) -> Mac:
     edge = None
     if edges:
         rows, columns = (added(*(getattr(e, name) for e in edges)) for name in ("row_um2", "column_um2"))
-        edge = Edge(rows, columns, edges[0].input_pj, edges[0].weight_pj, edges[0].output_pj)
+        own = largest.edge or edges[0]
+        edge = Edge(rows, columns, own.input_pj, own.weight_pj, own.output_pj)
     said = f"{len(every)} elements side by side in every place, of which one works"
     remarks = tuple(dict.fromkeys((said, *(remark for mac in every for remark in mac.remarks))))
     period = max(mac.period_ns for mac in every)

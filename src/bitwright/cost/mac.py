@@ -8,7 +8,7 @@ Registers, decoders, shifters and multiplexers are not in them.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import log
+from math import inf, log
 
 from bitwright.cost.figure import Cited, Figure, Fitted, Measured
 
@@ -51,6 +51,16 @@ class Mac:
     """What a reader of the figures must know: what they leave out, what stands in for what."""
     serves_all: bool = True
     """Whether it computes every layer that it was found for."""
+
+    @property
+    def clock_mhz(self) -> float:
+        """What its slowest path allows, as far as that is known."""
+        return 1000 / self.period_ns if self.period_ns else inf
+
+
+def slower_than(clock_mhz: float) -> str:
+    """What is said of cells that are."""
+    return f"slower than the {clock_mhz:g} MHz asked for, unless pipelined"
 
 
 def published_mac(weight_bits: int, input_bits: int, accumulator_bits: int) -> Mac:

@@ -155,8 +155,8 @@ def _grid(result: SearchResult, rows: int, right: int, key: int = 0) -> dict:
     """Of so many rows, with `right` pixels beside them, of which a key takes so many down."""
     bottom = max(26 + min(190, round(6.4 * max(len(name) for name in result.layers))), key - 24 * rows)
     return {
-        "width": WIDTH, "height": 40 + bottom + 24 * rows, "plot_bgcolor": BLANK,
-        "margin": {"l": 150, "r": right, "t": 14, "b": bottom},
+        "width": WIDTH, "height": 62 + bottom + 24 * rows, "plot_bgcolor": BLANK,
+        "margin": {"l": 150, "r": right, "t": 36, "b": bottom},
         "xaxis": tick_axis([html.escape(name) for name in result.layers])
         | {"tickangle": -90 if len(result.layers) > 8 else 0},
         "yaxis": {**AXIS, "type": "category", "autorange": "reversed", "showgrid": False},

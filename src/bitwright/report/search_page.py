@@ -33,10 +33,11 @@ def write_csv(result: SearchResult, path: Path) -> None:
                        *result.layers])  # fmt: skip
         for i, point in enumerate(result.points):
             machine, of = point.design.machine, dict(point.design.layers)
+            taken = [getattr(point.costs, name) if point.costs.are_known else "" for name in costs]
             known = ["" if point.figures is None else getattr(point.figures, name) for name in fields]
             rows.writerow(
                 [point.origin, int(i in result.front), *known, point.predicted_damage,
-                 *(getattr(point.costs, name) for name in costs), "; ".join(text for text, _ in point.excess),
+                 *taken, "; ".join(text for text, _ in point.excess),
                  machine.array, machine.dataflow, machine.buffers, *(of[layer] for layer in result.layers)]
             )  # fmt: skip
 
@@ -57,15 +58,20 @@ def lines(result: SearchResult) -> list[str]:
         "",
         *(f"{t.beside}: {_correlation(t.correlation)} over {t.designs} designs (rank correlation with the sum of "
           "damages)" for t in result.trust),
+        *(f"cells: {remark}" for remark in remarks(result)),
         f"{told.before}{told.scheme}{told.after}",
     ]  # fmt: skip
+
+
+def remarks(result: SearchResult) -> list[str]:
+    """What stands behind the costs of the designs that are shown, and what they leave out."""
+    return sorted({remark for point in _shown(result) for remark in point.costs.left_out})
 
 
 def front_table(result: SearchResult) -> tuple[list[str], list[list[str]]]:
     """Headings and lines, the best metric first."""
     unit = result.info.metric_unit or result.info.metric
-    found = [result.points[i] for i in result.front] or ([result.nearest] if result.nearest else [])
-    return ["", unit, "held out", *COLUMNS], [_line(i, point) for i, point in enumerate(found, 1)]
+    return ["", unit, "held out", *COLUMNS], [_line(i, point) for i, point in enumerate(_shown(result), 1)]
 
 
 def gain_table(result: SearchResult) -> tuple[list[str], list[list[str]]]:
@@ -87,6 +93,11 @@ def layer_table(result: SearchResult, point: Point) -> tuple[list[str], list[lis
         cells = (damages.get((layer, other)) for other in result.schemes)
         rows.append([layer, text, *(notation.DASH if value is None else notation.scientific(value) for value in cells)])
     return ["layer", "scheme", *result.schemes], rows
+
+
+def _shown(result: SearchResult) -> list[Point]:
+    """The front, or else what breaks the budget least."""
+    return [result.points[i] for i in result.front] or ([result.nearest] if result.nearest else [])
 
 
 def _line(index: int, point: Point) -> list[str]:
@@ -122,7 +133,6 @@ def _aligned(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str
 def _context(result: SearchResult) -> dict:
     info = result.info
     unit = f"\u00a0{info.metric_unit}" if info.metric_unit else ""
-    shown = [result.points[i] for i in result.front] or ([result.nearest] if result.nearest else [])
     return {
         "info": info,
         "budget": " and ".join(result.budget) or "no limit",
@@ -137,7 +147,7 @@ def _context(result: SearchResult) -> dict:
         ],
         "front": front_table(result),
         "gains": gain_table(result),
-        "designs": [(i, point, layer_table(result, point)) for i, point in enumerate(shown, 1)],
+        "designs": [(i, point, layer_table(result, point)) for i, point in enumerate(_shown(result), 1)],
         "chosen": None if result.chosen is None else result.front.index(result.chosen) + 1,
         "trust": [(t.beside, _correlation(t.correlation), t.designs) for t in result.trust],
         "facts": [
@@ -146,6 +156,6 @@ def _context(result: SearchResult) -> dict:
             ("schemes", "; ".join(result.schemes)), ("arrays", ", ".join(m.array for m in result.machines)),
             ("cells", result.library), ("damage", result.measure), ("sampler", f"{result.sampler}, seed {result.seed}"),
         ],
-        "remarks": sorted({remark for point in shown for remark in point.costs.left_out}),
+        "remarks": remarks(result),
         "left_out": result.left_out,
     }  # fmt: skip

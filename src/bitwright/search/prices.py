@@ -13,7 +13,7 @@ from bitwright.cost.elements import elements, side_by_side
 from bitwright.cost.estimate import LayerCost, estimate
 from bitwright.cost.figure import Figure, total
 from bitwright.cost.hardware import accelerator
-from bitwright.cost.mac import Mac
+from bitwright.cost.mac import Mac, slower_than
 from bitwright.cost.table_cells import Cells
 from bitwright.cost.widths import job
 from bitwright.search.candidates import Candidates, Product
@@ -65,10 +65,10 @@ class Prices:
         area = total(areas.values())
         energy = total(f for one in layers for f in (one.mac_pj, *one.edge_pj, *one.sram_pj, one.dram_pj))
         return Costs(
-            area.value / 1e6, own_area(areas),  energy.value / 1e6,
+            area.value / 1e6, own_area(areas), energy.value / 1e6,
             cycles / (machine.clock_mhz * 1e3), float(cycles), self.candidates.model_bytes(assignment),
             float(self.accumulator_bits(assignment)), tuple(sorted({*area.origins, *energy.origins})),
-            side_by_side(macs).remarks,
+            _remarks(side_by_side(macs), machine.clock_mhz),
         )  # fmt: skip
 
     def elements(self, work: Work) -> dict[str, Mac]:
@@ -120,3 +120,8 @@ class Prices:
             mac = self.cells(tuple((p.gemm, p.scheme) for p in key))
             self._macs[key] = self._same.setdefault(mac, mac)
         return self._macs[key]
+
+
+def _remarks(mac: Mac, clock_mhz: float) -> tuple[str, ...]:
+    is_slow = mac.clock_mhz < clock_mhz
+    return (*mac.remarks, *((f"{slower_than(clock_mhz)}: {mac.clock_mhz:.0f} MHz",) if is_slow else ()))
