@@ -232,6 +232,26 @@ def test_graphs_inside_nodes_read_values_outside(tmp_path, value):
     agrees(path, np.full((3, 3), value, np.float32))
 
 
+@pytest.mark.parametrize("value", [-1.0, 1.0])
+@pytest.mark.parametrize("order", [("then_branch", "else_branch"), ("else_branch", "then_branch")])
+def test_branches_read_their_own_values_in_either_order_of_the_file(tmp_path, value, order):
+    def branch(name, value):
+        made = helper.make_node("Neg", [value], [name])
+        return helper.make_graph([made], name, [], [helper.make_tensor_value_info(name, TensorProto.FLOAT, None)])
+
+    chosen = helper.make_node("If", ["c"], ["y"])
+    graphs = {"then_branch": branch("p", "double"), "else_branch": branch("q", "square")}
+    chosen.attribute.extend(helper.make_attribute(name, graphs[name]) for name in order)
+    nodes = [
+        helper.make_node("Add", ["x", "x"], ["double"]),
+        helper.make_node("Mul", ["x", "x"], ["square"]),
+        helper.make_node("ReduceMax", ["x"], ["m"], keepdims=0),
+        helper.make_node("Greater", ["m", "zero"], ["c"]),
+        chosen,
+    ]
+    agrees(built(tmp_path, nodes, {"zero": np.float32(0)}, {"x": (3,)}), np.full(3, 3 * value, np.float32))
+
+
 @pytest.mark.data
 def test_a_real_network_keeps_its_metric(tmp_path):
     task = TASKS["resnet8"]

@@ -171,7 +171,7 @@ class _Builder:
         if set(graphs) != ({"then_branch", "else_branch"} if node.op == "If" else {"body"}):
             raise ValueError(f"{node} lacks its graphs; the file is damaged")
         inputs, bodies = list(node.inputs), {}
-        for name, graph in graphs.items():
+        for name, graph in sorted(graphs.items(), reverse=True):  # the order in which `choose` deals out what is captured
             captured = tuple(v for v in free_values(graph) if v not in self.scope.constants)
             inner = self.scope.inner()
             bodies[name] = self._place(build(graph, inner, captured), f"{self._name(node)}.{name}")
