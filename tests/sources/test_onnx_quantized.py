@@ -301,3 +301,49 @@ def test_stored_layers_are_priced_as_they_are(tmp_path):
     assert (scheme.input.format, scheme.weight.format) == (Int(4, signed=False), Int(4))
     with pytest.raises(ValueError, match="no quantized layer"):
         stored_products(nn.Linear(2, 2), (torch.zeros(1, 2),))
+
+
+@pytest.mark.parametrize("op", ["QLinearConv", "QLinearMatMul", "QGemm"])
+def test_codes_that_two_nodes_share_keep_the_scale_that_each_node_gives(tmp_path, op):
+    shape, axis, domain = {
+        "QLinearConv": ((4, 3, 1, 1), 0, ""), "QLinearMatMul": ((3, 4), 1, ""), "QGemm": ((3, 4), 1, "com.microsoft")
+    }[op]  # fmt: skip
+    tensor, values = integers(TensorProto.INT8, *shape)
+    tail = ["", "ys", "yz"] if op == "QGemm" else ["ys", "yz"]
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "xs", "xz"], ["q"]),
+        *(helper.make_node(op, ["q", "xs", "xz", "w", s, "wz", *tail], [f"a{s}"], domain=domain) for s in ("s", "t")),
+        *(helper.make_node("DequantizeLinear", [f"a{s}", "ys", "yz"], [f"r{s}"]) for s in ("s", "t")),
+        helper.make_node("Concat", ["rs", "rt"], ["y"], axis=0),
+    ]
+    constants = {"w": tensor, "s": np.float32(0.01), "t": np.float32(0.04), "wz": np.int8(0), "xs": np.float32(0.5),
+                 "xz": np.uint8(9), "ys": np.float32(0.25), "yz": np.uint8(128)}  # fmt: skip
+    x = np.rint(normal(2, 3, *shape[2:]) * 4) / 2  # on the grid of x
+    module = load(built(tmp_path, nodes, constants, x.shape))
+    w = values.reshape(4, 3).T if axis == 0 else values
+    exact = np.concatenate([x.reshape(2, 3).astype(float) @ w * float(np.float32(s)) for s in (0.01, 0.04)])
+    expected = np.clip(np.rint(exact / 0.25), -128, 127) * 0.25
+    with torch.no_grad():
+        found = module(torch.from_numpy(x)).numpy().reshape(4, 4)
+    assert np.abs(found - expected).max() <= 0.25  # a step, where the float product lies at the middle of two
+    assert np.abs(expected[2:]).max() > 1.5 * np.abs(expected[:2]).max()
+
+
+def test_a_files_own_names_are_not_taken_for_what_is_made_on_the_way(tmp_path):
+    tensor, _ = integers(TensorProto.INT8, 4, 3, 1, 1)
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "xs", "xz"], ["q"]),
+        helper.make_node("Neg", ["x"], ["c/x"]),
+        helper.make_node("QLinearConv", ["q", "xs", "xz", "w", "s", "wz", "xs", "xz", "c/bias"], ["c"]),
+        helper.make_node("Cast", ["c"], ["cf"], to=TensorProto.FLOAT),
+        helper.make_node("Cast", ["c/bias"], ["bf"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceSum", ["c/x"], ["sum"], keepdims=0),
+        helper.make_node("ReduceSum", ["bf"], ["bsum"], keepdims=0),
+        helper.make_node("Mul", ["cf", "none"], ["cf0"]),
+        helper.make_node("Sum", ["cf0", "sum", "bsum"], ["y"]),
+    ]
+    constants = {"w": tensor, "s": np.float32(0.01), "wz": np.int8(0), "xs": np.float32(0.5), "xz": np.uint8(9),
+                 "c/bias": np.array([5, -90, 1000, 7], np.int32), "none": np.float32(0)}  # fmt: skip
+    x = np.ones((1, 3, 2, 2), np.float32)
+    found = load(built(tmp_path, nodes, constants, x.shape))(torch.from_numpy(x))
+    assert (found == 922 - 12).all()

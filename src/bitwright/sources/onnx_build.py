@@ -14,7 +14,7 @@ from bitwright.sources.onnx_file import Node, Program, program
 from bitwright.sources.onnx_fold import Scope, folded, opset_of
 from bitwright.sources.onnx_graph import Graph, Step, choose, loop
 from bitwright.sources.onnx_layers import layer_of
-from bitwright.sources.onnx_patterns import OWN, attended, biased, written_out
+from bitwright.sources.onnx_patterns import OWN, attended, beside, biased, written_out
 from bitwright.sources.onnx_quantized import Quantizers, frozen
 from bitwright.sources.onnx_table import CONTROL, DOMAINS, known, options_of
 
@@ -150,7 +150,7 @@ class _Builder:
             self.shared[key] = self._place(made.layer, self._name(node))
         steps, inputs = [], made.inputs
         if made.before is not None:
-            padded = f"{node.outputs[0]}/before"
+            padded = beside(node.outputs[0], "before")
             steps.append(Step(str(node), inputs[:1], (padded,), made.before, attributes=made.options))
             inputs = (padded, *inputs[1:])
         return [*steps, Step(str(node), inputs, node.outputs, path=self.shared[key])]
@@ -171,7 +171,8 @@ class _Builder:
         if set(graphs) != ({"then_branch", "else_branch"} if node.op == "If" else {"body"}):
             raise ValueError(f"{node} lacks its graphs; the file is damaged")
         inputs, bodies = list(node.inputs), {}
-        for name, graph in sorted(graphs.items(), reverse=True):  # the order in which `choose` deals out what is captured
+        # as `choose` deals out what is captured: the then_branch first
+        for name, graph in sorted(graphs.items(), reverse=True):
             captured = tuple(v for v in free_values(graph) if v not in self.scope.constants)
             inner = self.scope.inner()
             bodies[name] = self._place(build(graph, inner, captured), f"{self._name(node)}.{name}")

@@ -26,6 +26,11 @@ def written_out(nodes: list[Node], constants: Constants) -> list[Node]:
     return made
 
 
+def beside(value: str, what: str) -> str:
+    """A name for what is made on the way to a value; exporters give no such names."""
+    return f"{value} ({what})"
+
+
 def _constant(node: Node, constants: Constants, *places: int) -> bool:
     return all(p < len(node.inputs) and node.inputs[p] in constants for p in places)
 
@@ -37,20 +42,10 @@ def _node(op: str, inputs: tuple[str, ...], output: str, like: Node, **attribute
 def _conv(node: Node, constants: Constants) -> list[Node] | None:
     if not _constant(node, constants, 1, 3, 4, 6, 7) or constants[node.inputs[1]].numel() != 1:
         return None
-    x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero, *bias = node.inputs
-    if bias and bias[0] not in constants:
+    bias = node.inputs[8] if len(node.inputs) > 8 else ""
+    if bias and bias not in constants:
         return None
-    at = node.outputs[0]
-    inputs: tuple[str, ...] = (f"{at}/x", f"{w}/real")
-    if bias and bias[0]:
-        constants[f"{at}/bias"] = constants[bias[0]].float() * (constants[x_scale] * constants[w_scale]).reshape(-1)
-        inputs = (*inputs, f"{at}/bias")
-    return [
-        _node("DequantizeLinear", (x, x_scale, x_zero), f"{at}/x", node),
-        _node("DequantizeLinear", (w, w_scale, w_zero), f"{w}/real", node, axis=0),
-        replace(node, op="Conv", domain="", inputs=inputs, outputs=(f"{at}/y",)),
-        _node("QuantizeLinear", (f"{at}/y", y_scale, y_zero), at, node),
-    ]
+    return _real(node, constants, replace(node, op="Conv", domain=""), (*node.inputs[:8], bias), axis=0)
 
 
 def _matmul(node: Node, constants: Constants) -> list[Node] | None:
@@ -58,39 +53,39 @@ def _matmul(node: Node, constants: Constants) -> list[Node] | None:
         return None
     if constants[node.inputs[3]].dim() != 2:
         return None
-    a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero = node.inputs[:8]
-    at = node.outputs[0]
-    return [
-        _node("DequantizeLinear", (a, a_scale, a_zero), f"{at}/x", node),
-        _node("DequantizeLinear", (b, b_scale, b_zero), f"{b}/real", node, axis=1),
-        replace(node, op="MatMul", domain="", inputs=(f"{at}/x", f"{b}/real"), outputs=(f"{at}/y",), attributes={}),
-        _node("QuantizeLinear", (f"{at}/y", y_scale, y_zero), at, node),
-    ]
+    product = replace(node, op="MatMul", domain="", attributes={})
+    return _real(node, constants, product, (*node.inputs[:8], ""), axis=1)
 
 
 def _gemm(node: Node, constants: Constants) -> list[Node] | None:
     if not _constant(node, constants, 1, 3, 4) or constants[node.inputs[1]].numel() != 1:
         return None
-    a, a_scale, a_zero, b, b_scale, b_zero, *rest = node.inputs
+    bias, y_scale, y_zero = (*node.inputs[6:], "", "", "")[:3]
+    if bias and bias not in constants:
+        return None
+    inputs = (*node.inputs[:6], y_scale, y_zero, bias)
+    axis = 0 if node.attributes.get("transB") else 1
+    return _real(node, constants, replace(node, op="Gemm", domain=""), inputs, axis=axis)
+
+
+def _real(node: Node, constants: Constants, like: Node, inputs: tuple[str, ...], *, axis: int) -> list[Node]:
+    """`like` between what dequantizes its operands and what quantizes its output, where a scale of that is given.
+
+    Inputs are x, w and y, each with scale and zero point but for y, which has those alone, and a bias.
+    """
+    x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero, bias = inputs
     at = node.outputs[0]
-    inputs: tuple[str, ...] = (f"{at}/x", f"{b}/real")
-    alpha = node.attributes.get("alpha", 1.0)
-    if rest and rest[0]:
-        if rest[0] not in constants:
-            return None
-        constants[f"{at}/bias"] = constants[rest[0]].float() * (
-            constants[a_scale] * constants[b_scale] * alpha
-        ).reshape(-1)
-        inputs = (*inputs, f"{at}/bias")
-    is_quantized = len(rest) > 2
+    real_x, real_w, real_y, real_bias = (beside(at, n) for n in ("x", "w", "y", "bias"))
+    if bias:
+        unit = constants[x_scale] * constants[w_scale] * node.attributes.get("alpha", 1.0)
+        constants[real_bias] = constants[bias].float() * unit.reshape(-1)
+    operands = (real_x, real_w, real_bias) if bias else (real_x, real_w)
     made = [
-        _node("DequantizeLinear", (a, a_scale, a_zero), f"{at}/x", node),
-        _node(
-            "DequantizeLinear", (b, b_scale, b_zero), f"{b}/real", node, axis=0 if node.attributes.get("transB") else 1
-        ),
-        replace(node, op="Gemm", domain="", inputs=inputs, outputs=(f"{at}/y" if is_quantized else at,)),
+        _node("DequantizeLinear", (x, x_scale, x_zero), real_x, node),
+        _node("DequantizeLinear", (w, w_scale, w_zero), real_w, node, axis=axis),
+        replace(like, inputs=operands, outputs=(real_y if y_scale else at,)),
     ]
-    return [*made, _node("QuantizeLinear", (f"{at}/y", rest[1], rest[2]), at, node)] if is_quantized else made
+    return [*made, _node("QuantizeLinear", (real_y, y_scale, y_zero), at, node)] if y_scale else made
 
 
 INTEGER = {("", "QLinearConv"): _conv, ("", "QLinearMatMul"): _matmul, ("com.microsoft", "QGemm"): _gemm}
