@@ -252,6 +252,12 @@ def test_branches_read_their_own_values_in_either_order_of_the_file(tmp_path, va
     agrees(built(tmp_path, nodes, {"zero": np.float32(0)}, {"x": (3,)}), np.full(3, 3 * value, np.float32))
 
 
+def test_an_operator_of_which_one_output_is_named_gives_that_alone(tmp_path):
+    node = helper.make_node("Unique", ["x"], ["y"])
+    found = load(built(tmp_path, [node], {}, {"x": (5,)}))(torch.tensor([3.0, 1.0, 3.0, 2.0, 1.0]))
+    assert found.tolist() == [1, 2, 3]
+
+
 @pytest.mark.data
 def test_a_real_network_keeps_its_metric(tmp_path):
     task = TASKS["resnet8"]

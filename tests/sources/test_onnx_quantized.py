@@ -347,3 +347,18 @@ def test_a_files_own_names_are_not_taken_for_what_is_made_on_the_way(tmp_path):
     x = np.ones((1, 3, 2, 2), np.float32)
     found = load(built(tmp_path, nodes, constants, x.shape))(torch.from_numpy(x))
     assert (found == 922 - 12).all()
+
+
+@pytest.mark.parametrize("kind", [TensorProto.INT2, TensorProto.UINT2, TensorProto.INT4, TensorProto.UINT4,
+                                  TensorProto.FLOAT4E2M1, TensorProto.FLOAT8E5M2])  # fmt: skip
+def test_the_type_of_a_zero_point_that_a_node_holds_bounds_the_levels(tmp_path, kind):
+    zero = helper.make_tensor("v", kind, (), [0])
+    nodes = [
+        helper.make_node("Constant", [], ["z"], value=zero),
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"]),
+    ]
+    x = np.linspace(-40, 40, 81, dtype=np.float32)
+    path = built(tmp_path, nodes, {"s": np.float32(1)}, x.shape, opset=25)
+    (expected,) = ReferenceEvaluator(str(path)).run(None, {"x": x})
+    np.testing.assert_array_equal(load(path)(torch.from_numpy(x)).numpy(), expected)

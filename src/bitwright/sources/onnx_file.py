@@ -134,6 +134,8 @@ def program(graph: GraphProto, folder: Path | None) -> Program:
             kinds[value.name] = value.type.tensor_type.elem_type
             if value.type.tensor_type.HasField("shape"):
                 ranks[value.name] = len(value.type.tensor_type.shape.dim)
+    kinds |= {n.output[0]: a.t.data_type for n in graph.node if n.op_type == "Constant" and n.output
+              for a in n.attribute if a.name == "value"}  # fmt: skip
     inputs = tuple(i.name for i in graph.input if i.name not in constants)
     nodes = tuple(node(n, folder) for n in graph.node)
     outputs = tuple(o.name for o in graph.output)

@@ -169,8 +169,6 @@ def _typed(node: Node, kinds: dict[str, int]) -> Node:
         if kind:
             node = replace(node, op="Cast", inputs=node.inputs[:1], attributes={**node.attributes, "to": kind})
     kind = {"Cast": node.attributes.get("to"), "QuantizeLinear": node.attributes.get("output_dtype")}.get(node.op)
-    if node.op in ("Constant",) and not isinstance(node.attributes.get("value", 0), int):
-        kind = None
     if node.op in ("Reshape", "Transpose", "Identity", "Slice", "Squeeze", "Unsqueeze", "Flatten", "Concat"):
         kind = kinds.get(node.inputs[0]) if node.inputs else None
     if kind and node.outputs:

@@ -82,7 +82,8 @@ class Graph(nn.Module):
             raise ValueError(
                 f"{step.what}: {error}" if step.run is not None and not step.bodies else str(error)
             ) from None
-        return made if len(step.outputs) > 1 and isinstance(made, tuple | list) else (made,)
+        # a sequence, which is one value, is a list
+        return made if isinstance(made, tuple) else (made,)
 
     def extra_repr(self) -> str:
         return f"{len(self.steps)} steps"
