@@ -30,13 +30,13 @@ def exported(module, inputs, path):
     return path
 
 
-def built(folder, nodes, initializers, inputs, *, opset=21, rank=None):
+def built(folder, nodes, initializers, inputs, *, opset=21, kind=TensorProto.FLOAT):
     """A model of nodes, its constants by name, with inputs of these shapes."""
     graph = helper.make_graph(
         nodes,
         "g",
-        [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in inputs.items()],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [helper.make_tensor_value_info(n, kind, s) for n, s in inputs.items()],
+        [helper.make_tensor_value_info("y", kind, None)],
         [numpy_helper.from_array(v, n) for n, v in initializers.items()],
     )
     path = folder / "m.onnx"
@@ -256,6 +256,94 @@ def test_an_operator_of_which_one_output_is_named_gives_that_alone(tmp_path):
     node = helper.make_node("Unique", ["x"], ["y"])
     found = load(built(tmp_path, [node], {}, {"x": (5,)}))(torch.tensor([3.0, 1.0, 3.0, 2.0, 1.0]))
     assert found.tolist() == [1, 2, 3]
+
+
+def node(op, inputs, **attributes):
+    return helper.make_node(op, inputs.split(), ["y"], **attributes)
+
+
+CORNERS = {
+    "a product of integers": (node("MatMul", "x w"), {"w": np.arange(6, dtype=np.int32).reshape(3, 2)}, (2, 3), np.int32),
+    "planes of one element": (node("InstanceNormalization", "x s b"), {"s": normal(3), "b": normal(3)}, (2, 3, 1, 1)),
+    "groups of one element": (
+        node("GroupNormalization", "x s b", num_groups=3), {"s": normal(3), "b": normal(3)}, (1, 3, 1)
+    ),
+    "one scale for an axis": (node("LayerNormalization", "x s b"), {"s": normal(1), "b": normal(1)}, (2, 3, 5)),
+    "a sum of nothing": (node("CumSum", "x a", exclusive=1), {"a": np.int32(1)}, (2, 0)),
+    "the largest integer as padding": (
+        node("Pad", "x p v"), {"p": np.array([1, 2]), "v": np.int64(2**63 - 1)}, (4,), np.int64
+    ),
+    "padding of booleans": (node("Pad", "x p v"), {"p": np.array([1, 2]), "v": np.bool_(True)}, (4,), np.bool_),
+    "large integers resized": (
+        node("Resize", "x none f", mode="nearest"),
+        {"none": np.zeros(0, np.float32), "f": np.array([1, 2.0], np.float32)}, (1, 3), np.int32,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("corner", CORNERS)
+def test_corners_of_operators_are_as_in_the_reference(tmp_path, corner):
+    made, constants, shape, *kind = CORNERS[corner]
+    kind = kind[0] if kind else np.float32
+    x = normal(*shape) if kind is np.float32 else (RANDOM.integers(0, 2**30, shape) | 1).astype(kind)
+    agrees(built(tmp_path, [made], constants, {"x": shape}, kind=helper.np_dtype_to_tensor_dtype(np.dtype(kind))), x)
+
+
+@pytest.mark.parametrize("op", ["Softmax", "LogSoftmax", "Hardmax"])
+def test_an_empty_batch_stays_empty(tmp_path, op):
+    path = built(tmp_path, [node(op, "x", axis=1)], {}, {"x": (0, 3, 2)}, opset=11)
+    assert load(path)(torch.zeros(0, 3, 2)).shape == (0, 3, 2)
+
+
+def test_channels_of_one_value_are_normalized_to_finite_numbers(tmp_path):
+    path = built(tmp_path, [node("MeanVarianceNormalization", "x")], {}, {"x": (2, 3, 7, 5)})
+    assert load(path)(torch.full((2, 3, 7, 5), 0.1)).isfinite().all()
+
+
+def test_a_normalization_of_one_layer_over_inputs_of_two_ranks_is_two_layers(tmp_path):
+    constants = {n: abs(normal(3)) for n in "sbmv"} | {"shape": np.array([4, 3, 2, 3])}
+    nodes = [
+        helper.make_node("BatchNormalization", ["x", *"sbmv"], ["a"]),
+        helper.make_node("Expand", ["x", "wide"], ["r"]),
+        helper.make_node("Reshape", ["r", "shape"], ["t"]),
+        helper.make_node("Pad", ["t", "none"], ["u"]),
+        helper.make_node("BatchNormalization", ["u", *"sbmv"], ["c"]),
+        helper.make_node("Reshape", ["c", "shape_of_x"], ["d"]),
+        helper.make_node("Add", ["a", "d"], ["y"]),
+    ]
+    constants |= {"wide": np.array([4, 3, 6]), "shape_of_x": np.array([4, 3, 6]), "none": np.zeros(8, np.int64)}
+    path = built(tmp_path, nodes, constants, {"x": (4, 3, 6)})
+    model = onnx.load(path)
+    model.graph.value_info.append(helper.make_tensor_value_info("u", TensorProto.FLOAT, (4, 3, 2, 3)))
+    path.write_bytes(model.SerializeToString())
+    agrees(path, normal(4, 3, 6))
+
+
+def test_a_division_of_scores_by_zero_is_no_attention_that_stops_the_import(tmp_path):
+    nodes = [
+        helper.make_node("MatMul", ["q", "k"], ["s"]),
+        helper.make_node("Div", ["s", "zero"], ["t"]),
+        helper.make_node("Softmax", ["t"], ["p"], axis=-1),
+        helper.make_node("MatMul", ["p", "v"], ["y"]),
+    ]
+    shapes = {"q": (2, 4, 5), "k": (2, 5, 6), "v": (2, 6, 7)}
+    found = load(built(tmp_path, nodes, {"zero": np.float32(0)}, shapes))(*map(torch.ones, shapes.values()))
+    assert found.shape == (2, 4, 7)
+
+
+def test_a_call_of_a_function_runs_the_overload_that_it_names(tmp_path):
+    bodies = [
+        helper.make_function("own", "F", ["a"], ["b"], [helper.make_node(op, ["a"], ["b"])],
+                             [helper.make_opsetid("", 21)], overload=op)
+        for op in ("Neg", "Abs")
+    ]  # fmt: skip
+    call = helper.make_node("F", ["x"], ["y"], domain="own", overload="Neg")
+    path = built(tmp_path, [call], {}, {"x": (3,)})
+    model = onnx.load(path)
+    model.functions.extend(bodies)
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    path.write_bytes(model.SerializeToString())
+    assert load(path)(torch.tensor([1.0, -2.0, 3.0])).tolist() == [-1, 2, -3]
 
 
 @pytest.mark.data

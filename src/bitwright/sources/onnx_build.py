@@ -143,7 +143,7 @@ class _Builder:
         if made is None:
             return [self._function(node)]
         weights = tuple(i for i in node.inputs if i in self.scope.constants)
-        key: object = (node.op, weights, repr(sorted(node.attributes.items())))
+        key: object = (type(made.layer), weights, repr(sorted(node.attributes.items())))
         if node.domain == OWN or isinstance(made.layer, QuantizedLayer):
             key = made.layer  # attention has no weights, and frozen layers have ranges of their own
         if key not in self.shared:

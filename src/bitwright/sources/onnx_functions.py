@@ -17,12 +17,12 @@ Known = Callable[[str, str], bool]
 
 def inline(model: ModelProto, known: Known, opset: int) -> GraphProto:
     """The graph without calls. Functions that call themselves raise ValueError."""
-    functions = {(f.domain, f.name): f for f in model.functions}
+    functions = {(f.domain, f.name, f.overload): f for f in model.functions}
     return _Inliner(functions, known, opset).graph(model.graph, {})
 
 
 class _Inliner:
-    def __init__(self, functions: dict[tuple[str, str], FunctionProto], known: Known, opset: int) -> None:
+    def __init__(self, functions: dict[tuple[str, str, str], FunctionProto], known: Known, opset: int) -> None:
         self.functions, self.known, self.opset = functions, known, opset
         self.count = 0
         self.kinds: dict[str, onnx.TypeProto] = {}
@@ -59,7 +59,7 @@ class _Inliner:
             yield from self.nodes(inner, depth + 1)
 
     def _body(self, node: NodeProto) -> FunctionProto | None:
-        own = self.functions.get((node.domain, node.op_type))
+        own = self.functions.get((node.domain, node.op_type, node.overload))
         domain = "" if node.domain == "ai.onnx" else node.domain
         if own is not None or domain or self.known(domain, node.op_type):
             return own

@@ -34,13 +34,15 @@ class Made:
 def layer_of(node: Node, constants: Constants, rank: int | None) -> Made | None:
     """The layer that computes a node; None where torch has none, or its weights are no constants."""
     make = LAYERS.get((node.domain, node.op))
-    if make is None or any(t.dtype != torch.float32 for t in _floats(node, constants)):
+    if make is None or any(t.dtype != torch.float32 for t in _parameters(node, constants)):
         return None
     return make(node, constants, rank)
 
 
-def _floats(node: Node, constants: Constants) -> list[Tensor]:
-    return [constants[i] for i in node.inputs[1:] if i in constants and constants[i].is_floating_point()]
+def _parameters(node: Node, constants: Constants) -> list[Tensor]:
+    """The constants that a layer would hold: of a Gather the table, of others all but the first input."""
+    held = node.inputs[:1] if node.op == "Gather" else node.inputs[1:]
+    return [constants[i] for i in held if i in constants]
 
 
 def _known(node: Node, constants: Constants, places: Sequence[int]) -> bool:
@@ -185,7 +187,8 @@ def layer_norm(node: Node, constants: Constants, rank: int | None) -> Made | Non
     if node.attributes.get("axis", -1) != -1 or len(node.outputs) > 1 or not _known(node, constants, (1, 2)):
         return None
     scale, shift = _parameter(node, constants, 1), _parameter(node, constants, 2)
-    if scale is None or scale.dim() != 1 or bad_bias(shift, len(scale)):
+    # one value may stand for all of an axis whose size is not known here
+    if scale is None or scale.dim() != 1 or len(scale) == 1 or bad_bias(shift, len(scale)):
         return None
     layer = nn.LayerNorm(len(scale), node.attributes.get("epsilon", 1e-5), bias=shift is not None)
     return Made(_filled(layer, scale, shift), node.inputs[:1])
@@ -200,7 +203,7 @@ def embedding(node: Node, constants: Constants, rank: int | None) -> Made | None
     ):
         return None
     table = constants[node.inputs[0]]
-    if table.dim() != 2 or table.dtype != torch.float32 or not table.numel():
+    if table.dim() != 2 or not table.numel():
         return None
     layer = nn.Embedding(table.shape[0], table.shape[1], _weight=table.detach().clone())
     return Made(layer, node.inputs[1:2], from_front, {"size": len(table)})

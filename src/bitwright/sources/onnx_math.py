@@ -115,7 +115,7 @@ def cumulative(function: Operator, neutral: int) -> Operator:
     def compute(x: Tensor, axis: Tensor, *, exclusive: int = 0, reverse: int = 0) -> Tensor:
         along = axis_of(int(axis), x.dim())
         y = x.flip(along) if reverse else x
-        if exclusive:
+        if exclusive and x.shape[along]:
             first = torch.full_like(y.narrow(along, 0, 1), neutral)
             y = torch.cat([first, y.narrow(along, 0, y.shape[along] - 1)], along)
         y = function(y, along).to(x.dtype)
@@ -131,7 +131,7 @@ def soft(function: Operator) -> Operator:
         if opset >= 13:
             return function(x, axis_of(-1 if axis is None else axis, x.dim()))
         first = axis_of(1 if axis is None else axis, x.dim())
-        return function(x.reshape(math.prod(x.shape[:first]), -1), 1).reshape(x.shape)
+        return function(x.reshape(math.prod(x.shape[:first]), math.prod(x.shape[first:])), 1).reshape(x.shape)
 
     return compute
 

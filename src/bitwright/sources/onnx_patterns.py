@@ -176,7 +176,7 @@ def attended(nodes: list[Node], outputs: tuple[str, ...], constants: Constants) 
             factor = constants.get(step.inputs[1])
             if factor is None or factor.numel() != 1 or factor.dim() > 1 or factor.dtype != torch.float32:
                 continue
-            scale = float(factor) if step.op == "Mul" else 1 / float(factor)
+            scale = float(factor if step.op == "Mul" else 1 / factor)
             inner = step.inputs[0]
             between.append(inner)
             step = producer.get(inner)

@@ -25,7 +25,7 @@ def resize(
     require_room([*(s for i, s in enumerate(x.shape) if i not in along), *wanted], "Resize")
     regions = roi.flatten().tolist() if roi is not None and roi.numel() else [0.0] * len(along) + [1.0] * len(along)
     outside = torch.zeros(())
-    y = x if x.is_floating_point() else x.float()
+    y = x if x.is_floating_point() or mode == "nearest" else x.float()
     for i, axis in enumerate(along):
         if factors[i] == 1 and wanted[i] == x.shape[axis] and coordinate_transformation_mode != "tf_crop_and_resize":
             continue

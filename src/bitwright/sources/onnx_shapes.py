@@ -140,7 +140,7 @@ def pad(x: Tensor, widths: Tensor | None = None, filler: Tensor | None = None, a
         mode: str = "constant", pads: Sequence[int] | None = None, value: float = 0.0) -> Tensor:  # fmt: skip
     both = ints(widths if widths is not None else pads or ())
     along = [axis_of(a, x.dim()) for a in ints(axes)] if axes is not None else list(range(x.dim()))
-    fill = value if filler is None else filler.flatten()[0].item()
+    fill = torch.tensor(value).to(x) if filler is None else filler.flatten()[0]
     for i, axis in enumerate(along):
         before, after = both[i], both[i + len(along)]
         require_room((*x.shape[:axis], max(x.shape[axis] + before + after, 0), *x.shape[axis + 1 :]), "Pad")
@@ -148,7 +148,7 @@ def pad(x: Tensor, widths: Tensor | None = None, filler: Tensor | None = None, a
     return x
 
 
-def _padded(x: Tensor, axis: int, before: int, after: int, mode: str, fill: float) -> Tensor:
+def _padded(x: Tensor, axis: int, before: int, after: int, mode: str, fill: Tensor) -> Tensor:
     size = x.shape[axis]
     if before < 0 or after < 0:
         start = max(-before, 0)
@@ -157,7 +157,8 @@ def _padded(x: Tensor, axis: int, before: int, after: int, mode: str, fill: floa
     if not before and not after:
         return x
     if mode == "constant":
-        return functional.pad(x, [*[0, 0] * (x.dim() - 1 - axis), before, after], value=fill)
+        around = (fill.expand(*x.shape[:axis], count, *x.shape[axis + 1 :]) for count in (before, after))
+        return torch.cat([next(around), x, next(around)], axis)
     place = torch.arange(-before, size + after)
     if mode == "edge":
         place = place.clamp(0, size - 1)

@@ -191,7 +191,8 @@ def batch_norm(x: Tensor, scale: Tensor, shift: Tensor, mean: Tensor, variance: 
 
 
 def instance_norm(x: Tensor, scale: Tensor, shift: Tensor, *, epsilon: float = 1e-5) -> Tensor:
-    return functional.instance_norm(x, weight=scale, bias=shift, eps=epsilon)
+    # one group a channel, as torch's own refuses planes of one element
+    return torch.group_norm(x, x.shape[1], scale, shift, epsilon)
 
 
 def layer_norm(x: Tensor, scale: Tensor, shift: Tensor | None = None, *, axis: int = -1, epsilon: float = 1e-5,
@@ -215,7 +216,7 @@ def group_norm(x: Tensor, scale: Tensor, shift: Tensor, *, num_groups: int, epsi
                stash_type: int = 1, opset: int) -> Tensor:  # fmt: skip
     if opset < 21:  # one value a group
         scale, shift = (t.repeat_interleave(x.shape[1] // num_groups) for t in (scale, shift))
-    return functional.group_norm(x, num_groups, scale, shift, epsilon)
+    return torch.group_norm(x, num_groups, scale, shift, epsilon)
 
 
 def local_response(x: Tensor, *, size: int, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0) -> Tensor:
@@ -231,9 +232,8 @@ def lp_norm(x: Tensor, *, axis: int = -1, p: int = 2) -> Tensor:
 
 
 def mean_variance_norm(x: Tensor, *, axes: Sequence[int] = (0, 2, 3)) -> Tensor:
-    mean = x.mean(list(axes), keepdim=True)
-    deviation = (x.square().mean(list(axes), keepdim=True) - mean.square()).sqrt()
-    return (x - mean) / (deviation + 1e-9)
+    rest = x - x.mean(list(axes), keepdim=True)
+    return rest / (rest.square().mean(list(axes), keepdim=True).sqrt() + 1e-9)
 
 
 def grid_sample(x: Tensor, grid: Tensor, *, mode: str = "linear", padding_mode: str = "zeros",
