@@ -295,6 +295,12 @@ def test_an_empty_batch_stays_empty(tmp_path, op):
     assert load(path)(torch.zeros(0, 3, 2)).shape == (0, 3, 2)
 
 
+def test_a_split_into_more_parts_than_it_names_is_refused_before_they_are_made(tmp_path):
+    path = built(tmp_path, [node("Split", "x", num_outputs=1 << 40)], {}, {"x": (4,)})
+    with pytest.raises(ValueError, match="1099511627776 parts for 1 outputs"):
+        load(path)(torch.zeros(4))
+
+
 def test_channels_of_one_value_are_normalized_to_finite_numbers(tmp_path):
     path = built(tmp_path, [node("MeanVarianceNormalization", "x")], {}, {"x": (2, 3, 7, 5)})
     assert load(path)(torch.full((2, 3, 7, 5), 0.1)).isfinite().all()
