@@ -1,6 +1,7 @@
 """Folders of safetensors to folders of 4-bit weights: whole, resumable, and read by the library whose layout it is."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -197,6 +198,54 @@ def test_what_cannot_be_read_is_said(model, tmp_path, damage):
         quantize_checkpoint(folder, out, format)
 
 
+@pytest.mark.parametrize("other", ["scheme", "weights", "model"])
+def test_nothing_of_another_run_is_overwritten_or_taken_for_its_own(model, tmp_path, other):
+    folder, tensors = model
+    out, format = tmp_path / "out", Integers()
+    quantize_checkpoint(folder, out, format)
+    if other == "weights":
+        path = folder / "b.safetensors"
+        tensors = load_file(path)
+        save_file({n: t * 2 for n, t in tensors.items()}, path, {"format": "pt"})
+        later = (out / "b.safetensors").stat().st_mtime + 10
+        os.utime(path, (later, later))
+    elif other == "scheme":
+        format = Nvfp4()
+    else:
+        for path in out.glob("*.safetensors"):
+            path.unlink()
+    before = {p.name: p.read_bytes() for p in out.iterdir()}
+    with pytest.raises(ValueError, match="choose another folder"):
+        quantize_checkpoint(folder, out, format)
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == before
+
+
+def test_what_a_killed_run_left_is_removed_and_pickles_are_not_copied(model, tmp_path):
+    folder, _ = model
+    (folder / "pytorch_model.bin").write_bytes(b"weights again")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".a.safetensors.1.partial").write_bytes(b"half")
+    quantize_checkpoint(folder, tmp_path / "out", Integers())
+    left = [p.name for p in (tmp_path / "out").iterdir() if p.name.startswith(".") or p.suffix == ".bin"]
+    assert left == []
+
+
+def test_a_weight_without_elements_is_kept(model, tmp_path):
+    folder, _ = model
+    path = folder / "b.safetensors"
+    empty = torch.zeros(0, WIDTH, dtype=torch.bfloat16)
+    save_file(load_file(path) | {"model.empty.weight": empty}, path, {"format": "pt"})
+    assert "model.empty.weight" in quantize_checkpoint(folder, tmp_path / "out", Integers()).kept
+
+
+@pytest.mark.parametrize("content", ["[1]", "3", "["])
+def test_a_config_that_is_no_object_is_refused_in_a_sentence(model, tmp_path, content):
+    folder, _ = model
+    (folder / "config.json").write_text(content)
+    with pytest.raises(ValueError, match=r"config\.json (is not JSON|holds no JSON object)"):
+        quantize_checkpoint(folder, tmp_path / "out", Integers())
+
+
 def test_the_command_needs_no_torch(model, tmp_path):
     folder, _ = model
     code = (
@@ -223,6 +272,7 @@ def test_every_named_scheme_is_written_by_the_command(model, tmp_path, scheme):
     [
         (["-s", "ant(4, 4)"], "bitwright.export.bundle"), (["-s", "fp8", "--group", "64"], "leave out --group"),
         (["-s", "nvfp4", "--inputs"], "calibrate"), (["-s", "int4", "--group", "12"], "a multiple of 8"),
+        (["-s", "int4", "--ignore", "re:("], "correct the regular expression"),
     ],
 )  # fmt: skip
 def test_what_a_layout_cannot_hold_is_refused_in_one_sentence(model, tmp_path, arguments, sentence, capsys):

@@ -1,5 +1,7 @@
 """Blocks quantized one at a time are those of the whole model quantized at once."""
 
+import contextlib
+
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -76,6 +78,23 @@ def test_a_run_that_was_stopped_goes_on_with_the_block_that_is_missing(llama, tm
         assert (tmp_path / "out" / name).stat().st_mtime_ns == time
     for path in (tmp_path / "whole").iterdir():
         assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("other", ["scheme", "samples", "whole"])
+def test_blocks_of_two_runs_are_not_mixed(llama, tmp_path, other):
+    _, folder = llama
+
+    def stop(what, done, total):
+        if done == 1 and other != "whole":
+            raise KeyboardInterrupt
+
+    with contextlib.suppress(KeyboardInterrupt):
+        quantize_calibrated(folder, tmp_path / "out", integer(4, None), SAMPLES, stop)
+    before = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    scheme, samples = integer(3 if other == "scheme" else 4, None), SAMPLES[:-1] if other == "samples" else SAMPLES
+    with pytest.raises(ValueError, match="choose another folder"):
+        quantize_calibrated(folder, tmp_path / "out", scheme, samples)
+    assert {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()} == before
 
 
 def test_samples_are_lines_of_json(tmp_path):

@@ -263,9 +263,7 @@ def node(op, inputs, **attributes):
 
 
 CORNERS = {
-    "a product of integers": (
-        node("MatMul", "x w"), {"w": np.arange(6, dtype=np.int32).reshape(3, 2)}, (2, 3), np.int32,
-    ),
+    "a product of integers": (node("MatMul", "x w"), {"w": np.array([[1, 2], [3, 4]], np.int32)}, (3, 2), np.int32),
     "planes of one element": (node("InstanceNormalization", "x s b"), {"s": normal(3), "b": normal(3)}, (2, 3, 1, 1)),
     "groups of one element": (
         node("GroupNormalization", "x s b", num_groups=3), {"s": normal(3), "b": normal(3)}, (1, 3, 1)
@@ -295,6 +293,12 @@ def test_corners_of_operators_are_as_in_the_reference(tmp_path, corner):
 def test_an_empty_batch_stays_empty(tmp_path, op):
     path = built(tmp_path, [node(op, "x", axis=1)], {}, {"x": (0, 3, 2)}, opset=11)
     assert load(path)(torch.zeros(0, 3, 2)).shape == (0, 3, 2)
+
+
+def test_a_split_into_more_parts_than_it_names_is_refused_before_they_are_made(tmp_path):
+    path = built(tmp_path, [node("Split", "x", num_outputs=1 << 40)], {}, {"x": (4,)})
+    with pytest.raises(ValueError, match="1099511627776 parts for 1 outputs"):
+        load(path)(torch.zeros(4))
 
 
 def test_channels_of_one_value_are_normalized_to_finite_numbers(tmp_path):

@@ -194,6 +194,56 @@ def test_gptq_decodes_as_its_layout_says(llama, tmp_path, version, bits, is_symm
         )
 
 
+@pytest.mark.parametrize("is_moved", [True, False])
+def test_columns_that_compressed_tensors_grouped_by_activation_have_their_groups_scale(llama, tmp_path, is_moved):
+    quantize_checkpoint(llama[1], tmp_path / "out", Integers(4, 32))
+    plain = {n: m.quantized_weight().decode() for n, m in quantized_layers(load(tmp_path / "out")).items()}
+    path = tmp_path / "out" / "model.safetensors"
+    stored, column = load_file(path), {}
+    for name, weight in plain.items():
+        k = weight.shape[1]
+        moved = torch.randperm(k, generator=torch.Generator().manual_seed(1))
+        column[name] = (moved // 32).int() if is_moved else torch.full((k,), -1, dtype=torch.int32)
+        stored[f"{name}.weight_g_idx"] = column[name]
+    save_file(stored, path, {"format": "pt"})
+    model = load(tmp_path / "out")
+    layers = {(m.layer.name if isinstance(m, Reordered) else m.name): m for m in model.modules()
+              if isinstance(m, Reordered if is_moved else QuantizedLayer)}  # fmt: skip
+    assert set(layers) == set(plain)
+    for name, layer in layers.items():
+        k = plain[name].shape[1]
+        scale = stored[f"{name}.weight_scale"].double()
+        levels = torch.from_numpy(plain[name]).double() / scale.repeat_interleave(32, 1)
+        group = column[name].long() if is_moved else torch.arange(k) // 32
+        inner = layer.layer if is_moved else layer
+        found = layer(torch.eye(k)).T - bias(inner)
+        torch.testing.assert_close(found.double(), levels * scale[:, group], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["pre_quant_scale", "weight_rotation"])
+def test_a_tensor_that_would_change_a_layer_is_not_left_out_silently(llama, tmp_path, name):
+    quantize_checkpoint(llama[1], tmp_path / "out", Integers())
+    path = tmp_path / "out" / "model.safetensors"
+    stored = load_file(path)
+    save_file(stored | {f"model.layers.0.self_attn.q_proj.{name}": torch.ones(128)}, path, {"format": "pt"})
+    with pytest.raises(ValueError, match=f"q_proj has {name}, which is not read here"):
+        load(tmp_path / "out")
+
+
+def test_groups_other_than_config_json_says_are_refused(llama, tmp_path):
+    def stored_of(shape, rng):
+        rows = shape[0]
+        return {
+            "qweight": packed(np.zeros(shape, np.int64), 4).T, "qzeros": packed(np.full((2, rows), 7), 4),
+            "scales": torch.ones(2, rows, dtype=torch.float16),
+        }, None  # fmt: skip
+
+    config = {"quant_method": "gptq", "bits": 4, "group_size": 100}
+    out, _ = relabelled(llama, tmp_path, {"quantization_config": config}, stored_of)
+    with pytest.raises(ValueError, match="scales of 2 groups found, 256 columns in groups of 100"):
+        load(out)
+
+
 def bias(layer):
     return 0 if layer.bias is None else layer.bias[:, None]
 

@@ -15,12 +15,13 @@ import numpy as np
 
 from bitwright.checkpoint.codes import magnitudes, stored
 from bitwright.checkpoint.disk import Buffer
+from bitwright.checkpoint.folder import INDEX, read_config
 from bitwright.checkpoint.formats import CheckpointFormat
 from bitwright.checkpoint.selection import Selection
 from bitwright.checkpoint.tensors import CHUNK, SIZES, Entry, TensorFile, TensorWriter, is_written
 from bitwright.store import write_atomically
 
-INDEX = "model.safetensors.index.json"
+PICKLED = (".bin", ".pt", ".pth")
 Progress = Callable[[str, int, int], None]
 
 
@@ -45,13 +46,13 @@ def quantize_checkpoint(
 ) -> Quantized:
     """Quantize the weights of a folder of safetensors into another folder, with config.json and what else lies there.
 
-    A weight with NaN or infinity, a folder without safetensors or config.json, and one that is quantized already raise
-    ValueError.
+    A weight with NaN or infinity, a folder without safetensors or config.json, one that is quantized already, and an
+    output folder with files of another run raise ValueError; nothing that is there is overwritten.
     """
     start = time.perf_counter()
     buffer = Buffer()
     files = [TensorFile(path, buffer) for path in sorted(source.glob("*.safetensors"))]
-    config = _read_config(source)
+    config = _float_config(source)
     if not files:
         raise ValueError(f"{source} holds no .safetensors file; give the folder of a model in that format")
     if out.resolve() == source.resolve():
@@ -59,9 +60,10 @@ def quantize_checkpoint(
     chosen = {n for file in files for n, e in file.entries.items() if selection.takes(e, format.group or 8)}
     if not chosen:
         raise ValueError(f"{source}: no two-dimensional weight is left to quantize; ignore fewer")
-    out.mkdir(parents=True, exist_ok=True)
     plans = {file.path.name: _plan(file, chosen, format) for file in files}
-    missing = [f for f in files if not is_written(out / f.path.name, plans[f.path.name], f.metadata)]
+    config |= {"quantization_config": _config(files, chosen, format, selection)}
+    missing = _missing(files, out, plans, config)
+    out.mkdir(parents=True, exist_ok=True)
     total = sum(file.entries[name].bytes for file in missing for name in file.entries)
     largest = _largest(files, missing, chosen, format, selection)
     done = 0
@@ -74,7 +76,7 @@ def quantize_checkpoint(
                     _copy(file, entry, writer)
                 done += entry.bytes
                 progress(file.path.name, done, total)
-    _write_rest(source, out, files, plans, config | {"quantization_config": _config(files, chosen, format, selection)})
+    _write_rest(source, out, files, plans, config)
     kept = [n for file in files for n in file.entries if n not in chosen]
     before = sum(e.bytes for file in files for e in file.entries.values())
     after = sum(e.bytes for plan in plans.values() for e in plan)
@@ -143,14 +145,30 @@ def _finite(file: TensorFile, entry: Entry, rows: np.ndarray) -> float:
     return largest
 
 
-def _read_config(source: Path) -> dict[str, object]:
-    path = source / "config.json"
-    if not path.is_file():
-        raise ValueError(f"{source} has no config.json; give the folder of a whole model")
-    config: dict[str, object] = json.loads(path.read_text())
+def _float_config(source: Path) -> dict[str, object]:
+    config = read_config(source / "config.json")
     if "quantization_config" in config:
         raise ValueError(f"{source} is quantized already; start from the model in floats")
     return config
+
+
+def _missing(
+    files: list[TensorFile], out: Path, plans: dict[str, list[Entry]], config: dict[str, object]
+) -> list[TensorFile]:
+    """Files that an earlier run of the same kind has not written. Files of anything else raise ValueError."""
+    missing = []
+    for file in files:
+        path, source = out / file.path.name, file.path
+        if not path.exists():
+            missing.append(file)
+        elif not is_written(path, plans[source.name], file.metadata) or path.stat().st_mtime < source.stat().st_mtime:
+            raise ValueError(
+                f"{path} is there already, of another scheme or older weights; remove it, or choose another folder"
+            )
+    path = out / "config.json"
+    if path.exists() and (missing or read_config(path).get("quantization_config") != config["quantization_config"]):
+        raise ValueError(f"{out} holds another model; choose another folder, or remove it")
+    return missing
 
 
 def _config(
@@ -180,9 +198,9 @@ def _config(
 def _write_rest(
     source: Path, out: Path, files: list[TensorFile], plans: dict[str, list[Entry]], config: dict[str, object]
 ) -> None:
-    """config.json, the index of files, and whatever else lies beside the weights."""
+    """config.json, the index of files, and whatever else lies beside the weights, less their pickled copies."""
     for path in source.iterdir():
-        if path.is_file() and path.suffix != ".safetensors" and path.name not in ("config.json", INDEX):
+        if path.is_file() and path.suffix not in (".safetensors", *PICKLED) and path.name not in ("config.json", INDEX):
             shutil.copy2(path, out / path.name)
     if len(files) > 1 or (source / INDEX).exists():
         index = {

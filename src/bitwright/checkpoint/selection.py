@@ -17,6 +17,13 @@ class Selection:
 
     ignore: tuple[str, ...] = ("*lm_head", "re:.*embed.*", "re:.*wte$", "re:.*wpe$", "re:.*router$", "re:.*\\.gate$")
 
+    def __post_init__(self) -> None:
+        for pattern in self.ignore:
+            try:
+                re.compile(pattern.removeprefix("re:") if pattern.startswith("re:") else "")
+            except re.error as error:
+                raise ValueError(f"ignore {pattern!r}: {error}; correct the regular expression") from None
+
     def takes(self, entry: Entry, group: int) -> bool:
         """Whether this tensor is quantized. One that would be, but does not divide into groups, raises ValueError."""
         if not self.is_weight(entry) or self.ignores(entry.name.removesuffix(".weight")):
@@ -29,7 +36,7 @@ class Selection:
         return True
 
     def is_weight(self, entry: Entry) -> bool:
-        return entry.name.endswith(".weight") and len(entry.shape) == 2 and entry.dtype in KINDS
+        return entry.name.endswith(".weight") and len(entry.shape) == 2 and all(entry.shape) and entry.dtype in KINDS
 
     def ignores(self, module: str) -> bool:
         return any(

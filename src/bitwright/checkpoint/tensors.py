@@ -3,6 +3,7 @@
 https://github.com/huggingface/safetensors, format description: 8 bytes of the header's length, JSON, data.
 """
 
+import glob
 import json
 import os
 import struct
@@ -99,6 +100,8 @@ class TensorWriter:
 
     def __init__(self, path: Path, entries: list[Entry], metadata: dict[str, str]) -> None:
         self.path, self.header = path, header_of(entries, metadata)
+        for stale in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):  # of a run that was killed
+            stale.unlink(missing_ok=True)
         self._partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         self._places, place = {}, len(self.header)
         for entry in entries:

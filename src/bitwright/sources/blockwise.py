@@ -27,7 +27,7 @@ from bitwright.model.transform import gptq
 from bitwright.recipe import Recipe, Rule
 from bitwright.scheme import Scheme
 from bitwright.sources.quantized import architecture
-from bitwright.store import write_atomically
+from bitwright.store import key_of, write_atomically
 
 SPOOL = ".hidden"
 Progress = Callable[[str, int, int], None]
@@ -64,6 +64,7 @@ def quantize_calibrated(
     _load_(model.model.embed_tokens, tensors, "model.embed_tokens.")  # type: ignore[arg-type]
     first = [_first_inputs(model, torch.tensor([list(sample)])) for sample in samples]
     hidden = _Spool(out / SPOOL)
+    hidden.require_run(key_of(str(source.resolve()), repr(scheme), [list(map(int, s)) for s in samples]))
     if not hidden.has(0) and not any(hidden.has(i) for i in range(1, count + 1)):
         hidden.write(0, [x for x, _ in first])
     described: dict[str, Placed] = {}
@@ -91,7 +92,7 @@ def quantize_calibrated(
         hidden.drop(i)
         progress(name, i + 1, count)
     _write_rest(source, out, tensors, config, described, count)
-    shutil.rmtree(out / SPOOL)
+    hidden.remove()
     return out
 
 
@@ -121,6 +122,25 @@ class _Spool:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+
+    def require_run(self, key: str) -> None:
+        """Go on with the run of this key, or start one; ValueError where the folder holds what is of another."""
+        known = self.folder / "run"
+        if known.exists() and known.read_text() != key:
+            raise ValueError(
+                f"{self.folder.parent} holds a stopped run of another scheme, model or samples; remove it, or choose "
+                "another folder"
+            )
+        if not known.exists():
+            shutil.rmtree(self.folder, ignore_errors=True)  # of a run that was killed while it removed this
+            if (self.folder.parent / CONFIG).exists() or any(self.folder.parent.glob("*.safetensors")):
+                raise ValueError(f"{self.folder.parent} holds a model already; remove it, or choose another folder")
+            self.folder.mkdir(parents=True)
+            write_atomically(known, key.encode())
+
+    def remove(self) -> None:
+        (self.folder / "run").unlink()
+        shutil.rmtree(self.folder)
 
     def has(self, block: int) -> bool:
         return (self.folder / str(block)).is_dir()

@@ -58,8 +58,10 @@ def split(x: Tensor, sizes: Tensor | None = None, *, axis: int = 0, split: Seque
     along = axis_of(axis, x.dim())
     parts = ints(sizes if sizes is not None else split or ())
     if not parts:
-        each = -(-x.shape[along] // (num_outputs or outputs))
-        parts = [max(min(each, x.shape[along] - each * i), 0) for i in range(num_outputs or outputs)]
+        if num_outputs not in (None, outputs):
+            raise ValueError(f"{num_outputs} parts for {outputs} outputs")
+        each = -(-x.shape[along] // outputs)
+        parts = [max(min(each, x.shape[along] - each * i), 0) for i in range(outputs)]
     return x.split(parts, along)
 
 

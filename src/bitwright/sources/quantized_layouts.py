@@ -9,7 +9,7 @@ import re
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,9 @@ from bitwright.checkpoint.layouts import (
 )
 from bitwright.formats import E2M1, E4M3, FLOAT16, FLOAT32, Int, unpack
 from bitwright.quantization import PerBlock, PerRow, PerTensor, QuantizedTensor, Quantizer, Range, Scale, Zero
+
+OF_CACHES = frozenset({"k_scale", "v_scale", "q_scale", "k_zero_point", "v_zero_point", "output_scale"})
+"""Tensors beside a layer's own that its product does not need."""
 
 AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 """The column, of eight, that each four bits of a word hold, from the lowest on."""
@@ -48,6 +51,9 @@ class Layout(ABC):
     marker: str
     """The tensor that every quantized layer has."""
 
+    known: frozenset[str]
+    """The tensors that a layer may have; another one would change what it computes."""
+
     def __init__(self, config: Mapping[str, Any], tensors: TensorFolder) -> None:
         self.config, self.tensors = config, tensors
         self._parts: dict[str, list[str]] = defaultdict(list)
@@ -63,7 +69,13 @@ class Layout(ABC):
         return [name for name in self._parts.get(module, ()) if not name.endswith(".bias")]
 
     def parts(self, module: str) -> dict[str, Raw]:
-        return {name.rpartition(".")[2]: self.tensors.read(name) for name in self.names(module)}
+        names = {name.rpartition(".")[2]: name for name in self.names(module)}
+        strange = sorted(names.keys() - self.known - OF_CACHES)
+        if strange:
+            raise ValueError(
+                f"{module} has {', '.join(strange)}, which is not read here; read are {_listed(self.known)}"
+            )
+        return {last: self.tensors.read(name) for last, name in names.items() if last in self.known}
 
     @abstractmethod
     def read(self, module: str, shape: tuple[int, int]) -> Stored:
@@ -74,6 +86,10 @@ class CompressedTensors(Layout):
     """Of compressed-tensors: described by groups of targets."""
 
     marker = "weight_scale"
+    known = frozenset({
+        "weight", "weight_packed", "weight_scale", "weight_zero_point", "weight_shape", "weight_global_scale",
+        "weight_g_idx", "input_scale", "input_zero_point", "input_global_scale",
+    })  # fmt: skip
 
     def read(self, module: str, shape: tuple[int, int]) -> Stored:
         group = self._group(module)
@@ -82,9 +98,16 @@ class CompressedTensors(Layout):
             raise ValueError(f"{module}: its group in config.json describes no weights; the folder is damaged")
         parts = self.parts(module)
         weight = read_weight(Described.of(weights, f"the weights of {module}"), parts, shape)
+        order = None
+        if "weight_g_idx" in parts and (parts["weight_g_idx"].values >= 0).all():  # -1 where columns were not moved
+            groups = weight.quantizer.scales[0].share.shape(*shape)[1]
+            order = _order(parts["weight_g_idx"], shape[1], shape[1] // groups, module)
+        if order is not None:
+            codes = weight.codes.reshape(shape)[:, order]
+            weight = replace(weight, codes=codes.reshape(weight.codes.shape))
         if inputs is None:
-            return Stored(weight)
-        return Stored(weight, *input_quantizer(Described.of(inputs, f"the inputs of {module}"), parts))
+            return Stored(weight, order=order)
+        return Stored(weight, *input_quantizer(Described.of(inputs, f"the inputs of {module}"), parts), order=order)
 
     def _group(self, module: str) -> Mapping[str, Any]:
         groups = self.config.get("config_groups")
@@ -102,6 +125,7 @@ class ModelOpt(Layout):
     """Of Model Optimizer: what a layer is follows from its tensors."""
 
     marker = "weight_scale"
+    known = frozenset({"weight", "weight_scale", "weight_scale_2", "input_scale"})
 
     def read(self, module: str, shape: tuple[int, int]) -> Stored:
         parts = self.parts(module)
@@ -139,6 +163,7 @@ class Gptq(Layout):
     """Of GPTQ: codes along K in words, a group for each column."""
 
     marker = "qweight"
+    known = frozenset({"qweight", "qzeros", "scales", "g_idx"})
 
     def read(self, module: str, shape: tuple[int, int]) -> Stored:
         bits = _number(self.config, "bits", (2, 3, 4, 8))
@@ -151,26 +176,17 @@ class Gptq(Layout):
         stored_zero = _raw(parts, module, "qzeros").require(("I32",), (groups, rows * bits // 32))
         is_first = self.config.get("checkpoint_format", "gptq") == "gptq"
         zero = unpack(np.ascontiguousarray(stored_zero).view(np.uint8), bits, rows) + is_first
-        order, size = self._order(parts, module, k, groups)
+        size = _size(self.config, k, groups, module)
+        order = _order(parts["g_idx"], k, size, module) if "g_idx" in parts else None
         codes = codes if order is None else codes[:, order]
         return Stored(_grouped(codes, codes_of(scale).T, zero.T, bits, size, scales.dtype, module), order=order)
-
-    def _order(self, parts: Mapping[str, Raw], module: str, k: int, groups: int) -> tuple[np.ndarray | None, int]:
-        """The columns group by group where they lie in another order, and how many a group has."""
-        size = -(-k // max(groups, 1))
-        if "g_idx" not in parts:
-            return None, size
-        group = parts["g_idx"].require(("I32", "I64"), (k,)).astype(np.int64)
-        order = np.argsort(group, kind="stable")
-        if not np.array_equal(group[order], np.arange(k) // size):
-            raise ValueError(f"{module}: g_idx has groups other than {groups} of {size} columns; none other are read")
-        return (None if np.array_equal(order, np.arange(k)) else order), size
 
 
 class Awq(Layout):
     """Of AWQ: codes along the rows in words, interleaved."""
 
     marker = "qweight"
+    known = frozenset({"qweight", "qzeros", "scales"})
 
     def read(self, module: str, shape: tuple[int, int]) -> Stored:
         bits = _number(self.config, "bits" if "bits" in self.config else "w_bit", (4,))
@@ -183,7 +199,7 @@ class Awq(Layout):
         scale = scales.require(("F16", "F32"), (max(groups, 1), rows))
         codes = self._codes(_raw(parts, module, "qweight").require(("I32",), (k, rows // 8)), bits)
         zero = self._codes(_raw(parts, module, "qzeros").require(("I32",), (groups, rows // 8)), bits)
-        size = -(-k // groups)
+        size = _size(self.config, k, groups, module)
         return Stored(_grouped(codes.T, codes_of(scale).T, zero.T, bits, size, scales.dtype, module))
 
     def _codes(self, words: np.ndarray, bits: int) -> np.ndarray:
@@ -205,6 +221,28 @@ def _grouped(
         raise ValueError(f"{module}: a zero point of {zero.max()} found, which is no code of {bits} bits")
     quantizer = Quantizer(Int(bits, signed=False), levels, zero=Zero.FITTED)
     return tensor_of(codes, (scale,), zero, quantizer, module)
+
+
+def _size(config: Mapping[str, Any], k: int, groups: int, module: str) -> int:
+    """Columns of a group, as config.json says them; the last group may have fewer."""
+    found = config.get("group_size", config.get("q_group_size", -1))
+    size = found if type(found) is int and found > 0 else k
+    if -(-k // size) != groups:
+        raise ValueError(f"{module}: scales of {groups} groups found, {k} columns in groups of {found} need others")
+    return size
+
+
+def _order(stored: Raw, k: int, size: int, module: str) -> np.ndarray | None:
+    """The columns group by group, from each column's group; None where they lie so."""
+    group = stored.require(("I32", "I64"), (k,)).astype(np.int64)
+    order = np.argsort(group, kind="stable")
+    if not np.array_equal(group[order], np.arange(k) // size):
+        raise ValueError(f"{module}: {stored.name} has groups of other than {size} columns; none other are read")
+    return None if np.array_equal(order, np.arange(k)) else order
+
+
+def _listed(names: frozenset[str]) -> str:
+    return ", ".join(sorted(names))
 
 
 def _raw(parts: Mapping[str, Raw], module: str, name: str) -> Raw:
