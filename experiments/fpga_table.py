@@ -18,7 +18,7 @@ from pathlib import Path
 from cost_table_circuits import text_of
 from cost_table_points import LONG, Point, edges, few_integers, folds, pairs, scheme_elements, vectors
 
-from bitwright.cost.fpga import FAMILIES, MEASURES, RESOURCES, FpgaRow, FpgaTable, write_fpga_table
+from bitwright.cost.fpga import COUNTS, FAMILIES, RESOURCES, FpgaRow, FpgaTable, write_fpga_table
 from bitwright.cost.synthesis_fpga import ECP5, ICE40, XILINX_7, Fpga, count_fpga
 from bitwright.cost.table import Row, shipped_table
 from bitwright.cost.table_find import lines_of
@@ -110,7 +110,7 @@ def page(table: FpgaTable) -> str:
     ]  # fmt: skip
     for family in FAMILIES:
         rows = [row for row in table.rows if row.family == family]
-        luts, registers, *_ = lines_of([row for row in rows if row.unit == "element"], MEASURES)
+        luts, registers, *_ = lines_of([row for row in rows if row.unit == "element"], COUNTS)
         ratios = luts.worst_ratio, registers.worst_ratio, luts.worst_ratio_of_one, registers.worst_ratio_of_one
         lines.append(f"| {FAMILIES[family].title} | {len(rows)} | " + " | ".join(f"{r:.2f}" for r in ratios) + " |")
     short = " / ".join(RESOURCES.values())

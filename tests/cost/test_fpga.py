@@ -1,16 +1,32 @@
 """FPGA counts: what an array of counted circuits takes, and what is said where there are none."""
 
-from dataclasses import replace
+import hashlib
+import json
+from dataclasses import fields, replace
+from importlib.resources import as_file, files
 
 import pytest
 
 pytest.importorskip("pyarrow", reason="counts need pyarrow: pip install 'bitwright[cost]'")
 
+from pyarrow import parquet
+
 from bitwright.config import from_text
 from bitwright.cost.figure import Fitted, Measured
-from bitwright.cost.fpga import FAMILIES, FILE, RESOURCES, FpgaTable, count_cells, shipped_fpga_table, write_fpga_table
-from bitwright.cost.table import shipped_table
+from bitwright.cost.fpga import (
+    FAMILIES,
+    FILE,
+    RESOURCES,
+    FpgaRow,
+    FpgaTable,
+    count_cells,
+    shipped_fpga_table,
+    write_fpga_table,
+)
+from bitwright.cost.table import Row, shipped_table
 from bitwright.cost.table_cells import cells_of
+from bitwright.cost.table_file import STAMP, stamp_of
+from bitwright.cost.table_row import CircuitRow
 from bitwright.gemm import Gemm, LayerGemm
 
 WRAPPING = "integer(8, 8, accumulator_bits={}, overflow=Overflow.WRAP)"
@@ -73,3 +89,21 @@ def test_a_table_of_ones_own_comes_back_as_it_was_written(tmp_path):
     assert (rows, about["command"]) == (table.rows, "mine")
     twice = FpgaTable(tuple(replace(row, luts=2 * row.luts) for row in shipped_fpga_table().rows), "mine", {})
     assert counts("integer(8, 8)", table=twice).cell["luts"].value == 2 * counts("integer(8, 8)").cell["luts"].value
+
+
+@pytest.mark.parametrize("row", [Row, FpgaRow])
+def test_every_table_says_first_which_circuit_a_row_is(row):
+    """The stamps of written tables hold as long as the order of columns does."""
+    named = [field.name for field in fields(row)]
+    assert named[:9] == [*(field.name for field in fields(CircuitRow)), "library" if row is Row else "family"]
+
+
+def test_a_stamp_is_over_the_columns_as_the_file_has_them():
+    table = shipped_fpga_table()
+    with as_file(files("bitwright.cost") / "data" / "fpga.parquet") as path:
+        content = parquet.read_table(path)
+    about = json.loads(content.schema.metadata[STAMP])
+    stamp = about.pop("sha256")
+    rows = [list(row.values()) for row in content.to_pylist()]
+    assert stamp == stamp_of(table.about(), table.rows)
+    assert stamp == hashlib.sha256(json.dumps([about, rows], sort_keys=True).encode()).hexdigest()

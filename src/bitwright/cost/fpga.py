@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from bitwright.cost.figure import Figure
 from bitwright.cost.mac import added
 from bitwright.cost.table_array import NoCell, TableArray, Work, serving
 from bitwright.cost.table_file import TableFile
-from bitwright.cost.table_find import Finder, Found, Measure
+from bitwright.cost.table_find import Columns, Finder, Found, Measure
+from bitwright.cost.table_row import CircuitRow
 
 RESOURCES = {"luts": "LUT", "flip_flops": "FF", "carries": "carry", "blocks": "DSP", "memories": "BRAM"}
 """Columns of the table, and what they are called in short."""
@@ -43,17 +44,9 @@ def is_family(name: str) -> bool:
 
 
 @dataclass(frozen=True)
-class FpgaRow:
-    """One circuit on one family: what it is, as in the table of cells, and the family's cells that it takes."""
+class FpgaRow(CircuitRow):
+    """One circuit on one family: the family's cells that it takes. Nothing is timed, no operands drive it."""
 
-    unit: str
-    scheme: str
-    x: str
-    w: str
-    register_bits: int
-    saturates: bool
-    scales: str
-    lanes: int
     family: str
     luts: int
     flip_flops: int
@@ -66,8 +59,6 @@ class FpgaRow:
     sha256: str
     """Of the circuit's RTLIL."""
     tool: str
-    is_rectified: ClassVar[bool] = False  # counts know no operands
-    period_ns: ClassVar[float] = 0.0  # nothing is timed
 
 
 @dataclass(frozen=True)
@@ -122,7 +113,7 @@ def count_cells(work: Work, family: str, table: FpgaTable | None = None) -> Coun
     """Of the cells that serve these layers. ValueError where a layer's operands were not counted."""
     table = table or shipped_fpga_table()
     rows = tuple(row for row in table.rows if row.family == family)
-    array = TableArray(Finder(rows, MEASURES))
+    array = TableArray(Finder(rows, COUNTS))
     try:
         parts = serving(work, array.element)
     except NoCell as unknown:
@@ -137,10 +128,10 @@ def count_cells(work: Work, family: str, table: FpgaTable | None = None) -> Coun
 
 
 def _measure(name: str) -> Measure:
-    return lambda row: getattr(row, name) / (1 if row.unit == "pairs" else row.lanes)
+    return lambda row: getattr(row, name) / row.shares
 
 
-MEASURES = tuple(map(_measure, RESOURCES))
+COUNTS = Columns(tuple(map(_measure, RESOURCES)))
 
 
 def _figures(found: Found, source: str) -> dict[str, Figure]:

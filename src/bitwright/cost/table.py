@@ -11,26 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from bitwright.cost.table_file import TableFile, stamp_of
+from bitwright.cost.table_row import CircuitRow
 
 SHIPPED = "cells.parquet"
 
 
 @dataclass(frozen=True)
-class Row:
-    """One circuit in one library: what it is, what it takes, how that was found."""
+class Row(CircuitRow):
+    """One circuit in one library: what it takes, and how that was found."""
 
-    unit: str
-    """element, collector, decoder, encoder, requantizer, fold, vector or pairs."""
-    scheme: str
-    """One that needs it, as text; circuits of equal operands and registers serve others too."""
-    x: str
-    w: str
-    register_bits: int
-    """Of the sum that it adds to; of what a requantizer or encoder takes."""
-    saturates: bool
-    scales: str
-    """Formats of both block scales and of their product, where the circuit multiplies them; the slope of a fold."""
-    lanes: int
     library: str
     area_um2: float
     area_ge: float

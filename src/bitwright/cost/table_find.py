@@ -3,42 +3,34 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
-from typing import Any, Protocol, runtime_checkable
+from operator import attrgetter
+from typing import Any
 
 from bitwright.cost.table_fit import Estimate, Integers, Lines, Points, Polynomial, ratio
 from bitwright.cost.table_names import formats_of, integer_of
 from bitwright.cost.table_need import Need, Outer
-
-
-@runtime_checkable
-class Circuit(Protocol):
-    """What a row of a table says of its circuit, besides what it takes."""
-
-    @property
-    def unit(self) -> str: ...
-    @property
-    def x(self) -> str: ...
-    @property
-    def w(self) -> str: ...
-    @property
-    def register_bits(self) -> int: ...
-    @property
-    def saturates(self) -> bool: ...
-    @property
-    def scales(self) -> str: ...
-    @property
-    def lanes(self) -> int: ...
-    @property
-    def is_rectified(self) -> bool: ...
-    @property
-    def period_ns(self) -> float: ...
-
+from bitwright.cost.table_row import CircuitRow
 
 Measure = Callable[[Any], float]
 """Of a row: what its circuit takes a lane."""
 
-AREA: Measure = lambda row: row.area_um2 / (1 if row.unit == "pairs" else row.lanes)  # noqa: E731
-ENERGY: Measure = lambda row: row.energy_pj / (1 if row.unit == "pairs" else row.lanes)  # noqa: E731
+AREA: Measure = lambda row: row.area_um2 / row.shares  # noqa: E731
+ENERGY: Measure = lambda row: row.energy_pj / row.shares  # noqa: E731
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What a table's rows say besides which circuit they are: figures, how fast it is, and what drove it."""
+
+    measures: tuple[Measure, ...]
+    period_ns: Measure = lambda row: 0.0
+    """0 where nothing is timed."""
+    is_rectified: Callable[[Any], bool] = lambda row: False
+    """Whether inputs had no negative values; False where nothing drives it."""
+
+
+CELLS = Columns((AREA, ENERGY), attrgetter("period_ns"), attrgetter("is_rectified"))
+"""Of the table of measured cells."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +55,13 @@ class Found:
 class Finder:
     """The rows of one library, and what is asked of them; of several that would do, the least by the first measure."""
 
-    rows: tuple[Circuit, ...]
-    measures: tuple[Measure, ...] = (AREA, ENERGY)
+    rows: tuple[CircuitRow, ...]
+    columns: Columns = CELLS
 
     @property
     def nothing(self) -> Found:
         """Wires."""
-        return Found(tuple(Estimate(0.0, 1.0, True) for _ in self.measures))
+        return Found(tuple(Estimate(0.0, 1.0, True) for _ in self.columns.measures))
 
     def element(self, need: Need) -> Found | None:
         """The element of these operands and this register, or the smallest that takes more; integers may be fitted."""
@@ -89,7 +81,7 @@ class Finder:
         same = [row for row in rows if (row.x, row.w) == (x_name, w_name)]
         if same or not rows:
             return self._between(same, self._collector_lines, outer.bits) if same else None
-        largest = max(rows, key=self.measures[0])
+        largest = max(rows, key=self.columns.measures[0])
         widest = [row for row in rows if (row.x, row.w) == (largest.x, largest.w)]
         found = self._between(widest, self._collector_lines, outer.bits)
         return found and self._standing_in(found, rows)
@@ -110,7 +102,7 @@ class Finder:
             return self.nothing
         rows = [row for row in self._unit("decoder") if formats_of(row.x) >= formats_of(name)]
         if rows:
-            return self._at(min(rows, key=lambda row: (len(formats_of(row.x)), self.measures[0](row))))
+            return self._at(min(rows, key=lambda row: (len(formats_of(row.x)), self.columns.measures[0](row))))
         parts = sorted(formats_of(name))
         found = [self.decoder(part) for part in parts] if len(parts) > 1 else []
         if not found or None in found:
@@ -137,12 +129,12 @@ class Finder:
         rows = [row for row in self._unit("fold") if row.scales == str(slope)]
         return self._between(rows, self._fold_lines, register_bits) if rows else None
 
-    def _elements(self, x_name: str, w_name: str, need: Need) -> list[Circuit]:
+    def _elements(self, x_name: str, w_name: str, need: Need) -> list[CircuitRow]:
         rows = [
             row for row in self._unit("element")
             if (row.x, row.w, row.saturates) == (x_name, w_name, need.saturates)
         ]  # fmt: skip
-        return [row for row in rows if row.is_rectified == need.is_rectified] or rows
+        return [row for row in rows if self.columns.is_rectified(row) == need.is_rectified] or rows
 
     def _larger(self, need: Need) -> Found | None:
         """The smallest element whose decoders may also read other formats."""
@@ -174,95 +166,93 @@ class Finder:
             return None
         return Found(known, 0.0, f"element {need.x_name} × {need.w_name}, sum of {need.register_bits} bits")
 
-    def _between(self, rows: Sequence[Circuit], lines: tuple[Lines, ...], bits: int) -> Found | None:
+    def _between(self, rows: Sequence[CircuitRow], lines: tuple[Lines, ...], bits: int) -> Found | None:
         """The row of these bits, or what lies between its neighbours."""
         for row in rows:
             if row.register_bits == bits:
                 return self._at(row)
         estimates = [
             line.at({row.register_bits: value(row) for row in rows}, bits)
-            for line, value in zip(lines, self.measures, strict=True)
+            for line, value in zip(lines, self.columns.measures, strict=True)
         ]
         known = tuple(estimate for estimate in estimates if estimate is not None)
         if len(known) < len(estimates):
             return None
         near = min(rows, key=lambda row: abs(row.register_bits - bits))
-        return Found(known, near.period_ns, _said(near, bits))
+        return Found(known, self.columns.period_ns(near), _said(near, bits))
 
-    def _at(self, row: Circuit) -> Found:
+    def _at(self, row: CircuitRow) -> Found:
         """As it was measured."""
-        measured = tuple(Estimate(value(row), 1.0, True) for value in self.measures)
-        return Found(measured, row.period_ns, _said(row, row.register_bits))
+        measured = tuple(Estimate(value(row), 1.0, True) for value in self.columns.measures)
+        return Found(measured, self.columns.period_ns(row), _said(row, row.register_bits))
 
-    def _standing_in(self, found: Found, rows: Sequence[Circuit]) -> Found:
+    def _standing_in(self, found: Found, rows: Sequence[CircuitRow]) -> Found:
         """The same for a circuit that was not measured, as far off as those of its kind are from each other."""
         estimates = tuple(
             Estimate(own.value, max(own.worst_ratio, ratio(max(map(value, rows)), min(map(value, rows)))))
-            for own, value in zip(found.estimates, self.measures, strict=True)
+            for own, value in zip(found.estimates, self.columns.measures, strict=True)
         )
         return replace(found, estimates=estimates)
 
-    def _unit(self, unit: str) -> list[Circuit]:
+    def _unit(self, unit: str) -> list[CircuitRow]:
         return self._units.get(unit, [])
 
     @cached_property
-    def _units(self) -> dict[str, list[Circuit]]:
-        found: dict[str, list[Circuit]] = {}
+    def _units(self) -> dict[str, list[CircuitRow]]:
+        found: dict[str, list[CircuitRow]] = {}
         for row in self.rows:
             found.setdefault(row.unit, []).append(row)
         return found
 
     @cached_property
     def _element_lines(self) -> tuple[Lines, ...]:
-        return lines_of(self._unit("element"), self.measures)
+        return lines_of(self._unit("element"), self.columns)
 
     @cached_property
     def _collector_lines(self) -> tuple[Lines, ...]:
-        return lines_of(self._unit("collector"), self.measures)
+        return lines_of(self._unit("collector"), self.columns)
 
     @cached_property
     def _requantizer_lines(self) -> tuple[Lines, ...]:
-        return lines_of(self._unit("requantizer"), self.measures)
+        return lines_of(self._unit("requantizer"), self.columns)
 
     @cached_property
     def _fold_lines(self) -> tuple[Lines, ...]:
-        return lines_of(self._unit("fold"), self.measures)
+        return lines_of(self._unit("fold"), self.columns)
 
     @cached_property
     def _polynomials(self) -> tuple[Polynomial, ...] | None:
-        return polynomials_of(self._unit("element"), self.measures)
+        return polynomials_of(self._unit("element"), self.columns)
 
 
-def lines_of(rows: Iterable[Circuit], measures: Sequence[Measure] = (AREA, ENERGY)) -> tuple[Lines, ...]:
+def lines_of(rows: Iterable[CircuitRow], columns: Columns = CELLS) -> tuple[Lines, ...]:
     """Each measure over the register, of each circuit."""
-    circuits: dict[tuple[object, ...], list[Circuit]] = {}
+    circuits: dict[tuple[object, ...], list[CircuitRow]] = {}
     for row in rows:
-        circuits.setdefault((row.x, row.w, row.saturates, row.scales, row.is_rectified), []).append(row)
+        circuits.setdefault((row.x, row.w, row.saturates, row.scales, columns.is_rectified(row)), []).append(row)
 
     def points(value: Measure) -> tuple[Points, ...]:
         return tuple({row.register_bits: value(row) for row in same} for same in circuits.values())
 
-    return tuple(Lines(points(value)) for value in measures)
+    return tuple(Lines(points(value)) for value in columns.measures)
 
 
-def polynomials_of(
-    rows: Iterable[Circuit], measures: Sequence[Measure] = (AREA, ENERGY)
-) -> tuple[Polynomial, ...] | None:
+def polynomials_of(rows: Iterable[CircuitRow], columns: Columns = CELLS) -> tuple[Polynomial, ...] | None:
     """Each measure of integer elements; None where too few were measured, or some take nothing of it."""
     cells: list[Integers] = []
-    integers: list[Circuit] = []
+    integers: list[CircuitRow] = []
     for row in rows:
         x, w = integer_of(row.x), integer_of(row.w)
         if x and w:
-            cells.append(Integers(x[0], w[0], row.register_bits, row.saturates, row.is_rectified))
+            cells.append(Integers(x[0], w[0], row.register_bits, row.saturates, columns.is_rectified(row)))
             integers.append(row)
-    values = [tuple(map(value, integers)) for value in measures]
+    values = [tuple(map(value, integers)) for value in columns.measures]
     if len(cells) < 20 or any(min(found) <= 0 for found in values):
         return None
     return tuple(Polynomial(tuple(cells), found) for found in values)
 
 
-def _said(row: Circuit, bits: int) -> str:
+def _said(row: CircuitRow, bits: int) -> str:
     operands = " × ".join(name for name in (row.x, row.w) if name)
     lanes = f", {row.lanes} lanes" if row.lanes > 1 else ""
     unit = "vector unit" if row.unit == "vector" else "serial unit" if row.unit == "pairs" else row.unit
