@@ -110,6 +110,7 @@ def scheme_elements() -> Iterator[Point]:
         yield from (Point("element", text, Sign.BOTH, k=k) for k in (64, 512, LONG))
     for x in (1, 2, 4, 8):
         yield from (Point("element", f"integer(1, {x})", Sign.BOTH, bits) for bits in (12, 16, 24))
+    yield from (Point("element", "wrapnet()", sign) for sign in Sign)
     for text in ("overq_on(vs_quant(4, 4))", "overq_on(vs_quant(4, 4), precision_overwrite=True)"):
         yield from (Point("element", text, sign) for sign in (Sign.UNSIGNED, Sign.BOTH))
     for text in ("combined()", "combined(overq(4), integer(8, 8))", "combined(integer(8, 8), ant())"):

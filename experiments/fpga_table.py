@@ -36,7 +36,8 @@ KINDS = (
     "mxfp6()", "mxfp8()", "mxint8()", "ant()", "ant_type('flint')", "minifloat(4, 3)", "overq(4, 8)", "overq(4, 4)",
     "overq(4, 8, tile=16)", "overq(4, 8, precision_overwrite=True)", "overq_on(vs_quant(4, 4))", "combined()",
     "wrapnet()", "term_revealing(8, 8, group=8, budget=12, data_terms=3)", "ant_type('flint', 8, 8)",
-    "ant_type('pot')", "minifloat(2, 1)", "vs_quant(8, 8, 6, 6)", "a2q(4, 8, 16, tile=128)",
+    "ant_type('pot')", "ant(types=('int', 'flint'))", "minifloat(2, 1)", "vs_quant(8, 8, 6, 6)",
+    "a2q(4, 8, 16, tile=128)",
 )  # fmt: skip
 """Schemes whose circuits come first; those of others in the table of cells follow while there is time."""
 
@@ -59,7 +60,8 @@ def common_integers() -> Iterable[Point]:
 
 
 def more_integers() -> Iterable[Point]:
-    """Inputs of either sign and of none, which tasks have."""
+    """Inputs of either sign and of none, which tasks have; and weights of 8 bits for inputs of 4."""
+    yield from (Point("element", "integer(8, 4)", sign, 24) for sign in Sign)
     for w, x in ((4, 4), (8, 8), (4, 8)):
         for sign in (Sign.UNSIGNED, Sign.BOTH):
             yield from (Point("element", f"integer({w}, {x})", sign, bits) for bits in (16, 32))

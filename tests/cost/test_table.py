@@ -17,6 +17,7 @@ from bitwright.cost.figure import Cited, Fitted, Measured
 from bitwright.cost.mac import published_mac
 from bitwright.cost.table import SHIPPED, CellTable, Origin, read_table, shipped_table, write_table
 from bitwright.cost.table_cells import cells_of, measured_cells, measured_vectors
+from bitwright.cost.table_find import Finder
 from bitwright.cost.table_fit import Integers, Lines, Polynomial
 from bitwright.cost.table_names import operand_name
 from bitwright.cost.table_need import needs
@@ -260,3 +261,12 @@ def test_two_activations_meet_in_one_multiplier():
     attention = LayerGemm("scores", Gemm(64, 32, 64, 4), is_of_activations=True)
     (found,) = needs([(LAYER, from_text("integer(4, 8)")), (attention, from_text("integer(4, 8)"))])
     assert (found.x_name, found.w_name) == ("s9", "s8")
+
+
+def test_a_serial_cell_of_signed_inputs_serves_unsigned_ones_and_says_so():
+    finder, w = Finder(shipped_table().of("generic45")), "terms(±128,8/12,HESE)"
+    signed, unsigned = (finder.pairs(f"terms({sign}255,1/3,HESE)", w) for sign in ("±", ""))
+    assert unsigned.estimates == signed.estimates
+    assert "whose inputs may be signed" in unsigned.said
+    assert "may be signed" not in signed.said
+    assert finder.pairs("terms(255,1/7,HESE)", w) is None

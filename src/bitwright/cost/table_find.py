@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import Any
 
 from bitwright.cost.table_fit import Estimate, Integers, Lines, Points, Polynomial, ratio
-from bitwright.cost.table_names import formats_of, integer_of
+from bitwright.cost.table_names import formats_of, integer_of, signed_name
 from bitwright.cost.table_need import Need, Outer
 from bitwright.cost.table_row import CircuitRow
 
@@ -93,8 +93,13 @@ class Finder:
 
     def pairs(self, x_name: str, w_name: str) -> Found | None:
         """A serial cell: its whole area, and the energy of a pair of terms."""
-        rows = [r for r in self._unit("pairs") if formats_of(x_name) & {r.x} and r.w == w_name]
-        return self._at(rows[0]) if rows else None
+        names = formats_of(x_name)
+        for read, said in ((names, ""), (set(map(signed_name, names)), f", whose inputs may be signed, for {x_name}")):
+            rows = [row for row in self._unit("pairs") if row.x in read and row.w == w_name]
+            if rows:
+                found = self._at(rows[0])
+                return replace(found, said=f"{found.said}{said}")
+        return None
 
     def decoder(self, name: str) -> Found | None:
         """Of one row or column, side by side where one for all formats was not measured; integers need none."""

@@ -46,6 +46,11 @@ def formats_of(name: str) -> frozenset[str]:
     return frozenset(name.split("|"))
 
 
+def signed_name(name: str) -> str:
+    """Of the terms of either sign, whose unit serves terms of inputs without one."""
+    return name.replace("terms(", "terms(±", 1) if name.startswith("terms(") and "±" not in name else name
+
+
 @format_name.register
 def _(format: Int) -> str:
     unit = f"·2^{format.exponent}" if format.exponent else ""

@@ -23,7 +23,7 @@ from bitwright.cost.verify_proofs import Finding, claims, lanes_of, prove
 from bitwright.formats import Format
 from bitwright.rtl.decode import bounds
 from bitwright.rtl.decoder import Decoder
-from bitwright.rtl.generate import described
+from bitwright.rtl.describe import described_in_full
 from bitwright.rtl.plan import LONGEST
 from bitwright.rtl.units import ProcessingElement
 from bitwright.rtl.verilog import digest, rtlil
@@ -124,7 +124,7 @@ def _decoder(format: Format, rng: np.random.Generator, cache: Path | None) -> Fi
     first = np.flatnonzero(wrong.any(1))
     how = "all codes" if are_all else "random codes"
     return Finding(
-        f"decoder of {described(format)}", digest(circuit), f"gates, {how}", len(codes),
+        f"decoder of {described_in_full(format)}", digest(circuit), f"gates, {how}", len(codes),
         f"codes {codes[first[0]].tolist()}" if len(first) else None,
     )  # fmt: skip
 

@@ -13,7 +13,7 @@ from bitwright.cost.synthesis import Synthesis
 from bitwright.formats import Format
 from bitwright.rtl.decode import bounds
 from bitwright.rtl.decoder import Decoder, OperandDecoder
-from bitwright.rtl.generate import described
+from bitwright.rtl.describe import described_in_full
 from bitwright.rtl.plan import Plan
 from bitwright.rtl.unit import Unit
 from bitwright.rtl.units import ProcessingElement
@@ -74,7 +74,7 @@ def claims(made: Plan) -> list[Claim]:
     for format in dict.fromkeys([*made.x.formats, *made.w.formats]):
         lanes = lanes_of(format)
         found.append(Claim(
-            f"decoder of {described(format)}", Decoder(format, lanes), "decoder",
+            f"decoder of {described_in_full(format)}", Decoder(format, lanes), "decoder",
             "equal to the table of its format's terms", partial(decoder_check, format, lanes), (Goal("bad"),),
         ))  # fmt: skip
     for name, operand in (("inputs", made.x), ("weights", made.w)):

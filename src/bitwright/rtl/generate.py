@@ -1,15 +1,15 @@
 """A scheme and a size to a file of Verilog, with what a reader must know at its head."""
 
 import hashlib
-import inspect
 import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from bitwright.config import from_text
-from bitwright.formats import Format, Table
+from bitwright.formats import Format
 from bitwright.recipe import Recipe
+from bitwright.rtl.describe import described, ports
 from bitwright.rtl.engine import Engine
 from bitwright.rtl.engine_outputs import OutputEngine
 from bitwright.rtl.fused_array import FusedArray
@@ -73,8 +73,8 @@ class Circuit:
             f"sha256    {hashlib.sha256(self.scheme.encode()).hexdigest()} of the scheme's text",
             f"sha256    {digest(self.rtlil)} of its RTLIL",
         ]
-        ports = (inspect.getdoc(type(self.unit)) or "").replace("2**plan.unit", f"2**{self.plan.unit}")
-        return [self.name, "", *self.facts(), *hashes, "", *ports.splitlines()]
+        said = [line.replace("2**plan.unit", f"2**{self.plan.unit}") for line in ports(self.unit)]
+        return [self.name, "", *self.facts(), *hashes, "", *said]
 
 
 VECTORS = 256
@@ -175,13 +175,6 @@ def _slug(text: str) -> str:
 def _operand(formats: tuple[Format, ...]) -> str:
     named = [described(format) for format in formats]
     return named[0] if len(named) == 1 else "; ".join(f"{i}: {name}" for i, name in enumerate(named))
-
-
-def described(format: Format) -> str:
-    """A format in a few words: tables by their range."""
-    if isinstance(format, Table):
-        return f"a table of {2**format.bits} values from {format.values.min():g} to {format.values.max():g}"
-    return repr(format)
 
 
 _ACCEPTED = "/* verilator lint_save */\n" + "".join(

@@ -7,6 +7,7 @@ from amaranth.hdl import Const, Module, Mux, Value, unsigned
 from jaxtyping import Float, Shaped
 
 from bitwright.rtl.accumulate import Register
+from bitwright.rtl.describe import name
 from bitwright.rtl.float_register import FloatRegister, Scaled, in_float64
 from bitwright.rtl.multiply import extended, multiply
 from bitwright.rtl.scale import Factor, FloatScale, ScaleProduct
@@ -75,7 +76,7 @@ class FloatOuter:
 
     def described(self, unit: int) -> str:
         """What the register holds."""
-        return f"{self.register.bits} bits, codes of {self.register.format}"
+        return f"{self.register.bits} bits, codes of {name(self.register.format)}"
 
     def values(self, totals: Shaped[np.ndarray, "*shape"], unit: int) -> Float[np.ndarray, "*shape"]:
         """What the register's contents stand for."""
