@@ -188,6 +188,7 @@ def test_a_file_of_our_own_is_read_back(tmp_path, scheme):
         assert len(ours) == len(theirs)
         for a, b in zip(ours, theirs, strict=True):
             np.testing.assert_array_equal(a.decode(), b.decode())
+        assert [layer.name for layer in layers(module)] == [layer.name for layer in layers(frozen)]
 
 
 def qonnx_linear(domain, bits, signed, narrow, rounding):
