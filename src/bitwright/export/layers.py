@@ -107,6 +107,7 @@ def window(layer: QuantizedLayer) -> dict[str, object]:
 def as_filters(layer: QuantizedLayer, rows: np.ndarray) -> np.ndarray:
     """Values [outputs, padded K] in the shape of the layer's weight."""
     shape, block = layer.weight_shape, layer.weight_quantizer.alignment
+    rows = np.ascontiguousarray(rows[:, : layer.k])  # the last block of a filter of one channel may be longer than it
     return layer.lowering.weight_from_rows(torch.from_numpy(rows), shape, block).contiguous().numpy()
 
 
