@@ -151,8 +151,32 @@ def test_onnx_runtime_reads_weights_of_two_bits(small, tmp_path):
 def test_types_that_onnx_runtime_lacks_are_said_with_what_runs_them(small, tmp_path):
     frozen = bw.quantize(small, "mxfp4()", [X])
     path = target.write(frozen, tmp_path / "model.onnx", (X,), target.NATIVE_TYPES)
-    with pytest.raises(ValueError, match=r"ONNX Runtime does not run this file .*engines\.REFERENCE"):
+    with pytest.raises(ValueError, match=r"does not run this file .*engines\.REFERENCE, or .*onnx\.EVERYWHERE$"):
         target.verify(path, frozen, (X,))
+
+
+def test_a_file_for_any_engine_that_does_not_run_has_no_other_way_than_the_reference(small, tmp_path):
+    path = target.write(bw.quantize(small, "integer(8, 8)", [X]), tmp_path / "model.onnx", (X,))
+    model = onnx.load(path)
+    model.graph.node[0].domain = "elsewhere"
+    model.opset_import.append(onnx.helper.make_opsetid("elsewhere", 1))
+    onnx.save(model, path)
+    with pytest.raises(ValueError, match=r"does not run this file .*engines\.REFERENCE$"):
+        target.run(path, (X,))
+
+
+def test_nodes_bear_the_names_of_layers(small, tmp_path):
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = small.last
+
+        def forward(self, x):
+            return self.body(x) + self.body(x * 2)
+
+    x = torch.randn(3, 12)
+    path = target.write(bw.quantize(Twice().eval(), "integer(8, 8)", [x]), tmp_path / "model.onnx", (x,))
+    assert {n.name.split("/")[0] for n in onnx.load(path).graph.node if "/" in n.name} == {"body", "body_2"}
 
 
 @pytest.mark.parametrize("text", ["integer(4, 4)", "vs_quant(4, 4)"])

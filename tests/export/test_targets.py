@@ -78,6 +78,18 @@ def test_a_scheme_is_held_and_equal_or_refused_by_layer(name, factory, models, t
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("text", ["nvfp4()", "vs_quant(4, 8)", "mxfp4()"])
+@pytest.mark.parametrize("name", ["onnx", "onnx-native", "qonnx"])
+def test_filters_of_one_channel_that_fill_no_whole_number_of_blocks_are_held(name, text, tmp_path):
+    if name in NEEDS:
+        pytest.importorskip(NEEDS[name], reason=f"needs the extra {NEEDS[name]}")
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Conv2d(1, 3, 7)).eval(), torch.randn(1, 1, 8, 8)
+    frozen, target, path = bw.quantize(model, text, [x]), TARGETS[name], tmp_path / "model"
+    target.write(frozen, path, (x,), Tracing())
+    assert target.verify(path, frozen, model, (x,)).startswith("equal")
+
+
 def test_a_checkpoint_needs_a_model_of_transformers(models):
     assert set(TARGETS) == {*HOLDING, "compressed-tensors"}
     _, frozen = models(CATALOGUE[0])

@@ -22,6 +22,7 @@ from bitwright.model.certify import certify_model  # noqa: E402
 from bitwright.model.layers import QuantizedLayer  # noqa: E402
 from bitwright.model.zoo.embedded import EMBEDDED  # noqa: E402
 from bitwright.sources.onnx import load  # noqa: E402
+from bitwright.sources.onnx_quantized import DYNAMIC  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the converters
 
@@ -188,6 +189,7 @@ def test_a_file_of_our_own_is_read_back(tmp_path, scheme):
         assert len(ours) == len(theirs)
         for a, b in zip(ours, theirs, strict=True):
             np.testing.assert_array_equal(a.decode(), b.decode())
+        assert [layer.name for layer in layers(module)] == [layer.name for layer in layers(frozen)]
 
 
 def qonnx_linear(domain, bits, signed, narrow, rounding):
@@ -282,7 +284,46 @@ def test_dynamic_quantization_is_computed_in_integers(tmp_path):
     path = built(tmp_path, nodes, constants, (5, 6))
     x = normal(5, 6)
     expected = ReferenceEvaluator(str(path)).run(None, {"x": x})[0]
-    np.testing.assert_allclose(load(path)(torch.from_numpy(x)).numpy(), expected, rtol=1e-6)
+    module = load(path)
+    np.testing.assert_array_equal(module(torch.from_numpy(x)).numpy(), expected)
+    (layer,) = layers(module)
+    np.testing.assert_array_equal(layer.quantized_weight().decode().T, constants["w"] - 128.0)
+    assert layer.input_quantizer == DYNAMIC
+    assert certify_model(module)[0].sums.exact_bits <= 8 + 8 + 3  # six products of unsigned and signed bytes
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+@pytest.mark.parametrize("weight", ["QUInt8", "QInt8"])
+def test_what_onnx_runtime_quantizes_dynamically_becomes_frozen_layers(tmp_path, digits, per_channel, weight):
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    logging.disable(logging.WARNING)
+    path, x = digits
+    model = onnx.load(path)
+    del model.graph.value_info[:]  # it turns the linear layers around and then meets their old shapes
+    quantize_dynamic(model, tmp_path / "q.onnx", per_channel=per_channel, weight_type=QuantType[weight])
+    logging.disable(logging.NOTSET)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(str(tmp_path / "q.onnx"), options, providers=["CPUExecutionProvider"])
+    module = load(tmp_path / "q.onnx")
+    assert len(layers(module)) == 9
+    expected = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
+    is_equal = np.isclose(module(x).numpy(), expected, rtol=1e-5, atol=1e-5).all(1)
+    assert is_equal.mean() > 0.95  # a last bit of a float may move an input across a threshold of the next layer
+    assert {c.name for c in certify_model(module)} == {layer.name for layer in layers(module)}
+
+
+def test_our_own_integer_operators_are_read_back_as_layers(tmp_path):
+    batch = next(iter(EMBEDDED["digits"].test(64)))
+    frozen = bw.quantize(EMBEDDED["digits"].load(), "integer(8, 8)", [batch])
+    target.write(frozen, tmp_path / "m.onnx", batch.inputs, target.INTEGER_OPERATORS)
+    module = load(tmp_path / "m.onnx")
+    assert [layer.name for layer in layers(module)] == [layer.name for layer in layers(frozen)]
+    for a, b in zip(layers(frozen), layers(module), strict=True):
+        np.testing.assert_array_equal(a.quantized_weight().elements(), b.quantized_weight().elements())
+    with torch.no_grad():
+        np.testing.assert_allclose(module(*batch.inputs).numpy(), frozen(*batch.inputs).numpy(), rtol=1e-5, atol=1e-5)
 
 
 def test_a_frozen_model_is_still_a_module(tmp_path):

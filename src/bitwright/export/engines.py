@@ -8,6 +8,9 @@ import onnx
 
 Values = dict[str, np.ndarray]
 
+STANDARD = "ONNX"
+"""What the metadata of files for any engine says that they are written for."""
+
 
 @dataclass(frozen=True)
 class Engine:
@@ -29,9 +32,10 @@ def _onnx_runtime(model: onnx.ModelProto, feeds: Values) -> Values:
         )  # fmt: skip
     except (Fail, InvalidGraph, NotImplemented) as error:
         reason = str(error).strip().splitlines()[0]
+        is_of_another_target = any(p.key == "bitwright.target" and p.value != STANDARD for p in model.metadata_props)
+        another = ", or write it with bitwright.export.onnx.EVERYWHERE" if is_of_another_target else ""
         raise ValueError(
-            f"ONNX Runtime does not run this file ({reason}); run it with bitwright.export.engines.REFERENCE, "
-            "or write it with bitwright.export.onnx.EVERYWHERE"
+            f"ONNX Runtime does not run this file ({reason}); run it with bitwright.export.engines.REFERENCE{another}"
         ) from None
     names = [o.name for o in session.get_outputs()]
     return dict(zip(names, session.run(names, feeds), strict=True))

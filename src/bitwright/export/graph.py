@@ -94,7 +94,8 @@ def fold_constants(model: onnx.ModelProto) -> None:
             known[node.output[0]] = np.array(sizes, np.int64)
         elif inputs and not node.domain and all(name in known or name in constants for name in inputs):
             feeds = {n: known[n] if n in known else numpy_helper.to_array(constants[n]) for n in inputs}
-            known |= zip(node.output, ReferenceEvaluator(node).run(None, feeds), strict=True)
+            values: Any = ReferenceEvaluator(node).run(None, feeds)
+            known |= zip(node.output, values, strict=True)
         else:
             nodes.append(node)
     used = {name for node in nodes for name in node.input} | {o.name for o in model.graph.output}

@@ -4,9 +4,10 @@ Every target of this family shares the graph, the metadata and what it refuses; 
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import chain, count
 
 import numpy as np
 import onnx
@@ -106,6 +107,7 @@ def window(layer: QuantizedLayer) -> dict[str, object]:
 def as_filters(layer: QuantizedLayer, rows: np.ndarray) -> np.ndarray:
     """Values [outputs, padded K] in the shape of the layer's weight."""
     shape, block = layer.weight_shape, layer.weight_quantizer.alignment
+    rows = np.ascontiguousarray(rows[:, : layer.k])  # the last block of a filter of one channel may be longer than it
     return layer.lowering.weight_from_rows(torch.from_numpy(rows), shape, block).contiguous().numpy()
 
 
@@ -119,17 +121,27 @@ def compose(frozen: nn.Module, target: str, write: Writer, graph: Callable[[], o
     if reason is not None:
         raise ValueError(f"{reason}; {ways_out(frozen)}")
     model = graph()
-    fragments, places = {}, {}
+    fragments: dict[str, tuple[Fragment, str]] = {}
+    places: dict[str, dict[str, object]] = {}
     for node in model.graph.node:
         if node.domain == DOMAIN:
             named = {a.name: a.s.decode() for a in node.attribute}
-            g = Fragment(node.output[0])
+            g = Fragment(_label(named, places.keys()))
             fragments[node.output[0]] = g, write(g, found[named["name"]], named, list(node.input))
-            places[node.output[0]] = {**named, "inputs": list(node.input), "operands": g.operands}
+            places[g.name] = {**named, "inputs": list(node.input), "operands": g.operands}
     replace(model, fragments)
-    for key, value in (("version", version("bitwright")), ("nodes", places), ("layers", _proofs(found))):
-        model.metadata_props.add(key=f"bitwright.{key}", value=value if isinstance(value, str) else json.dumps(value))
+    said = {"version": version("bitwright"), "target": target}
+    said |= {"nodes": json.dumps(places), "layers": json.dumps(_proofs(found))}
+    for key, value in said.items():
+        model.metadata_props.add(key=f"bitwright.{key}", value=value)
     return model
+
+
+def _label(named: dict[str, str], taken: Collection[str]) -> str:
+    """What nodes of a site are called: the layer's name, counted where it is called again."""
+    parts = (named["name"] or "model", *(named[side] for side in ("left", "right") if side in named))
+    label = "/".join(parts)
+    return next(name for name in chain([label], (f"{label}_{n}" for n in count(2))) if name not in taken)
 
 
 def refusal(frozen: nn.Module, write: Writer, target: str) -> str | None:
@@ -251,9 +263,9 @@ def compare(run: Run, frozen: nn.Module, watched: list[Watched], tolerance: floa
 
 def _require_same_integers(layer: str, operand: str, run: Run, name: str, expected: Tensor) -> None:
     found = torch.from_numpy(run.values[name]).double()
-    count = int(((found - expected).abs() > SAME_INTEGERS * expected.abs() + 2.0**-149).sum())
-    if count:
-        raise ValueError(f"{layer}: {count} integers of its {operand} are others in {run.engine}")
+    others = int(((found - expected).abs() > SAME_INTEGERS * expected.abs() + 2.0**-149).sum())
+    if others:
+        raise ValueError(f"{layer}: {others} integers of its {operand} are others in {run.engine}")
 
 
 def _operands(site: Site, place: dict[str, str], inputs: list[Tensor]) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ import onnx
 from torch import nn
 
 from bitwright.export import integers, layers, native
-from bitwright.export.engines import ONNX_RUNTIME, Engine, Values
+from bitwright.export.engines import ONNX_RUNTIME, STANDARD, Engine, Values
 from bitwright.export.operands import represent
 from bitwright.export.trace import trace
 from bitwright.export.tracing import Tracer
@@ -31,7 +31,7 @@ class Variant:
     write: layers.Writer
 
 
-EVERYWHERE = Variant("ONNX", WORDS.write)
+EVERYWHERE = Variant(STANDARD, WORDS.write)
 """Opset 21; integers of 4 and 8 bits are read by DequantizeLinear, other formats of 4 bits by a Gather."""
 
 INTEGER_OPERATORS = Variant("ONNX with integer operators", partial(integers.write, WORDS))

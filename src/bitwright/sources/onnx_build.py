@@ -13,6 +13,7 @@ from bitwright.model.layers import QuantizedLayer
 from bitwright.sources.onnx_file import Node, Program, program
 from bitwright.sources.onnx_fold import Scope, folded, opset_of
 from bitwright.sources.onnx_graph import Graph, Step, choose, loop
+from bitwright.sources.onnx_integers import rescaled
 from bitwright.sources.onnx_layers import layer_of
 from bitwright.sources.onnx_patterns import OWN, attended, beside, biased, written_out
 from bitwright.sources.onnx_quantized import Quantizers, frozen
@@ -28,7 +29,8 @@ def build(graph: GraphProto, scope: Scope, captured: tuple[str, ...] = ()) -> Gr
     scope.ranks |= source.ranks
     _require_known(graph, scope.opsets)
     inputs = (*source.inputs, *captured)
-    nodes = folded(written_out(_in_order(source, inputs, scope), scope.constants), scope)
+    nodes = rescaled(written_out(_in_order(source, inputs, scope), scope.constants), scope.constants)
+    nodes = folded(nodes, scope)
     outputs = source.outputs
     nodes = _needed(attended(biased(nodes, outputs, scope.constants), outputs, scope.constants), outputs)
     module = Graph(inputs, outputs)
@@ -195,7 +197,7 @@ class _Builder:
             if found:
                 return found[1]
         path = [p for p in node.name.split("/") if p]
-        if len(path) > 1 and re.sub(r"_\d+$", "", path[-1]) == node.op:
+        if len(path) > 1 and re.sub(r"(Integer)?(_\d+)?$", "", path[-1]) == node.op:
             path = path[:-1]
         return ".".join(path) or f"{node.op.lower()}_{node.outputs[0]}"
 

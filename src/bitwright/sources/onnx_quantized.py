@@ -34,13 +34,17 @@ SOURCE = "as stored in an ONNX file"
 PRESERVING = ("MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Dropout", "Slice")
 """What passes values on as they are, so that they stay on their grid."""
 
+DYNAMIC = Quantizer(Int(8, signed=False), (Scale(PerTensor()),), zero=Zero.FITTED)
+"""What a DynamicQuantizeLinear does: the range of the whole tensor, widened to hold zero."""
+
 
 @dataclass(frozen=True)
 class Input:
     """How a layer's input is quantized, and the value before it, where nothing stands between."""
 
     quantizer: Quantizer
-    range: Range
+    range: Range | None
+    """None where it follows the data."""
     before: str | None
 
 
@@ -51,7 +55,7 @@ class Quantizers:
         self.producer, self.constants, self.kinds = producer, constants, kinds
 
     def of(self, value: str) -> Input | None:
-        """None where it is not quantized by one static scale."""
+        """None where it is not quantized by one scale, or moved after one that follows the data."""
         is_direct = True
         node = self.producer.get(value)
         while node is not None and node.op in PRESERVING and len(node.outputs) == 1:
@@ -65,8 +69,11 @@ class Quantizers:
         return None
 
     def _dequantized(self, node: Node, is_direct: bool) -> Input | None:
-        scale, zero = self._scalar(node, 1), self._scalar(node, 2)
         codes = self.producer.get(node.inputs[0])
+        if codes is not None and codes.op == "DynamicQuantizeLinear":
+            is_whole = is_direct and node.inputs == codes.outputs
+            return Input(DYNAMIC, None, codes.inputs[0]) if is_whole else None
+        scale, zero = self._scalar(node, 1), self._scalar(node, 2)
         kind = self.kinds.get(node.inputs[2] if len(node.inputs) > 2 else node.inputs[0], 0)
         format = format_of(kind)
         if scale is None or zero is None or not isinstance(format, Int):
