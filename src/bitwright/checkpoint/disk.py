@@ -152,9 +152,11 @@ def _open_direct(path: Path, flags: int) -> int | None:
         return None
 
 
-def _closed(descriptor: int | None) -> None:
+def _closed(descriptor: int | None) -> int | None:
+    """None, instead of what was open."""
     if descriptor is not None:
         os.close(descriptor)
+    return None
 
 
 @cache
