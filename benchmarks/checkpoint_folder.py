@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from checkpoint import FORMATS, bfloat16, compressing
 
 from bitwright.checkpoint import Entry, Selection, TensorWriter
+from checkpoint import FORMATS, bfloat16, compressing
 
 WIDTH, INNER, VOCABULARY, FILES = 2048, 5632, 32000, 4
 PAGE = Path(__file__).parent.parent / "docs" / "concepts" / "checkpoints.md"
@@ -185,7 +185,7 @@ def by_files(source: Path, out: Path, tensors_of: Callable[[str, Any], dict[str,
 
 
 def compressed_tensors(source: Path, out: Path, name: str) -> Callable[[], None]:
-    import compressed_tensors.compressors
+    import compressed_tensors.compressors  # noqa: F401  # so that it is not timed
     import torch
 
     torch.set_num_threads(1)
