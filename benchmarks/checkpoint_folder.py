@@ -185,7 +185,7 @@ def by_files(source: Path, out: Path, tensors_of: Callable[[str, Any], dict[str,
 
 
 def compressed_tensors(source: Path, out: Path, name: str) -> Callable[[], None]:
-    import compressed_tensors.compressors  # noqa: F401  a peer that lacks is named before anything runs
+    import compressed_tensors.compressors  # noqa: F401  # so that it is not timed
     import torch
 
     torch.set_num_threads(1)
