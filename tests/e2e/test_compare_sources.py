@@ -42,6 +42,14 @@ def test_a_folder_with_texts_ends_in_a_table_and_a_report(here, folder, tmp_path
     assert row["scheme"] == "integer(8, 8)"
 
 
+def test_texts_are_cut_as_told(here, folder):
+    words = ("compare", str(folder / "tiny"), "--data", str(folder / "texts.jsonl"), *INT8)
+    found = [here(*words, *cut).out for cut in ((), ("--window", "4"), ("--window", "4", "--stride", "1"))]
+    perplexities = {line for out in found for line in out.splitlines() if "float perplexity" in line}
+    assert len(perplexities) == 3, perplexities
+    assert "at most 16" in here(*words, "--window", "17").sentence
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -74,6 +82,7 @@ def test_a_saved_program_is_compared(here, tmp_path):
         (("hf:", "--data", "x.jsonl"), "hf:"),
         (("weights.pth",), "weights_only=True"),
         (("digits", "--calibration", "x.npz"), "leave --calibration out"),
+        (("digits", "--stride", "4"), "digits is not text that a language model continues"),
         (("math:pi",), "gives a float"),
     ],
 )

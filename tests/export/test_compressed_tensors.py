@@ -89,6 +89,31 @@ def test_transformers_computes_the_same_logits(llama, tmp_path, scheme):
     assert (found - expected).abs().max() < tolerance * expected.abs().max()
 
 
+def test_above_a_size_there_are_several_files_and_an_index(llama, tmp_path):
+    from bitwright.sources.quantized import load
+
+    frozen = quantized(llama, integer(4, None))
+    target.write(frozen, tmp_path / "out", shard_bytes=20_000)
+    files = {f.name: f.stat().st_size for f in (tmp_path / "out").glob("*.safetensors")}
+    assert sorted(files) == [f"model-0000{i}-of-00003.safetensors" for i in (1, 2, 3)]
+    assert max(files.values()) < 20_000 + 5_000  # and the header
+    target.verify(tmp_path / "out", frozen)
+    whole = transformers.CompressedTensorsConfig(run_compressed=False)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", quantization_config=whole).eval()
+    with torch.no_grad():
+        expected, found = frozen(TOKENS).logits, nn.Module.float(theirs)(TOKENS).logits
+        again = load(tmp_path / "out")(TOKENS).logits
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(again, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_files_of_an_earlier_run_are_not_read_for_ours(llama, tmp_path):
+    for shard_bytes in (20_000, 10**9, 20_000):
+        frozen = quantized(llama, integer(4 if shard_bytes == 20_000 else 8, None))
+        target.verify(target.write(frozen, tmp_path / "out", shard_bytes=shard_bytes), frozen)
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
 def test_layers_of_several_schemes_are_grouped_by_name(llama, tmp_path):
     recipe = Recipe((Rule("re:.*mlp.*proj", mxfp4(weight_only=True)), Rule("re:.*q_proj", integer(3, None))))
     frozen = bw.quantize(llama, recipe, [{"input_ids": TOKENS}])

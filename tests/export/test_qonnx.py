@@ -90,15 +90,6 @@ def test_ties_stay_where_they_are_under_an_odd_zero_point(tmp_path):
     target.verify(path, frozen, (x,))
 
 
-def test_other_integers_are_named(small, tmp_path):
-    frozen = bw.quantize(small, "integer(8, 8)", [X])
-    path = target.write(frozen, tmp_path / "model.onnx", (X,))
-    frozen.last.codes[0, 0, 0] ^= 64
-    frozen.last.forget()
-    with pytest.raises(ValueError, match="layer last: 1 integers of its weight are others in qonnx"):
-        target.verify(path, frozen, (X,))
-
-
 def test_what_no_node_says_is_refused_by_layer(small, tmp_path):
     frozen = bw.quantize(small, "integer(8, 8, accumulator_bits=9, overflow=Overflow.WRAP)", [X])
     with pytest.raises(
@@ -115,26 +106,6 @@ def test_scales_of_blocks_are_held(text, tmp_path):
     frozen = bw.quantize(nn.Sequential(nn.Linear(40, 6)).eval(), text, [x])
     path = target.write(frozen, tmp_path / "model.onnx", (x,))
     assert target.verify(path, frozen, (x,)) < 1e-5
-
-
-class Mixing(nn.Module):
-    """One head of attention over embedded tokens."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.table = nn.Embedding(20, 8)
-
-    def forward(self, token):
-        x = self.table(token)
-        return nn.functional.scaled_dot_product_attention(x, x, x)
-
-
-def test_attention_and_embeddings_are_held(tmp_path):
-    torch.manual_seed(0)
-    token = torch.randint(20, (2, 5))
-    frozen = bw.quantize(Mixing().eval(), "integer(8, 8)", [token])
-    path = target.write(frozen, tmp_path / "model.onnx", (token,))
-    assert target.verify(path, frozen, (token,)) < 1e-5
 
 
 @pytest.mark.parametrize("text", ["integer(4, 8)", "a2q(4, 8, 16)"])

@@ -1,7 +1,5 @@
 """Every scheme of the catalogue in every target: held, and equal in its engine; or refused by layer."""
 
-import importlib.util
-
 import pytest
 import torch
 from torch import nn
@@ -66,8 +64,7 @@ def test_a_scheme_is_held_and_equal_or_refused_by_layer(name, factory, models, t
     model, frozen = models(factory)
     reason = target.refusal(frozen)
     assert (reason is None) == (factory.__name__ in HOLDING[name]), reason
-    if name in NEEDS and importlib.util.find_spec(NEEDS[name]) is None:
-        pytest.skip(f"needs the extra {NEEDS[name]}")
+    require(name)
     path = tmp_path / f"model{target.suffix}"
     if reason is None:
         target.write(frozen, path, (X,), trace)
@@ -81,13 +78,56 @@ def test_a_scheme_is_held_and_equal_or_refused_by_layer(name, factory, models, t
 @pytest.mark.parametrize("text", ["nvfp4()", "vs_quant(4, 8)", "mxfp4()"])
 @pytest.mark.parametrize("name", ["onnx", "onnx-native", "qonnx"])
 def test_filters_of_one_channel_that_fill_no_whole_number_of_blocks_are_held(name, text, tmp_path):
-    if name in NEEDS:
-        pytest.importorskip(NEEDS[name], reason=f"needs the extra {NEEDS[name]}")
+    require(name)
     torch.manual_seed(0)
     model, x = nn.Sequential(nn.Conv2d(1, 3, 7)).eval(), torch.randn(1, 1, 8, 8)
     frozen, target, path = bw.quantize(model, text, [x]), TARGETS[name], tmp_path / "model"
     target.write(frozen, path, (x,), Tracing())
     assert target.verify(path, frozen, model, (x,)).startswith("equal")
+
+
+GRAPHS = [name for name in HOLDING if name != "bundle"]
+
+
+def require(name):
+    if name in NEEDS:
+        pytest.importorskip(NEEDS[name], reason=f"needs the extra {NEEDS[name]}")
+
+
+class Mixing(nn.Module):
+    """One head of attention over embedded tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(20, 8)
+
+    def forward(self, token):
+        x = self.table(token)
+        return nn.functional.scaled_dot_product_attention(x, x, x)
+
+
+@pytest.mark.parametrize("name", HOLDING)
+def test_attention_and_embeddings_are_held(name, tmp_path):
+    require(name)
+    torch.manual_seed(0)
+    token, target, path = torch.randint(20, (2, 5)), TARGETS[name], tmp_path / "model"
+    model = Mixing().eval()
+    frozen = bw.quantize(model, "integer(8, 8)", [token])
+    target.write(frozen, path, (token,), Tracing())
+    assert target.verify(path, frozen, model, (token,)).startswith("equal")
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_a_layer_that_differs_is_named_with_the_engine(name, trace, tmp_path):
+    require(name)
+    torch.manual_seed(0)
+    model, target, path = Tiny().eval(), TARGETS[name], tmp_path / "model"
+    frozen = bw.quantize(model, "integer(8, 8)", [X])
+    target.write(frozen, path, (X,), trace)
+    frozen.last.codes[0, 0, 0] ^= 64
+    frozen.last.forget()
+    with pytest.raises(ValueError, match=rf"layer last: \d+ integers of its (weight|sums) .* in {target.engine}"):
+        target.verify(path, frozen, model, (X,))
 
 
 def test_a_checkpoint_needs_a_model_of_transformers(models):

@@ -326,6 +326,30 @@ def test_our_own_integer_operators_are_read_back_as_layers(tmp_path):
         np.testing.assert_allclose(module(*batch.inputs).numpy(), frozen(*batch.inputs).numpy(), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_transposed_convolutions_are_frozen_phase_by_phase(tmp_path, groups):
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "o"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "o"], ["d"]),
+        helper.make_node("DequantizeLinear", ["w", "t"], ["r"], axis=1),
+        helper.make_node(
+            "ConvTranspose", ["d", "r", "b"], ["y"], name="up", strides=[2, 2], pads=[1, 1, 1, 1], group=groups
+        ),
+    ]
+    levels = RANDOM.integers(-127, 128, (4, 6 // groups, 4, 4)).astype(np.int8)
+    scale = np.float32(0.01) * (np.arange(1, 7, dtype=np.float32) if groups == 1 else np.float32(1))
+    constants = {"w": levels, "t": scale, "s": np.float32(0.05), "o": np.uint8(120), "b": normal(6)}
+    path = built(tmp_path, nodes, constants, (2, 4, 5, 7))
+    module = load(path)
+    names = [f"up.phase_{i}_{j}" for i in (0, 1) for j in (0, 1)]
+    assert [layer.name for layer in layers(module)] == names
+    assert {c.name for c in certify_model(module)} == set(names)
+    x = normal(2, 4, 5, 7)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    expected = session.run(None, {"x": x})[0]
+    np.testing.assert_allclose(module(torch.from_numpy(x)).numpy(), expected, rtol=1e-5, atol=1e-5)  # float32 sums
+
+
 def test_a_frozen_model_is_still_a_module(tmp_path):
     nodes = [helper.make_node("DequantizeLinear", ["w", "t"], ["r"]), helper.make_node("MatMul", ["x", "r"], ["y"])]
     module = load(built(tmp_path, nodes, {"w": np.eye(4, dtype=np.int8), "t": np.float32(1)}, (2, 4)))

@@ -111,13 +111,15 @@ def use_data_folder(data: str | None) -> None:
         os.environ["BITWRIGHT_DATA"] = data
 
 
-def chosen_task(name: str, data: str | None, calibration: str | None = None) -> "Task":
+def chosen_task(
+    name: str, data: str | None, calibration: str | None = None, *, window: int | None = None, stride: int | None = None
+) -> "Task":
     """What the words of the command mean; --data of a built-in task is the folder of real data."""
     from bitwright.model.zoo import TASKS
     from bitwright.sources import load_task
 
-    if name not in TASKS:
-        return load_task(name, data, calibration=calibration)
+    if name not in TASKS or window is not None or stride is not None:
+        return load_task(name, data, calibration=calibration, window=window, stride=stride)
     if calibration is not None:
         raise ValueError(f"{name} is a built-in task with calibration data of its own; leave --calibration out")
     use_data_folder(data)

@@ -45,6 +45,8 @@ def compare(
     ] = None,
     data: Annotated[str | None, DATA] = None,
     calibration: Annotated[str | None, CALIBRATION] = None,
+    window: Annotated[int | None, typer.Option(help="Tokens of texts that are judged together. Default: 1024.")] = None,
+    stride: Annotated[int | None, typer.Option(help="Tokens from one window to the next. Default: half.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Evaluate this many test samples only.")] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for results and report. Default: runs/MODEL.")
@@ -86,7 +88,7 @@ def compare(
         folder = out or run_folder(model)
         folder.mkdir(parents=True, exist_ok=True)
         with Screen(quiet=as_json) as screen:
-            task = chosen_task(model, data, calibration)
+            task = chosen_task(model, data, calibration, window=window, stride=stride)
             if is_quantized(task.load()):
                 _print_stored(task, limit, texts)
                 return

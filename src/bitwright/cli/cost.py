@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from bitwright.cli import hardware
-from bitwright.cli.common import DATA, chosen_task, one_sentence, scheme_texts
+from bitwright.cli.common import CALIBRATION, DATA, chosen_task, one_sentence, scheme_texts
 
 
 def cost(
@@ -42,6 +42,7 @@ def cost(
         bool, typer.Option("--equal-area", help="Give each scheme the area of the first one's array and edge.")
     ] = False,
     data: Annotated[str | None, DATA] = None,
+    calibration: Annotated[str | None, CALIBRATION] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Cycles, traffic, energy and area of a network on a systolic array, layer by layer; several schemes side by side.
@@ -72,6 +73,8 @@ def cost(
         cells = None if is_family(library) else cells_of(library, has_vectors=vectors)
         path = Path(model)
         if path.suffix in (".json", ".safetensors"):
+            if calibration is not None:
+                raise ValueError(f"--calibration belongs to a network, {model} describes one; leave it out")
             source = pricing.described_source(path, 512 if tokens is None else tokens, context)
         else:
             for option, value in (("tokens", tokens), ("context", context)):
@@ -82,7 +85,7 @@ def cost(
                     )
             from bitwright.model.prepare import is_quantized
 
-            task = chosen_task(model, data)
+            task = chosen_task(model, data, calibration)
             source = pricing.task_source(task)
             if is_quantized(task.load()):
                 if scheme:

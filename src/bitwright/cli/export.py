@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bitwright.cli.common import DATA, MODEL, chosen_task, leave, one_sentence, run_folder, scheme_text
+from bitwright.cli.common import CALIBRATION, DATA, MODEL, chosen_task, leave, one_sentence, run_folder, scheme_text
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,6 +30,7 @@ def export(
         int, typer.Option(min=1, help="Samples of the batch that the files are written for and checked with.")
     ] = 2,
     data: Annotated[str | None, DATA] = None,
+    calibration: Annotated[str | None, CALIBRATION] = None,
 ) -> None:
     """Calibrate and quantize a network, write it for other engines, run it there and compare with exact arithmetic.
 
@@ -46,7 +47,7 @@ def export(
         text = scheme_text(scheme)
         folder = out or run_folder(model, "-export")
         folder.mkdir(parents=True, exist_ok=True)  # before what takes long
-        task = chosen_task(model, data)
+        task = chosen_task(model, data, calibration)
         network, batches = task.load(), list(task.calibration())
         frozen = bitwright.quantize(network, text, batches)
         stem = folder / run_folder(model).name

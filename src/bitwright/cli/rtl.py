@@ -96,6 +96,7 @@ def verify(
         ),
     ] = None,
     data: Annotated[str | None, typer.Option(help="Data, as in compare.", rich_help_panel=PANEL)] = None,
+    calibration: Annotated[str | None, typer.Option(help="Data for ranges, as there.", rich_help_panel=PANEL)] = None,
 ) -> None:
     """Compare a scheme's circuits with its arithmetic: decoders and processing element, as gates, and by proof.
 
@@ -117,6 +118,7 @@ def verify(
             "dataflow": dataflow,
             "again": again,
             "data": data,
+            "calibration": calibration,
         }
         given = {name: value for name, value in given.items() if value is not None}
         if out is not None:
@@ -142,6 +144,7 @@ def verify(
 def _array_run(
     scheme: str, array: str, seed: int, *, model: str = "digits", samples: int = 1, cycles: int = 60_000,
     dataflow: str = "ws", again: str = "icarus", data: str | None = None,
+    calibration: str | None = None,
 ) -> "Callable[[], ArrayVerification]":  # fmt: skip
     """What runs the layers of the network in CXXRTL, and a slice of them in others.
 
@@ -163,7 +166,7 @@ def _array_run(
         raise ValueError(f"{dataflow!r} found for --dataflow; choose from {', '.join(engines)}")
     size = accelerator(array)
     require_array(scheme, size.rows, size.columns, engines[dataflow])
-    task = chosen_task(model, data)
+    task = chosen_task(model, data, calibration)
     others = []
     for simulator in named[again]:
         try:

@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from bitwright import formats
-from bitwright.checkpoint.folder import TensorFolder, read_config
+from bitwright.checkpoint.folder import INDEX, TensorFolder, read_config
 from bitwright.checkpoint.formats import TOKENS, described, words_down
 from bitwright.checkpoint.layouts import Described, read_weight
 from bitwright.formats import E2M1, E2M3, E4M3, E8M0, FLOAT32, Int
@@ -37,6 +37,8 @@ from bitwright.schemes.mx import RoundedRule
 from bitwright.store import write_atomically
 
 TENSORS, CONFIG = "model.safetensors", "config.json"
+SHARD_BYTES = 5 * 10**9
+"""Above this, tensors are in several files beside an index."""
 ELSEWHERE = "bitwright.export.bundle holds every scheme"
 
 _MX = {E2M1: "mxfp4-pack-quantized", E2M3: "mxfp6-pack-quantized", E4M3: "mxfp8-quantized"}
@@ -54,7 +56,9 @@ class Placed:
     tensors: dict[str, Tensor]
 
 
-def write(frozen: nn.Module, folder: Path | str, config: Mapping[str, Any] | None = None) -> Path:
+def write(
+    frozen: nn.Module, folder: Path | str, config: Mapping[str, Any] | None = None, *, shard_bytes: int = SHARD_BYTES
+) -> Path:
     """Write what `freeze` or `bw.quantize` gave; `config` is config.json's content, by default the model's own.
 
     Weights that are not quantized are written as they are. A layer whose weight or input the layout cannot express
@@ -74,7 +78,7 @@ def write(frozen: nn.Module, folder: Path | str, config: Mapping[str, Any] | Non
     names = [n for n, m in frozen.named_modules() if isinstance(m, nn.Linear)]
     described_model = {**config, "quantization_config": configuration(layers, names)}
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / TENSORS, save(tensors, {"format": "pt"}))
+    _write_tensors(tensors, folder, shard_bytes)
     write_atomically(folder / CONFIG, (json.dumps(described_model, indent=2) + "\n").encode())
     return folder
 
@@ -97,6 +101,30 @@ def verify(folder: Path | str, frozen: nn.Module) -> None:
         tolerance = 2.0**-23 * np.abs(expected) if "weight_global_scale" in parts else 0
         if (np.abs(found - expected) > tolerance).any():
             raise ValueError(f"{folder}: layer {path} decodes to other values; write it again")
+
+
+def _write_tensors(tensors: Mapping[str, Tensor], folder: Path, shard_bytes: int) -> None:
+    """One file, or several of at most so many bytes beside their index; a single larger tensor has its own."""
+    shards: list[dict[str, Tensor]] = [{}]
+    for name, tensor in tensors.items():
+        if shards[-1] and sum(t.nbytes for t in shards[-1].values()) + tensor.nbytes > shard_bytes:
+            shards.append({})
+        shards[-1][name] = tensor
+    width = f"{len(shards):05}"
+    names = (
+        [TENSORS] if len(shards) == 1 else [f"model-{i:05}-of-{width}.safetensors" for i in range(1, len(shards) + 1)]
+    )
+    for name, shard in zip(names, shards, strict=True):
+        write_atomically(folder / name, save(shard, {"format": "pt"}))
+    earlier = {*folder.glob("model-*-of-*.safetensors"), folder / TENSORS, folder / INDEX}
+    for path in earlier - {folder / name for name in names}:  # they would be read beside ours
+        path.unlink(missing_ok=True)
+    if len(shards) > 1:
+        index = {
+            "metadata": {"total_size": sum(t.nbytes for t in tensors.values())},
+            "weight_map": {n: name for name, shard in zip(names, shards, strict=True) for n in shard},
+        }
+        write_atomically(folder / INDEX, (json.dumps(index, indent=2) + "\n").encode())
 
 
 def placed(frozen: nn.Module) -> dict[str, Placed]:

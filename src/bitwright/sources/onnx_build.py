@@ -146,7 +146,7 @@ class _Builder:
             return [self._function(node)]
         weights = tuple(i for i in node.inputs if i in self.scope.constants)
         key: object = (type(made.layer), weights, repr(sorted(node.attributes.items())))
-        if node.domain == OWN or isinstance(made.layer, QuantizedLayer):
+        if node.domain == OWN or _frozen_within(made.layer):
             key = made.layer  # attention has no weights, and frozen layers have ranges of their own
         if key not in self.shared:
             self.shared[key] = self._place(made.layer, self._name(node))
@@ -219,6 +219,13 @@ class _Builder:
             name = f"{parts[-1]}_{count}"
         parent.add_module(name, layer)
         path = ".".join([*parts[:-1], name])
-        if isinstance(layer, QuantizedLayer):
-            layer.name = path
+        for inner, frozen_layer in _frozen_within(layer).items():
+            frozen_layer.name = f"{path}.{inner}" if inner else path
         return path
+
+
+def _frozen_within(layer: nn.Module) -> dict[str, QuantizedLayer]:
+    """The layer itself, or phases of it; not those of graphs inside, which have their names."""
+    if isinstance(layer, Graph):
+        return {}
+    return {name: m for name, m in layer.named_modules() if isinstance(m, QuantizedLayer)}

@@ -1,5 +1,6 @@
 """Layers whose weights are stored as codes, frozen with exactly these codes and the ranges of the file."""
 
+import copy
 import math
 from dataclasses import dataclass
 
@@ -9,9 +10,11 @@ from torch import Tensor, nn
 from bitwright.datapath import Accumulator, Datapath
 from bitwright.formats import FLOAT32, Format, Int, Minifloat, Table
 from bitwright.model.convolution import Conv
+from bitwright.model.inspect import TRANSPOSED, unsupported_reason
 from bitwright.model.layers import FakeQuantizedLayer, QuantizedLayer
 from bitwright.model.lowering import Linear, Lowering
 from bitwright.model.prepare import prove
+from bitwright.model.transform.unroll_transposed import UnrolledTransposed
 from bitwright.quantization import (
     Granularity,
     PerBlock,
@@ -128,29 +131,58 @@ def _input(format: Int, scale: float, zero: int, before: str | None) -> Input | 
     return Input(quantizer, Range(lowest, lowest + levels * scale), before)
 
 
+STORED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+
 def frozen(node: Node, constants: dict[str, Tensor], codes: dict[str, Codes], quantizers: Quantizers) -> Made | None:
     """The frozen layer of a node whose weight is stored as codes; None where its codes fit no scheme of bitwright."""
     place = next((i for i in node.inputs[1:2] if i in codes), None)
-    if place is None or node.op not in ("Conv", "Gemm", "MatMul") or node.domain:
+    if place is None or node.op not in STORED or node.domain or node.attributes.get("alpha", 1.0) != 1:
         return None
     made = layer_of(node, constants, None)
-    if made is None or not isinstance(made.layer, nn.Linear | nn.Conv1d | nn.Conv2d):
+    if made is None:
         return None
     is_turned = node.op == "MatMul" or (node.op == "Gemm" and not node.attributes.get("transB"))
-    if node.attributes.get("alpha", 1.0) != 1:
-        return None
-    lowering: Lowering = Linear() if isinstance(made.layer, nn.Linear) else Conv.of(made.layer)
-    parts = [t.t() if is_turned else t for t in (codes[place].levels, codes[place].scale, codes[place].zero)]
-    weight = _weight([lowering.weight_rows(t.contiguous().double(), 1).numpy() for t in parts], codes[place].format,
-                     isinstance(made.layer, nn.Linear))  # fmt: skip
-    if weight is None:
-        return None
     found = quantizers.of(node.inputs[0])
-    layer = _layer(made.layer, lowering, weight, found)
+    parts = [t.t() if is_turned else t for t in (codes[place].levels, codes[place].scale, codes[place].zero)]
+    layer = _stored(made.layer, parts, codes[place].format, found)
+    if layer is None:
+        return None
     inputs = made.inputs
     if found is not None and found.before is not None:
         inputs = (found.before, *inputs[1:])
     return Made(layer, inputs, made.before, made.options)
+
+
+def _stored(layer: nn.Module, parts: list[Tensor], format: Format | None, found: Input | None) -> nn.Module | None:
+    """The layer with levels, scales and zero points of its weight's shape."""
+    if isinstance(layer, TRANSPOSED):
+        return _phases(layer, parts, format, found)
+    if not isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d):
+        return None
+    is_linear = isinstance(layer, nn.Linear)
+    lowering: Lowering = Linear() if isinstance(layer, nn.Linear) else Conv.of(layer)
+    rows = [lowering.weight_rows(part.contiguous().double(), 1).numpy() for part in parts]
+    weight = _weight(rows, format, is_linear)
+    return None if weight is None else _layer(layer, lowering, weight, found)
+
+
+def _phases(layer: nn.Module, parts: list[Tensor], format: Format | None, found: Input | None) -> nn.Module | None:
+    """A transposed convolution as one of each phase of its output, whose weights are parts of its own."""
+    if unsupported_reason(layer) is not None:
+        return None
+    whole = UnrolledTransposed(layer)  # type: ignore[arg-type]
+    unrolled = []
+    for part in parts:
+        like = copy.copy(layer)
+        like._parameters = {**layer._parameters, "weight": nn.Parameter(part.float(), requires_grad=False)}
+        unrolled.append(UnrolledTransposed(like))  # type: ignore[arg-type]
+    for name, phase in list(whole.named_children()):
+        stored = _stored(phase, [one.get_parameter(f"{name}.weight") for one in unrolled], format, found)
+        if stored is None:
+            return None
+        setattr(whole, name, stored)
+    return whole
 
 
 def _layer(layer: nn.Module, lowering: Lowering, weight: QuantizedTensor, found: Input | None) -> QuantizedLayer:

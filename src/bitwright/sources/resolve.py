@@ -15,7 +15,7 @@ from bitwright.model.zoo import TASKS
 from bitwright.sources.network import Network
 from bitwright.sources.readers import reader
 from bitwright.sources.readers.arrays import Arrays
-from bitwright.sources.roles import role_of
+from bitwright.sources.roles import NextTokens, role_of
 from bitwright.sources.task import FunctionTask, SourceTask
 from bitwright.sources.windows import Windows
 
@@ -38,11 +38,14 @@ def load_task(
     """The task that a name says, on data that a path or module:function says.
 
     `calibration` is data of its own for ranges; without it samples spread over `data` calibrate and are not tested on.
-    `window` and `stride` cut texts for language models, in tokens. What a task of its own has (built-in ones, functions
-    that return a Task) needs no data and takes none.
+    `window` and `stride` cut texts for language models, in tokens; they raise ValueError for others. What a task of its
+    own has (built-in ones, functions that return a Task) needs no data and takes none.
     """
     found = load_network(model) if isinstance(model, str | Path) else model
+    is_cut = window is not None or stride is not None
     if isinstance(found, Task):
+        if is_cut:
+            raise _no_text(model)
         given = data if data is not None else calibration
         if given is not None and not (isinstance(model, str) and model in TASKS):
             raise ValueError(f"{model} is a task with data of its own; leave {given} out")
@@ -53,8 +56,18 @@ def load_task(
             f"{network.name} is a torch module; say what to test it on with --data FILE.npz or --data FOLDER"
         )
     if is_function(data):
+        if is_cut:
+            raise _no_text(data)
         return FunctionTask(network, str(data), function(str(data)))
-    return with_reader(network, data, calibration, Windows.of(network.longest, window, stride))
+    task = with_reader(network, data, calibration, Windows.of(network.longest, window, stride))
+    if is_cut and not isinstance(task.role, NextTokens):
+        raise _no_text(data)
+    return task
+
+
+def _no_text(source: object) -> ValueError:
+    return ValueError(f"{source} is not text that a language model continues, and only that is cut; leave window and "
+                      "stride out")  # fmt: skip
 
 
 def load_network(name: str | Path) -> Task | Network:
@@ -175,7 +188,7 @@ COLLECTIONS: dict[str, Callable[[str], Network]] = {"hf": hub, "timm": timm, "to
 FILES: dict[str, Callable[[Path], Any]] = {".pt2": exported, ".onnx": onnx}
 
 
-def with_reader(network: Network, data: str | Path, calibration: str | Path | None, windows: Windows) -> Task:
+def with_reader(network: Network, data: str | Path, calibration: str | Path | None, windows: Windows) -> SourceTask:
     found = reader(data)
     first = next((record for _, record in found.records(lambda index: index == 0)), None)
     if first is None:
