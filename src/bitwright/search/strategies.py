@@ -7,8 +7,11 @@ from time import perf_counter
 import numpy as np
 import torch
 
-from bitwright.config import from_text
+from bitwright.cost.widths import alternatives
+from bitwright.datapath import Overflow
+from bitwright.formats import Int
 from bitwright.model.layers import FakeQuantizedLayer
+from bitwright.quantization import PerRow, PerTensor
 from bitwright.scheme import Scheme
 from bitwright.search.allocate import Program
 from bitwright.search.candidates import Candidates
@@ -55,14 +58,22 @@ def _round_off(weight: np.ndarray, bits: int) -> float:
 
 
 def mixquant(candidates: Candidates, machine: Machine) -> list[Design]:
-    """A design for each of MULTIPLIERS: each layer's scheme is the integer one of its width, or the next wider one."""
+    """A design for each of MULTIPLIERS: each layer's scheme is the integer one of its width, or the next wider one.
+
+    None where no scheme is of integers.
+    """
+    if not integers(candidates):
+        return []
     return [_by_widths(candidates, mixquant_widths(_weights(candidates), m), machine) for m in MULTIPLIERS]
 
 
 def ant4_8(candidates: Candidates, damages: Damages, machine: Machine) -> list[Design]:
-    """ANT4-8: ant(4, 4) everywhere, and the most damaged layers at 8 bits, more in each of up to PROMOTIONS designs."""
-    narrow = next((t for t in candidates.schemes if t.startswith("ant(4")), None)
-    wide = next((t for t in candidates.schemes if t in ("ant(8, 8)", "integer(8, 8)")), None)
+    """ANT4-8: 4-bit types everywhere, and the most damaged layers at 8-bit integers, more of them in each design.
+
+    At most PROMOTIONS designs; none where no scheme chooses a 4-bit type for each tensor, or none is of 8-bit integers.
+    """
+    narrow = next((t for t, scheme in candidates.schemes.items() if chooses_types(scheme, 4)), None)
+    wide = next((t for t, scheme in candidates.schemes.items() if integer_bits(scheme) == (8, 8)), None)
     if narrow is None or wide is None:
         return []
     names = [n for n in candidates.names if {narrow, wide} <= set(candidates.choices[n])]
@@ -136,8 +147,6 @@ def _weights(candidates: Candidates) -> list[np.ndarray]:
 def _by_widths(candidates: Candidates, widths: Sequence[int], machine: Machine) -> Design:
     """The scheme whose weights have the width, of integer schemes, or the narrowest of the wider ones."""
     known = integers(candidates)
-    if not known:
-        raise ValueError("MixQuant chooses widths of integers; name integer schemes, such as integer(4, 8)")
     layered = dict(zip(_weighted(candidates), widths, strict=True))
     chosen = {}
     for name, texts in candidates.choices.items():
@@ -148,18 +157,34 @@ def _by_widths(candidates: Candidates, widths: Sequence[int], machine: Machine) 
 
 
 def integers(candidates: Candidates) -> list[tuple[int, str]]:
-    """Widths of weights and texts of integer schemes, the narrowest first."""
-    return sorted((_weight_bits(text), text) for text in candidates.schemes if text.startswith("integer("))
+    """Widths of weights and texts of schemes of integers, the narrowest first."""
+    widths = {text: integer_bits(scheme) for text, scheme in candidates.schemes.items()}
+    return sorted((bits[0], text) for text, bits in widths.items() if bits)
+
+
+def integer_bits(scheme: Scheme) -> tuple[int, int] | None:
+    """Of weights and inputs, where both are integers with one scale a tensor or row, and no sum overflows."""
+    sides = [alternatives(side) for side in (scheme.weight, scheme.input) if side is not None]
+    every = [quantizer for side in sides for quantizer in side]
+    is_plain = all(isinstance(q.format, Int) and len(q.scales) == 1 for q in every)
+    is_coarse = is_plain and all(isinstance(q.scales[0].share, PerTensor | PerRow) for q in every)
+    if len(sides) < 2 or not is_coarse or scheme.datapath.inner.overflow is not Overflow.FORBID:
+        return None
+    weight, inputs = (max(q.format.bits for q in side) for side in sides)
+    return weight, inputs
+
+
+def chooses_types(scheme: Scheme, bits: int) -> bool:
+    """Whether weights are of the best of several formats, and these and those of inputs have so many bits."""
+    if scheme.input is None:
+        return False
+    weights = {quantizer.format for quantizer in alternatives(scheme.weight)}
+    inputs = {quantizer.format for quantizer in alternatives(scheme.input)}
+    return len(weights) > 1 and {format.bits for format in weights | inputs} == {bits}
 
 
 def _weighted(candidates: Candidates) -> list[str]:
     return [n for n in candidates.names if isinstance(candidates.float_layers[n], FakeQuantizedLayer)]
-
-
-def _weight_bits(text: str) -> int:
-    scheme = from_text(text)
-    assert isinstance(scheme, Scheme)
-    return scheme.weight.format.bits  # type: ignore[union-attr]
 
 
 STRATEGIES = ("mixquant", "ohq", "ant4_8")
