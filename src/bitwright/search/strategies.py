@@ -17,7 +17,7 @@ from bitwright.search.allocate import Program
 from bitwright.search.candidates import Candidates
 from bitwright.search.point import Design, Machine
 from bitwright.search.prices import Prices
-from bitwright.search.sensitivity import Damages, seeing
+from bitwright.search.sensitivity import Call, Damages, seeing
 
 WIDTHS = (2, 3, 4, 5, 6, 7, 8)
 """MixQuant's candidates."""
@@ -124,17 +124,17 @@ def latencies(candidates: Candidates, say: Callable[[str, int, int], None] = lam
     for i, (name, texts) in enumerate(candidates.choices.items()):
         say("latencies", i, len(candidates.choices))
         for text in texts:
-            layer, inputs = candidates.layer(name, text).exact, [x for x, _ in seen.get(name, [])]
-            found[name, text] = sum(_seconds(layer, x) for x in inputs)
+            layer = candidates.layer(name, text).exact
+            found[name, text] = sum(_seconds(call, layer) for call in seen.get(name, []))
     return found
 
 
-def _seconds(layer: torch.nn.Module, x: torch.Tensor) -> float:
-    layer(x)
+def _seconds(call: Call, layer: torch.nn.Module) -> float:
+    call.again(layer)
     times = []
     for _ in range(REPEATS):
         started = perf_counter()
-        layer(x)
+        call.again(layer)
         times.append(perf_counter() - started)
     return median(times)
 
