@@ -40,7 +40,7 @@ class Outcome:
 
     drivers: int  # killed
     workers: int  # killed
-    evaluations: Counter[str]  # finished, by design
+    evaluations: Counter[str]  # finished, by design or layer
 
 
 def started(folder: Path, trials: int, limit: int) -> subprocess.Popen[bytes]:
@@ -77,7 +77,7 @@ def disturbed(folder: Path, trials: int, limit: int, kills: int, generator: rand
                 continue
             time.sleep(generator.uniform(0, 2))
     driver.wait()
-    for own in folder.glob("*/points"):
+    for own in folder.glob("*/log"):
         outcome.evaluations.update(Store(own.parent).log())
     return outcome
 
@@ -125,8 +125,8 @@ def main() -> None:
         "| | |",
         "|---|---|",
         f"| drivers killed | {outcome.drivers} |",
-        f"| workers killed in mid-evaluation | {outcome.workers} |",
-        f"| designs evaluated | {len(outcome.evaluations)} |",
+        f"| workers killed at work | {outcome.workers} |",
+        f"| designs evaluated, and layers measured | {len(outcome.evaluations)} |",
         f"| of them more than once to the end | {twice} |",
         f"| designs on the front | {len(fronts[0])} |",
         f"| front equal to that of the undisturbed search | {'yes' if fronts[0] == fronts[1] else 'no'} |",
