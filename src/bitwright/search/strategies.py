@@ -14,6 +14,7 @@ from bitwright.model.layers import FakeQuantizedLayer
 from bitwright.quantization import PerRow, PerTensor
 from bitwright.scheme import Scheme
 from bitwright.search.allocate import Program
+from bitwright.search.budget import Limit
 from bitwright.search.candidates import Candidates
 from bitwright.search.point import Design, Machine
 from bitwright.search.prices import Prices
@@ -86,29 +87,30 @@ def ant4_8(candidates: Candidates, damages: Damages, machine: Machine) -> list[D
 
 def ohq(
     prices: Prices, damages: Damages, machine: Machine, *, weights: tuple[float, float, float] = (1.0, 0.5, 0.5),
-    sizes: Sequence[float] = (0.5, 0.625, 0.75, 0.875), times: Damages | None = None,
+    sizes: Sequence[float] = (0.5, 0.625, 0.75, 0.875), times: Damages | None = None, limits: Sequence[Limit] = (),
 ) -> list[Design]:  # fmt: skip
     """OHQ: integer programs of damage, latency and energy, each over its largest, within parts of the largest size.
 
-    `damages` are its masked-KL estimate; `latencies` of `latencies`, of the cycle model where None. Huang et
-    al., arXiv 2309.01945; the weights of the three are not published.
+    `damages` are its masked-KL estimate; `times` are of `latencies`, of the cycle model where None; `limits` on delay,
+    cycles and energy hold besides. Huang et al., arXiv 2309.01945; the weights of the three are not published.
     """
     candidates = prices.candidates
     choices = [(i, t) for i, name in enumerate(candidates.names) for t in candidates.choices[name]]
     macs = prices.elements(candidates.widest_work(candidates.schemes))
-    columns = np.zeros((4, len(choices)))
-    for column, (i, text) in enumerate(choices):
-        name = candidates.names[i]
-        sums = prices.of_layer(machine, macs[text], name, text)
-        latency = times[name, text] if times else sums.cycles
-        columns[:, column] = damages[name, text], latency, sums.energy, sums.model
-    normal = columns[:3] / np.maximum(columns[:3].max(1, keepdims=True), 1e-30)
-    cost = np.array(weights) @ normal
-    widest = sum(max(columns[3, c] for c, (j, _) in enumerate(choices) if j == i) for i in range(len(candidates.names)))
+    sums = [prices.of_layer(machine, macs[text], candidates.names[i], text) for i, text in choices]
+    of_each = [(candidates.names[i], text) for i, text in choices]
+    latency = [times[pair] if times else one.cycles for pair, one in zip(of_each, sums, strict=True)]
+    terms = np.array([[damages[pair] for pair in of_each], latency, [one.energy for one in sums]])
+    cost = np.array(weights) @ (terms / np.maximum(terms.max(1, keepdims=True), 1e-30))
+    model = np.array([one.model for one in sums])
+    layers = np.array([i for i, _ in choices])
+    widest = sum(model[layers == i].max() for i in range(len(candidates.names)))
+    able = [limit for limit in limits if limit.quantity in ("energy", "cycles", "delay")]
+    costs = np.array([model, *([getattr(one, limit.quantity) for one in sums] for limit in able)])
     found = []
     for size in sizes:
-        made = Program(candidates.names, tuple(choices), cost, columns[3:], np.array([size * widest]))
-        solved = made.solve()
+        bounds = np.array([size * widest, *(limit.bound for limit in able)])
+        solved = Program(candidates.names, tuple(choices), cost, costs, bounds).solve()
         if solved is not None:
             found.append(Design(tuple(solved[0].items()), machine))
     return found
