@@ -23,8 +23,11 @@ from bitwright.search.sensitivity import Call, Damages, seeing
 WIDTHS = (2, 3, 4, 5, 6, 7, 8)
 """MixQuant's candidates."""
 
-MULTIPLIERS = (2.0, 5.0, 20.0, 100.0, 1000.0)
-"""Of the error at 8 bits (QEM): one design each."""
+MULTIPLIERS = tuple((255 / (2**bits - 1)) ** 2 for bits in WIDTHS[-2:0:-1])
+"""Of the error at 8 bits (QEM): one design each.
+
+Squares of the ratios of steps: only near them does the rule tell layers apart, between them all get one width.
+"""
 
 PROMOTIONS = 12
 """Designs of ANT4-8, from none to all of the layers at 8 bits."""
