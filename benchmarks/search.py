@@ -46,8 +46,8 @@ def main(name: str, trials: int, limit: int | None, database: str | None) -> Non
 def _workers(database: str, count: int) -> Iterator[None]:
     """Processes of `bitwright worker`."""
     command = [sys.executable, "-m", "bitwright.cli", "worker", database]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    running = [subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment) for _ in range(count)]
+    environment, nothing = os.environ | {"OMP_NUM_THREADS": "1"}, subprocess.DEVNULL
+    running = [subprocess.Popen(command, stdout=nothing, stderr=nothing, env=environment) for _ in range(count)]
     try:
         yield
     finally:
