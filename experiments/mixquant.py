@@ -33,7 +33,7 @@ tensor) is at most the multiplier times that at 8 bits; then every weight is rou
 
 The error of a layer at b bits over that at 8 is close to the squared ratio of the steps, (255 / (2^b − 1))², whatever
 its weights are. So the rule gives every layer the same width unless the multiplier is next to such a ratio, as all of
-these are; and there it follows small differences of the distributions, not what a layer means to the outputs.
+these are; and there it chooses between two widths.
 """
 
 
@@ -64,7 +64,7 @@ def rows(name: str) -> tuple[float, list[Row]]:
         return Row(label, list(widths.values()), mean, known[design.key])
 
     chosen = mixquant(candidates, Machine())
-    found = [row(f"× {multiplier:g}", design) for multiplier, design in zip(MULTIPLIERS, chosen, strict=True)]
+    found = [row(f"× {multiplier:.4g}", design) for multiplier, design in zip(MULTIPLIERS, chosen, strict=True)]
     for bits, text in reversed(texts.items()):
         found.append(row(f"all {bits}", Design(tuple((n, text) for n in candidates.names))))
     return evaluator.float_metric, found
