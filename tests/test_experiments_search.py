@@ -21,7 +21,7 @@ def search_kills(monkeypatch):
 def test_a_search_that_is_killed_ends_with_the_front_of_an_undisturbed_one(tmp_path, search_kills):
     calm, hit = tmp_path / "calm", tmp_path / "hit"
     search_kills.undisturbed(calm, 24, 128)
-    outcome = search_kills.disturbed(hit, 24, 128, 3, random.Random(1))
+    outcome = search_kills.disturbed(hit, 24, 128, 3, random.Random(1), search_kills.finished(calm).total())
     assert outcome.drivers + outcome.workers == 3
     assert max(outcome.evaluations.values()) == 1
     assert search_kills.front_of(hit) == search_kills.front_of(calm)

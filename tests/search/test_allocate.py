@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from bitwright.search.allocate import Program, allocations, nearest_allocation, places
 from bitwright.search.budget import Budget
 from bitwright.search.point import Machine
+from bitwright.search.strategies import ohq
 
 MACHINES = (Machine("16x16"), Machine("32x32"))
 
@@ -84,3 +85,29 @@ def test_an_impossible_budget_ends_with_the_nearest_design_and_what_binds(prices
     nearest = nearest_allocation(prices, damages, budget, places(prices, MACHINES))
     assert [text for text, _ in nearest.broken] == ["area<=0.5mm2"]
     assert nearest.design.machine == MACHINES[0]
+
+
+def test_ohq_finds_the_least_weighted_sum_within_its_size_and_the_budget(prices, damages):
+    """Against all assignments of three layers, the others left as they were chosen."""
+    machine, limit = MACHINES[0], Budget.of(["cycles<=8k"]).limits
+    free = ohq(prices, damages, machine, sizes=(0.6,))[0]
+    (design,) = ohq(prices, damages, machine, sizes=(0.6,), limits=limit)
+    candidates, macs = prices.candidates, prices.elements(prices.candidates.widest_work(prices.candidates.schemes))
+    sums = {(n, t): prices.of_layer(machine, macs[t], n, t) for n, texts in candidates.choices.items() for t in texts}
+    largest = [max(map(damages.get, sums)), max(s.cycles for s in sums.values()), max(s.energy for s in sums.values())]
+
+    def cost(chosen):
+        parts = [(damages[p], sums[p].cycles, sums[p].energy) for p in chosen.items()]
+        return sum(
+            w * value / most for part in parts for w, value, most in zip((1, 0.5, 0.5), part, largest, strict=True)
+        )
+
+    size = 0.6 * sum(max(sums[n, t].model for t in texts) for n, texts in candidates.choices.items())
+    moved = candidates.names[:3]
+    for found, most in ((free, np.inf), (design, limit[0].bound)):
+        assert sum(sums[p].cycles for p in found.assignment.items()) <= most * (1 + 1e-9)
+        for texts in itertools.product(*(candidates.choices[n] for n in moved)):
+            other = found.assignment | dict(zip(moved, texts, strict=True))
+            fits = sum(sums[p].model for p in other.items()) <= size
+            if fits and sum(sums[p].cycles for p in other.items()) <= most:
+                assert cost(found.assignment) <= cost(other) * (1 + 1e-6)

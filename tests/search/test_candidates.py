@@ -12,6 +12,7 @@ from bitwright.pricing import price
 from bitwright.search.candidates import Candidates
 from bitwright.search.point import Design, Machine, recipe_of, recipe_text
 from bitwright.search.prices import Prices
+from bitwright.search.strategies import ant4_8, chooses_types, integer_bits, mixquant
 
 
 def mixed(candidates):
@@ -101,7 +102,7 @@ def test_schemes_with_names_or_of_other_modules_make_a_recipe_that_is_read_again
     ("texts", "words"),
     [
         ([], "no scheme to choose from"), (["ant4_8(promoted=2)"], "assigns schemes to layers itself"),
-        (["term_revealing_mlp()"], "assigns schemes"), (["integr(8, 8)"], "did you mean"),
+        (["kept_ends(integer(4, 4))"], "assigns schemes"), (["integr(8, 8)"], "did you mean"),
         (["integer(8, 8)", "wide = integer(8,8)"], "'wide = .*' are the same scheme"),
     ],
 )  # fmt: skip
@@ -116,3 +117,38 @@ def test_a_scheme_that_a_layer_cannot_have_is_refused_there_with_its_reason(cand
     refused = {name for (name, text), why in found.refused.items() if text == narrow} if found.choices else set()
     assert refused
     assert refused == {name for name in found.names if narrow not in found.choices[name]}
+
+
+@pytest.mark.parametrize(
+    ("text", "bits"),
+    [
+        ("integer(4, 8)", (4, 8)), ("mine = integer(4, 8)", (4, 8)), ("Recipe((Rule('*', integer(6, 4)),))", (6, 4)),
+        ("integer(weight_bits=3, zero=Zero.FITTED)", (3, 8)), ("ant(8, 8)", (8, 8)),
+        ("ant(4, 4)", None), ("vs_quant(4, 4)", None), ("mxint8()", None), ("wrapnet(2, 4)", None), ("nvfp4()", None),
+        ("overq(4, 4)", None),
+    ],
+)  # fmt: skip
+def test_schemes_of_integers_are_known_by_what_they_are(candidates, text, bits):
+    (scheme,) = Candidates.of(candidates.bench, [text]).schemes.values()
+    assert integer_bits(scheme) == bits
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        ("ant(4, 4)", True), ("mine = ant(input_bits=4)", True), ("ant(8, 8)", False), ("ant(4, 8)", False),
+        ("ant_type('flint')", False), ("nvfp4(four_over_six=True)", False), ("integer(4, 4)", False),
+    ],
+)  # fmt: skip
+def test_schemes_that_choose_a_type_are_known_by_what_they_are(text, is_one):
+    assert chooses_types(from_text(text), 4) == is_one
+
+
+def test_strategies_find_named_schemes(candidates):
+    texts = ["wide = integer(8, 8)", "Recipe((Rule('*', integer(4, 4)),))", "mine = ant(4, 4)"]
+    found = Candidates.of(candidates.bench, texts)
+    damages = {(name, text): 1.0 for name in found.names for text in texts}
+    promoted = ant4_8(found, damages, Machine())
+    assert {design.schemes for design in promoted} >= {("mine = ant(4, 4)",), ("wide = integer(8, 8)",)}
+    assert {text for design in mixquant(found, Machine()) for text in design.schemes} == set(texts[:2])
+    assert recipe_of(promoted[3], found.schemes) == from_text(recipe_text(promoted[3]))

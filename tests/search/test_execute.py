@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -115,9 +116,11 @@ def test_workers_killed_in_mid_evaluation_change_nothing(tmp_path):
     is_over, killed = threading.Event(), []
 
     def kill():
+        pid = 0
         while len(killed) < 4 and not is_over.wait(0.05):
             if leases := list((tmp_path / "leases").glob("*.0")):
-                pid = int((leases[0].read_text().split() or [0, 0])[1])
+                with suppress(FileNotFoundError):  # it is finished meanwhile
+                    pid = int((leases[0].read_text().split() or [0, 0])[1])
                 if pid in executor.pids:
                     os.kill(pid, signal.SIGKILL)
                     killed.append(pid)

@@ -3,6 +3,9 @@ import pytest
 import torch
 from toy import Toy
 
+from bitwright.comparison import Bench
+from bitwright.model.zoo import EMBEDDED
+from bitwright.search.candidates import Candidates
 from bitwright.search.driver import measured
 from bitwright.search.execute import Here
 from bitwright.search.sensitivity import MEASURES, Measure, questions, rank_correlation
@@ -123,3 +126,26 @@ def test_mixquant_gives_a_gaussian_the_widths_of_its_error_ratios(multiplier, bi
 def test_mixquant_needs_a_multiplier_of_at_least_one():
     with pytest.raises(ValueError, match="at least 1"):
         mixquant_widths([np.ones(3)], 0.5)
+
+
+@pytest.fixture(scope="module")
+def transformer():
+    bench = Bench.build(EMBEDDED["pydoc"], 2, lambda *_: None)
+    return Candidates.of(bench, ("integer(8, 8)", "integer(4, 4)"))
+
+
+def test_errors_are_measured_of_attention_and_embeddings_too(transformer):
+    kinds = {type(transformer.float_layers[name]).__name__ for name in transformer.names}
+    assert len(kinds) == 3
+    found = Measure(transformer, samples=2).error(transformer.choices)
+    for name, texts in transformer.choices.items():
+        assert 0 < found[name, texts[0]] < found[name, texts[-1]]
+
+
+def test_a_tape_plays_attention_and_embeddings(transformer):
+    tape = Tape(transformer, transformer.bench.calibration[0].first(2))
+    for name in (tape.names[1], tape.names[-2]):
+        played = tape.play({name: "integer(4, 4)"})
+        with torch.no_grad():
+            expected = transformer.task.forward(transformer.frozen({name: "integer(4, 4)"}), tape.batch)
+        torch.testing.assert_close(played, expected, rtol=0, atol=0)

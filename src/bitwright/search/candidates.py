@@ -19,7 +19,7 @@ from bitwright.model.products import Products, products
 from bitwright.model.site import Site, naming
 from bitwright.model.task import Inputs, Task
 from bitwright.scheme import Scheme
-from bitwright.search.point import Assignment
+from bitwright.search.point import Assignment, scheme_of
 
 Made = FakeQuantizedLayer | Attention | QuantizedEmbedding
 
@@ -70,11 +70,14 @@ class Candidates:
 
     @staticmethod
     def of(bench: Bench, texts: Sequence[str]) -> "Candidates":
-        """Of scheme texts. ValueError for a recipe, which assigns layers itself, one scheme in two words, or none."""
+        """Of texts of schemes, with a name or without, and of recipes that give every layer the same one.
+
+        ValueError for other recipes, which assign layers themselves, one scheme in two words, or none.
+        """
         parsed: dict[str, Scheme] = {}
         for text in texts:
-            scheme = from_text(text)
-            if not isinstance(scheme, Scheme):
+            scheme = scheme_of(text)
+            if scheme is None:
                 raise ValueError(f"{text} assigns schemes to layers itself; a search takes schemes, such as ant(4, 4)")
             if scheme.input is None:
                 raise ValueError(f"{text} leaves inputs in float, which an array does not multiply; give it input bits")

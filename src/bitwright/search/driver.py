@@ -197,7 +197,7 @@ def _published(
         elif name == "mixquant":
             designs = strategies.mixquant(candidates, machine)
         elif candidates.is_weighted:  # it masks weights
-            designs = strategies.ohq(prices, masked, machine, times=times)
+            designs = strategies.ohq(prices, masked, machine, times=times, limits=study.terms.budget.of_costs)
         yield from ((design, name) for design in designs)
 
 

@@ -93,7 +93,16 @@ def recipe_text(design: Design) -> str:
 def _argument(text: str) -> str:
     """A scheme's text inside of a call, where no name and no module may stand."""
     own = definition_of(text)
-    return repr(from_text(own)) if ":" in own else own
+    return own if ":" not in own and isinstance(from_text(own), Scheme) else repr(scheme_of(own))
+
+
+def scheme_of(text: str) -> Scheme | None:
+    """That of a text that gives every layer the same one: a scheme's, or a recipe's of one rule for all."""
+    parsed = from_text(text)
+    if isinstance(parsed, Scheme):
+        return parsed
+    is_uniform = len(parsed.rules) == 1 and parsed.rules[0].layers == "*" and parsed.promotion is None
+    return parsed.rules[0].scheme if is_uniform else None
 
 
 def exact_name(name: str) -> str:
@@ -103,5 +112,6 @@ def exact_name(name: str) -> str:
 
 __all__ = [
     "Alone", "Answer", "Assignment", "Costs", "Damage", "Design", "Figures", "Job", "Machine", "Point", "answer_kind",
-    "answer_of", "exact_name", "failed", "job_of", "recipe_of", "recipe_text", "words_of",
+    "answer_of", "exact_name", "failed", "job_of", "recipe_of", "recipe_text", "scheme_of",
+    "words_of",
 ]  # fmt: skip

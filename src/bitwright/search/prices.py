@@ -5,7 +5,7 @@ add, and a layer takes the energy of its own.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from bitwright.cost.accelerator import Accelerator
@@ -15,6 +15,7 @@ from bitwright.cost.figure import Figure, total
 from bitwright.cost.hardware import accelerator
 from bitwright.cost.mac import Mac, slower_than
 from bitwright.cost.table_cells import Cells
+from bitwright.cost.table_need import Need, need
 from bitwright.cost.widths import job
 from bitwright.search.candidates import Candidates, Product
 from bitwright.search.point import Assignment, Costs, Design, Machine
@@ -48,6 +49,8 @@ class Prices:
     words: Mapping[str, object] = field(default_factory=dict)
     _macs: dict[tuple[Product, ...], Mac] = field(default_factory=dict)
     _same: dict[Mac, Mac] = field(default_factory=dict)
+    _needs: dict[Product, tuple[int, int]] = field(default_factory=dict)
+    _kinds: dict[Need, int] = field(default_factory=dict)
     _layers: dict[tuple[Machine, int, str, str], tuple[LayerCost, ...]] = field(default_factory=dict)
     _sums: dict[tuple[Machine, int, str, str], LayerSums] = field(default_factory=dict)
     _machines: dict[Machine, Accelerator] = field(default_factory=dict)
@@ -114,12 +117,25 @@ class Prices:
         return max((bits for bits in found if bits is not None), default=0)
 
     def _mac(self, products: Iterable[Product]) -> Mac:
-        """Of the cells, each once."""
-        key = tuple(products)
+        """Of the cells, each once; of products whose needs differ by their registers alone, the widest decides."""
+        widest: dict[int, tuple[int, Product]] = {}
+        for product in products:
+            kind, bits = self._need(product)
+            if kind not in widest or widest[kind][0] < bits:
+                widest[kind] = bits, product
+        key = tuple(product for _, product in widest.values())
         if key not in self._macs:
             mac = self.cells(tuple((p.gemm, p.scheme) for p in key))
             self._macs[key] = self._same.setdefault(mac, mac)
         return self._macs[key]
+
+    def _need(self, product: Product) -> tuple[int, int]:
+        """A number for what it asks of a cell, and the bits of its register."""
+        if product not in self._needs:
+            own = need(product.gemm, product.scheme)
+            kind = self._kinds.setdefault(replace(own, register_bits=0), len(self._kinds))
+            self._needs[product] = kind, own.register_bits
+        return self._needs[product]
 
 
 def _remarks(mac: Mac, clock_mhz: float) -> tuple[str, ...]:

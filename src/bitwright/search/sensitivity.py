@@ -1,13 +1,14 @@
 """What each scheme does to each layer, measured once a layer and scheme: what allocation adds up.
 
-Every measure is a damage: 0 where nothing changes. `error`, `fisher` and `masked_kl` look at a layer alone and need no
-run of the network for a scheme; `kl` runs the network with that one layer quantized.
+Every measure is a damage: 0 where nothing changes. `error` and `fisher` look at all layers in one run of the float
+network, so they suit large ones; `masked_kl` runs it some times a layer; `kl` with each layer under each scheme.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -121,22 +122,22 @@ class Measure:
     ) -> Damages:  # fmt: skip
         """Sums over batches of a function of a layer's output, its error under a scheme, and the loss's gradient."""
         found = {(name, text): 0.0 for name, texts in choices.items() for text in texts}
-        layers: dict[str, nn.Module] = {name: self._weighted(name) for name in choices}
+        layers = {name: self.candidates.float_layers[name] for name in choices}
         count = sum(len(batch.targets) for batch in self.batches)
         for batch in self.batches:
             network = self.candidates.frozen({})
             with seeing(layers) as seen:
                 outputs = self.task.forward(network, batch)
-            flat = [(name, x, y) for name, calls in seen.items() for x, y in calls]
+            flat = [(name, call) for name, calls in seen.items() for call in calls]
             gradients = [torch.zeros(1)] * len(flat)
             if has_gradients:
                 loss = self._loss(outputs)
-                gradients = list(torch.autograd.grad(loss, [y for *_, y in flat], allow_unused=True))
+                gradients = list(torch.autograd.grad(loss, [call.output for _, call in flat], allow_unused=True))
             with torch.no_grad():
-                for (name, x, y), gradient in zip(flat, gradients, strict=True):
+                for (name, call), gradient in zip(flat, gradients, strict=True):
                     for text in choices[name] if gradient is not None else ():
-                        wrong = self.candidates.layer(name, text).exact(x.detach()) - y.detach()
-                        found[name, text] += float(damage(y.detach(), wrong, gradient)) / count
+                        wrong = call.again(self.candidates.layer(name, text).exact) - call.output.detach()
+                        found[name, text] += float(damage(call.output.detach(), wrong, gradient)) / count
         return found
 
     def _loss(self, outputs: Tensor) -> Tensor:
@@ -149,8 +150,7 @@ class Measure:
     def _weighted(self, name: str) -> FakeQuantizedLayer:
         layer = self.candidates.float_layers[name]
         if not isinstance(layer, FakeQuantizedLayer):
-            kind = type(layer).__name__
-            raise ValueError(f"{name} is of a kind ({kind}) that only the measure 'kl' looks at; measure by 'kl'")
+            raise ValueError(f"{name} is a {type(layer).__name__}, which has no weights to mask; measure by 'kl'")
         return layer
 
 
@@ -213,20 +213,39 @@ def _divergence(exact: Tensor, found: Tensor, *, is_distribution: bool) -> np.nd
     return (p.exp() * (p - q)).sum(-1).numpy()
 
 
+@dataclass(frozen=True)
+class Call:
+    """Of a layer: what it was given, and what it gave."""
+
+    inputs: tuple[Any, ...]
+    words: dict[str, Any]
+    output: Tensor
+
+    def again(self, layer: nn.Module) -> Tensor:
+        """What another layer gives."""
+        found = layer(*map(_detached, self.inputs), **{name: _detached(value) for name, value in self.words.items()})
+        assert isinstance(found, Tensor), "as the float layer's"
+        return found
+
+
 @contextmanager
-def seeing(layers: dict[str, nn.Module]) -> Iterator[dict[str, list[tuple[Tensor, Tensor]]]]:
-    """Inputs and outputs of layers, once a call."""
-    seen: dict[str, list[tuple[Tensor, Tensor]]] = {}
+def seeing(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, list[Call]]]:
+    """Calls of layers."""
+    seen: dict[str, list[Call]] = {}
 
     def see(name: str) -> Callable[..., None]:
-        return lambda module, inputs, output: seen.setdefault(name, []).append((inputs[0], output))
+        return lambda module, inputs, words, output: seen.setdefault(name, []).append(Call(inputs, words, output))
 
-    hooks = [layer.register_forward_hook(see(name)) for name, layer in layers.items()]
+    hooks = [layer.register_forward_hook(see(name), with_kwargs=True) for name, layer in layers.items()]
     try:
         yield seen
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _detached(value: Any) -> Any:
+    return value.detach() if isinstance(value, Tensor) else value
 
 
 def _first(batches: tuple[Batch, ...], samples: int) -> Iterator[Batch]:

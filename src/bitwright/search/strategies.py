@@ -7,20 +7,27 @@ from time import perf_counter
 import numpy as np
 import torch
 
-from bitwright.config import from_text
+from bitwright.cost.widths import alternatives
+from bitwright.datapath import Overflow
+from bitwright.formats import Int
 from bitwright.model.layers import FakeQuantizedLayer
+from bitwright.quantization import PerRow, PerTensor
 from bitwright.scheme import Scheme
 from bitwright.search.allocate import Program
+from bitwright.search.budget import Limit
 from bitwright.search.candidates import Candidates
 from bitwright.search.point import Design, Machine
 from bitwright.search.prices import Prices
-from bitwright.search.sensitivity import Damages, seeing
+from bitwright.search.sensitivity import Call, Damages, seeing
 
 WIDTHS = (2, 3, 4, 5, 6, 7, 8)
 """MixQuant's candidates."""
 
-MULTIPLIERS = (2.0, 5.0, 20.0, 100.0, 1000.0)
-"""Of the error at 8 bits (QEM): one design each."""
+MULTIPLIERS = tuple((255 / (2**bits - 1)) ** 2 for bits in WIDTHS[-2:0:-1])
+"""Of the error at 8 bits (QEM): one design each.
+
+Squares of the ratios of steps: only near them does the rule tell layers apart, between them all get one width.
+"""
 
 PROMOTIONS = 12
 """Designs of ANT4-8, from none to all of the layers at 8 bits."""
@@ -55,14 +62,22 @@ def _round_off(weight: np.ndarray, bits: int) -> float:
 
 
 def mixquant(candidates: Candidates, machine: Machine) -> list[Design]:
-    """A design for each of MULTIPLIERS: each layer's scheme is the integer one of its width, or the next wider one."""
+    """A design for each of MULTIPLIERS: each layer's scheme is the integer one of its width, or the next wider one.
+
+    None where no scheme is of integers.
+    """
+    if not integers(candidates):
+        return []
     return [_by_widths(candidates, mixquant_widths(_weights(candidates), m), machine) for m in MULTIPLIERS]
 
 
 def ant4_8(candidates: Candidates, damages: Damages, machine: Machine) -> list[Design]:
-    """ANT4-8: ant(4, 4) everywhere, and the most damaged layers at 8 bits, more in each of up to PROMOTIONS designs."""
-    narrow = next((t for t in candidates.schemes if t.startswith("ant(4")), None)
-    wide = next((t for t in candidates.schemes if t in ("ant(8, 8)", "integer(8, 8)")), None)
+    """ANT4-8: 4-bit types everywhere, and the most damaged layers at 8-bit integers, more of them in each design.
+
+    At most PROMOTIONS designs; none where no scheme chooses a 4-bit type for each tensor, or none is of 8-bit integers.
+    """
+    narrow = next((t for t, scheme in candidates.schemes.items() if chooses_types(scheme, 4)), None)
+    wide = next((t for t, scheme in candidates.schemes.items() if integer_bits(scheme) == (8, 8)), None)
     if narrow is None or wide is None:
         return []
     names = [n for n in candidates.names if {narrow, wide} <= set(candidates.choices[n])]
@@ -75,29 +90,30 @@ def ant4_8(candidates: Candidates, damages: Damages, machine: Machine) -> list[D
 
 def ohq(
     prices: Prices, damages: Damages, machine: Machine, *, weights: tuple[float, float, float] = (1.0, 0.5, 0.5),
-    sizes: Sequence[float] = (0.5, 0.625, 0.75, 0.875), times: Damages | None = None,
+    sizes: Sequence[float] = (0.5, 0.625, 0.75, 0.875), times: Damages | None = None, limits: Sequence[Limit] = (),
 ) -> list[Design]:  # fmt: skip
     """OHQ: integer programs of damage, latency and energy, each over its largest, within parts of the largest size.
 
-    `damages` are its masked-KL estimate; `latencies` of `latencies`, of the cycle model where None. Huang et
-    al., arXiv 2309.01945; the weights of the three are not published.
+    `damages` are its masked-KL estimate; `times` are of `latencies`, of the cycle model where None; `limits` on delay,
+    cycles and energy hold besides. Huang et al., arXiv 2309.01945; the weights of the three are not published.
     """
     candidates = prices.candidates
     choices = [(i, t) for i, name in enumerate(candidates.names) for t in candidates.choices[name]]
     macs = prices.elements(candidates.widest_work(candidates.schemes))
-    columns = np.zeros((4, len(choices)))
-    for column, (i, text) in enumerate(choices):
-        name = candidates.names[i]
-        sums = prices.of_layer(machine, macs[text], name, text)
-        latency = times[name, text] if times else sums.cycles
-        columns[:, column] = damages[name, text], latency, sums.energy, sums.model
-    normal = columns[:3] / np.maximum(columns[:3].max(1, keepdims=True), 1e-30)
-    cost = np.array(weights) @ normal
-    widest = sum(max(columns[3, c] for c, (j, _) in enumerate(choices) if j == i) for i in range(len(candidates.names)))
+    sums = [prices.of_layer(machine, macs[text], candidates.names[i], text) for i, text in choices]
+    of_each = [(candidates.names[i], text) for i, text in choices]
+    latency = [times[pair] if times else one.cycles for pair, one in zip(of_each, sums, strict=True)]
+    terms = np.array([[damages[pair] for pair in of_each], latency, [one.energy for one in sums]])
+    cost = np.array(weights) @ (terms / np.maximum(terms.max(1, keepdims=True), 1e-30))
+    model = np.array([one.model for one in sums])
+    layers = np.array([i for i, _ in choices])
+    widest = sum(model[layers == i].max() for i in range(len(candidates.names)))
+    able = [limit for limit in limits if limit.quantity in ("energy", "cycles", "delay")]
+    costs = np.array([model, *([getattr(one, limit.quantity) for one in sums] for limit in able)])
     found = []
     for size in sizes:
-        made = Program(candidates.names, tuple(choices), cost, columns[3:], np.array([size * widest]))
-        solved = made.solve()
+        bounds = np.array([size * widest, *(limit.bound for limit in able)])
+        solved = Program(candidates.names, tuple(choices), cost, costs, bounds).solve()
         if solved is not None:
             found.append(Design(tuple(solved[0].items()), machine))
     return found
@@ -113,17 +129,17 @@ def latencies(candidates: Candidates, say: Callable[[str, int, int], None] = lam
     for i, (name, texts) in enumerate(candidates.choices.items()):
         say("latencies", i, len(candidates.choices))
         for text in texts:
-            layer, inputs = candidates.layer(name, text).exact, [x for x, _ in seen.get(name, [])]
-            found[name, text] = sum(_seconds(layer, x) for x in inputs)
+            layer = candidates.layer(name, text).exact
+            found[name, text] = sum(_seconds(call, layer) for call in seen.get(name, []))
     return found
 
 
-def _seconds(layer: torch.nn.Module, x: torch.Tensor) -> float:
-    layer(x)
+def _seconds(call: Call, layer: torch.nn.Module) -> float:
+    call.again(layer)
     times = []
     for _ in range(REPEATS):
         started = perf_counter()
-        layer(x)
+        call.again(layer)
         times.append(perf_counter() - started)
     return median(times)
 
@@ -136,8 +152,6 @@ def _weights(candidates: Candidates) -> list[np.ndarray]:
 def _by_widths(candidates: Candidates, widths: Sequence[int], machine: Machine) -> Design:
     """The scheme whose weights have the width, of integer schemes, or the narrowest of the wider ones."""
     known = integers(candidates)
-    if not known:
-        raise ValueError("MixQuant chooses widths of integers; name integer schemes, such as integer(4, 8)")
     layered = dict(zip(_weighted(candidates), widths, strict=True))
     chosen = {}
     for name, texts in candidates.choices.items():
@@ -148,18 +162,34 @@ def _by_widths(candidates: Candidates, widths: Sequence[int], machine: Machine) 
 
 
 def integers(candidates: Candidates) -> list[tuple[int, str]]:
-    """Widths of weights and texts of integer schemes, the narrowest first."""
-    return sorted((_weight_bits(text), text) for text in candidates.schemes if text.startswith("integer("))
+    """Widths of weights and texts of schemes of integers, the narrowest first."""
+    widths = {text: integer_bits(scheme) for text, scheme in candidates.schemes.items()}
+    return sorted((bits[0], text) for text, bits in widths.items() if bits)
+
+
+def integer_bits(scheme: Scheme) -> tuple[int, int] | None:
+    """Of weights and inputs, where both are integers with one scale a tensor or row, and no sum overflows."""
+    sides = [alternatives(side) for side in (scheme.weight, scheme.input) if side is not None]
+    every = [quantizer for side in sides for quantizer in side]
+    is_plain = all(isinstance(q.format, Int) and len(q.scales) == 1 for q in every)
+    is_coarse = is_plain and all(isinstance(q.scales[0].share, PerTensor | PerRow) for q in every)
+    if len(sides) < 2 or not is_coarse or scheme.datapath.inner.overflow is not Overflow.FORBID:
+        return None
+    weight, inputs = (max(q.format.bits for q in side) for side in sides)
+    return weight, inputs
+
+
+def chooses_types(scheme: Scheme, bits: int) -> bool:
+    """Whether weights are of the best of several formats, and these and those of inputs have so many bits."""
+    if scheme.input is None:
+        return False
+    weights = {quantizer.format for quantizer in alternatives(scheme.weight)}
+    inputs = {quantizer.format for quantizer in alternatives(scheme.input)}
+    return len(weights) > 1 and {format.bits for format in weights | inputs} == {bits}
 
 
 def _weighted(candidates: Candidates) -> list[str]:
     return [n for n in candidates.names if isinstance(candidates.float_layers[n], FakeQuantizedLayer)]
-
-
-def _weight_bits(text: str) -> int:
-    scheme = from_text(text)
-    assert isinstance(scheme, Scheme)
-    return scheme.weight.format.bits  # type: ignore[union-attr]
 
 
 STRATEGIES = ("mixquant", "ohq", "ant4_8")
