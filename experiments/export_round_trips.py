@@ -7,6 +7,7 @@ stops after MINUTES and the next one goes on, so the page says what has run.
 """
 
 import json
+import re
 import sys
 import tempfile
 import time
@@ -121,6 +122,7 @@ def _cell(text: str, reasons: dict[str, int]) -> str:
     kind, colon, reason = text.partition(": ")
     if not colon:
         return text.replace("equal integers, outputs within ", "").partition(" in ")[0].replace(" bit for bit", "")
+    reason = re.sub(r"^layer \S+: ", "", reason)  # the first that is refused; others are like it
     return f"{kind} ({reasons.setdefault(reason, len(reasons) + 1)})"
 
 
