@@ -11,7 +11,7 @@ from onnx import TensorProto
 from torch import Tensor
 
 from bitwright.sources.onnx_file import Node
-from bitwright.sources.onnx_patterns import Constants
+from bitwright.sources.onnx_patterns import Constants, beside
 
 FLOAT_OPERATORS = {"MatMulInteger": ("MatMul", 1), "ConvInteger": ("Conv", 0)}
 """What computes the same of floats, and the axis of the weight whose scales it has."""
@@ -95,10 +95,17 @@ def _written(node: Node, found: _Rescaled, scale: Tensor, constants: Constants) 
     product, at = found.product, node.outputs[0]
     op, axis = FLOAT_OPERATORS[product.op]
     codes, weight, zero = product.inputs[0], product.inputs[1], product.inputs[3:]
-    constants[f"{at}/scale"] = scale
+    constants[beside(at, "scale")] = scale
     given = found.origin.outputs if found.origin.op == "DynamicQuantizeLinear" else (codes, *found.origin.inputs[1:])
     return [
-        Node("DequantizeLinear", "", product.name, given, (f"{at}/x",), {}),
-        Node("DequantizeLinear", "", product.name, (weight, f"{at}/scale", *zero), (f"{at}/weight",), {"axis": axis}),
-        replace(product, op=op, inputs=(f"{at}/x", f"{at}/weight"), outputs=node.outputs),
+        Node("DequantizeLinear", "", product.name, given, (beside(at, "x"),), {}),
+        Node(
+            "DequantizeLinear",
+            "",
+            product.name,
+            (weight, beside(at, "scale"), *zero),
+            (beside(at, "weight"),),
+            {"axis": axis},
+        ),
+        replace(product, op=op, inputs=(beside(at, "x"), beside(at, "weight")), outputs=node.outputs),
     ]
