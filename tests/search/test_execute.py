@@ -116,15 +116,16 @@ def test_workers_killed_in_mid_evaluation_change_nothing(tmp_path):
     is_over, killed = threading.Event(), []
 
     def kill():
-        pid = 0
         while len(killed) < 4 and not is_over.wait(0.05):
-            if leases := list((tmp_path / "leases").glob("*.0")):
+            for lease in (tmp_path / "leases").glob("*.[0-9]"):  # those of the dead stay until they are taken over
+                pid = 0
                 with suppress(FileNotFoundError):  # it is finished meanwhile
-                    pid = int((leases[0].read_text().split() or [0, 0])[1])
+                    pid = int((lease.read_text().split() or [0, 0])[1])
                 if pid in executor.pids:
                     os.kill(pid, signal.SIGKILL)
                     killed.append(pid)
                     is_over.wait(0.3)
+                    break
 
     thread = threading.Thread(target=kill)
     thread.start()
