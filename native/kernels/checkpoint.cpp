@@ -1,11 +1,12 @@
 // Weights of checkpoints to codes, by runs that stay in the first cache. Compiled once for each instruction set, as
-// LEVEL. Plain loops; every operation is compressed-tensors', in its order and precision.
+// LEVEL. Plain loops; results are those of compressed-tensors' operations, in their order and precision.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 
 #include "../checkpoint.hpp"
 #include "bits.hpp"
+#include "levels.hpp"
 
 namespace LEVEL {
 namespace {
@@ -14,6 +15,7 @@ constexpr int64_t kRun = 2048;  // elements worked on together
 
 // Kinds of numbers: what is stored, as float32, and float32 rounded to it.
 struct Single {
+    static constexpr bool kIsSingle = true, kIsBrain = false;
     using Stored = float;
     static INLINE float widen(float x) { return x; }
     static INLINE float round(float x) { return x; }
@@ -22,6 +24,7 @@ struct Single {
 };
 
 struct Brain {
+    static constexpr bool kIsSingle = false, kIsBrain = true;
     using Stored = uint16_t;
     static INLINE float widen(uint16_t x) { return float_of(static_cast<int32_t>(static_cast<uint32_t>(x) << 16)); }
     static INLINE float round(float x) {
@@ -33,6 +36,7 @@ struct Brain {
 };
 
 struct Half {
+    static constexpr bool kIsSingle = false, kIsBrain = false;
     using Stored = uint16_t;
     static INLINE float widen(uint16_t x) {  // finite ones: exponents move by a product
         const float magnitude = float_of((x & 0x7fff) << 13) * 0x1p112f;
@@ -49,44 +53,35 @@ struct Half {
     static INLINE float of_magnitude(uint16_t bits) { return bits < 0x7c00 ? widen(bits) : HUGE_VALF; }
 };
 
-// Elements: the code of a level. Floats saturate and round to nearest even.
+// Elements: the code of a level, in its lowest bits. Floats saturate and round to nearest even.
 struct Integer {
     float low, high;
-    int32_t offset;
-    INLINE int32_t operator()(float level) const {
-        return static_cast<int32_t>(std::nearbyintf(std::min(std::max(level, low), high))) + offset;
+    int32_t offset, mask;
+    INLINE int32_t operator()(float level) const {  // the sum's last bits count units
+        return (bits_of(std::min(std::max(level, low), high) + 0x1.8p23f) + offset) & mask;
     }
 };
 
-struct E2m1 {
-    INLINE int32_t operator()(float x) const {  // one for each midpoint that is passed; -0 is 0
-        const int32_t magnitude = bits_of(x) & 0x7fffffff;
-        int32_t code = x < 0.0f ? 8 : 0;  // 0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5
-        code += magnitude > 0x3e800000;
-        code += magnitude >= 0x3f400000;
-        code += magnitude > 0x3fa00000;
-        code += magnitude >= 0x3fe00000;
-        code += magnitude > 0x40200000;
-        code += magnitude >= 0x40600000;
-        code += magnitude > 0x40a00000;
-        return code;
-    }
-};
-
-// Of `kMantissa` bits: below the first binade a fixed point, above it float32's bits cut short.
+// Of `kMantissa` bits: below the first binade a fixed point, which a sum's last bits count; above it float32's bits cut
+// short.
 template <int32_t kMantissa, int32_t kFirstExponent>
 INLINE int32_t small_float_code(float magnitude) {
-    constexpr int32_t kCut = 23 - kMantissa;
-    const float steps = float_of((127 + kMantissa - kFirstExponent) << 23);
-    const int32_t small = static_cast<int32_t>(std::nearbyintf(magnitude * steps));
+    constexpr int32_t kCut = 23 - kMantissa, kUnits = (127 + kCut + kFirstExponent) << 23;
+    const int32_t small = bits_of(magnitude + float_of(kUnits)) - kUnits;
     const int32_t bits = bits_of(magnitude), half = (1 << (kCut - 1)) - 1;
     const int32_t large = ((bits + half + (bits >> kCut & 1)) >> kCut) - ((126 + kFirstExponent) << kMantissa);
     return magnitude < float_of((127 + kFirstExponent) << 23) ? small : large;
 }
 
+struct E2m1 {
+    INLINE int32_t operator()(float x) const {
+        return small_float_code<1, 0>(std::min(std::fabs(x), 6.0f)) | (x < 0.0f ? 8 : 0);  // -0 is 0
+    }
+};
+
 struct E2m3 {
     INLINE int32_t operator()(float x) const {
-        return small_float_code<3, 0>(std::min(std::fabs(x), 7.5f)) | static_cast<int32_t>(std::signbit(x)) << 5;
+        return small_float_code<3, 0>(std::min(std::fabs(x), 7.5f)) | (bits_of(x) >> 31 & 32);
     }
 };
 
@@ -96,50 +91,110 @@ struct E4m3 {
     }
 };
 
-// Eight codes fill `bits` bytes.
+// Eight codes fill `bits` bytes: neighbours move together, then pairs, then fours.
 INLINE void pack(const uint8_t* __restrict codes, uint8_t* __restrict out, int64_t count, int32_t bits) {
     if (bits == 8) {
         std::memcpy(out, codes, count);
     } else if (bits == 4) {
-        for (int64_t i = 0; i < count / 2; ++i) out[i] = static_cast<uint8_t>(codes[2 * i] | codes[2 * i + 1] << 4);
-    } else {
-        for (int64_t i = 0; i < count; i += 8) {
-            uint64_t word = 0;
-            for (int32_t j = 0; j < 8; ++j) word |= static_cast<uint64_t>(codes[i + j]) << (j * bits);
-            for (int32_t j = 0; j < bits; ++j) out[i / 8 * bits + j] = static_cast<uint8_t>(word >> (8 * j));
+        for (int64_t i = 0; i < count / 2; ++i) {
+            uint16_t pair;
+            std::memcpy(&pair, codes + 2 * i, sizeof pair);
+            out[i] = static_cast<uint8_t>(pair | pair >> 4);
         }
+    } else {
+        uint8_t packed[kRun + 8];
+        const int32_t gap = 8 - bits;
+        for (int64_t i = 0; i < count / 8; ++i) {
+            uint64_t word;
+            std::memcpy(&word, codes + 8 * i, sizeof word);
+            word = (word & 0x00ff00ff00ff00ff) | (word & 0xff00ff00ff00ff00) >> gap;
+            word = (word & 0x0000ffff0000ffff) | (word & 0xffff0000ffff0000) >> 2 * gap;
+            word = (word & 0x00000000ffffffff) | (word & 0xffffffff00000000) >> 4 * gap;
+            std::memcpy(packed + bits * i, &word, sizeof word);
+        }
+        std::memcpy(out, packed, count / 8 * bits);
+    }
+}
+
+// How a row is divided by its scales without divisions.
+enum class Quotient { kDivided, kRefined, kProduct };
+
+// bfloat16 over bfloat16, rounded to bfloat16: the product with the rounded inverse rounds alike. Quotients a / b of
+// integers below 2**8 are no midpoints m / 2**j of odd m > 2**8, as m would divide a, and lie 2**-18 of themselves or
+// more from them; where results are denormal, midpoints are exact in float32, and others 2**-142 away.
+// Others are refined: levels that are not rounded to zero are exact, and smaller ones keep their sign.
+template <class Kind>
+Quotient quotient_of(const CheckpointRows& r, const typename Kind::Stored* x, const float* scale, int64_t cells) {
+    float least = scale[0], most = scale[0];
+    int32_t bits = 0;
+    for (int64_t c = 0; c < cells; ++c) {
+        least = std::min(least, scale[c]);
+        most = std::max(most, scale[c]);
+        bits |= bits_of(scale[c]);
+    }
+    if (Kind::kIsSingle || !(least >= 0x1p-60f)) return Quotient::kDivided;
+    if (Kind::kIsBrain && r.is_rounded && (bits & 0xffff) == 0) return most <= 0x1p60f ? Quotient::kProduct : Quotient::kDivided;
+    if (!kHasFma || r.element == 2 || !(most <= 1.0f)) return Quotient::kDivided;  // E2M3 keeps the sign of zero
+    typename Kind::Stored largest = 0;
+    for (int64_t i = 0; i < r.k; ++i) {
+        const typename Kind::Stored magnitude = Kind::magnitude(x[i]);
+        largest = magnitude > largest ? magnitude : largest;
+    }
+    return Kind::of_magnitude(largest) <= 0x1p60f ? Quotient::kRefined : Quotient::kDivided;
+}
+
+template <class Kind, class Element, class Level>
+INLINE void cell_of(
+    const typename Kind::Stored* __restrict x, uint8_t* __restrict codes, int64_t count, Level level, const float* zero,
+    bool is_rounded, const Element& element) {
+    if (is_rounded && zero) {  // each step alone is rounded
+        const float by = *zero;
+        for (int64_t i = 0; i < count; ++i)
+            codes[i] = static_cast<uint8_t>(element(Kind::round(Kind::round(level(Kind::widen(x[i]))) + by)));
+    } else if (is_rounded) {
+        for (int64_t i = 0; i < count; ++i) codes[i] = static_cast<uint8_t>(element(Kind::round(level(Kind::widen(x[i])))));
+    } else {
+        for (int64_t i = 0; i < count; ++i) codes[i] = static_cast<uint8_t>(element(level(Kind::widen(x[i]))));
+    }
+}
+
+template <class Kind, class Element, int64_t kGroup, class MakeLevel>
+INLINE void codes_row(const CheckpointRows& r, const Element& element, int64_t row, MakeLevel make) {
+    const int64_t group = kGroup ? kGroup : r.group, groups = (r.k + group - 1) / group;
+    const auto* x = static_cast<const typename Kind::Stored*>(r.x) + row * r.k;
+    const float* scale = r.scale + row * groups;
+    const float* zero = r.zero ? r.zero + row * groups : nullptr;
+    uint8_t codes[kRun];
+    for (int64_t start = 0; start < r.k; start += kRun) {
+        const int64_t count = std::min(kRun, r.k - start);
+        for (int64_t at = 0; at < count;) {
+            const int64_t cell = (start + at) / group, end = std::min((cell + 1) * group - start, count);
+            const float* shift = zero ? zero + cell : nullptr;
+            if (kGroup && end - at == kGroup) {
+                cell_of<Kind>(x + start + at, codes + at, kGroup, make(scale[cell]), shift, r.is_rounded, element);
+            } else {
+                cell_of<Kind>(x + start + at, codes + at, end - at, make(scale[cell]), shift, r.is_rounded, element);
+            }
+            at = end;
+        }
+        pack(codes, r.packed + row * r.row_bytes + start * r.bits / 8, count, r.bits);
     }
 }
 
 template <class Kind, class Element, int64_t kGroup>
 void codes_rows(const CheckpointRows& r, const Element& element, int64_t first, int64_t last) {
-    const int64_t group = kGroup ? kGroup : r.group, groups = (r.k + group - 1) / group;
-    float level[kRun];
-    uint8_t codes[kRun];
+    const int64_t groups = (r.k + r.group - 1) / r.group;
     for (int64_t row = first; row < last; ++row) {
         const auto* x = static_cast<const typename Kind::Stored*>(r.x) + row * r.k;
-        const float* scale = r.scale + row * groups;
-        const float* zero = r.zero ? r.zero + row * groups : nullptr;
-        for (int64_t start = 0; start < r.k; start += kRun) {
-            const int64_t count = std::min(kRun, r.k - start);
-            for (int64_t i = 0; i < count; ++i) level[i] = Kind::widen(x[start + i]);
-            for (int64_t at = 0; at < count;) {
-                const int64_t cell = (start + at) / group, end = std::min((cell + 1) * group - start, count);
-                const float by = scale[cell];
-                if (kGroup && kRun % std::max(kGroup, int64_t{1}) == 0 && end - at == kGroup) {
-                    for (int64_t i = 0; i < kGroup; ++i) level[at + i] /= by;
-                } else {
-                    for (int64_t i = at; i < end; ++i) level[i] /= by;
-                }
-                if (r.is_rounded && zero) {  // each step alone is rounded
-                    for (int64_t i = at; i < end; ++i) level[i] = Kind::round(Kind::round(level[i]) + zero[cell]);
-                }
-                at = end;
-            }
-            if (r.is_rounded && !zero)
-                for (int64_t i = 0; i < count; ++i) level[i] = Kind::round(level[i]);
-            for (int64_t i = 0; i < count; ++i) codes[i] = static_cast<uint8_t>(element(level[i]));
-            pack(codes, r.packed + row * r.row_bytes + start * r.bits / 8, count, r.bits);
+        switch (quotient_of<Kind>(r, x, r.scale + row * groups, groups)) {
+            case Quotient::kProduct:
+                codes_row<Kind, Element, kGroup>(r, element, row, [](float by) { return Shrunk{1.0f / by}; });
+                break;
+            case Quotient::kRefined:
+                if (kHasFma) codes_row<Kind, Element, kGroup>(r, element, row, [](float by) { return Refined{by, 1.0f / by}; });
+                break;
+            case Quotient::kDivided:
+                codes_row<Kind, Element, kGroup>(r, element, row, [](float by) { return Divided{by}; });
         }
     }
 }
@@ -157,7 +212,7 @@ void codes_to(const CheckpointRows& r, int64_t first, int64_t last) {
     if (r.element == 2) return codes_of<Kind>(r, E2m3{}, first, last);
     if (r.element == 3) return codes_of<Kind>(r, E4m3{}, first, last);
     const float half = static_cast<float>(1 << (r.bits - 1));
-    codes_of<Kind>(r, Integer{-half, half - 1.0f, r.offset}, first, last);
+    codes_of<Kind>(r, Integer{-half, half - 1.0f, r.offset, (1 << r.bits) - 1}, first, last);
 }
 
 // Integers in the order of the floats: their bits, those of negative ones turned over.
@@ -172,7 +227,8 @@ INLINE float value_of(int32_t key) {
 }
 template <class Kind>
 INLINE float value_of(int16_t key) {
-    return Kind::widen(static_cast<uint16_t>(key ^ (key >> 15 & 0x7fff)));
+    const auto bits = static_cast<uint16_t>(key ^ (key >> 15 & 0x7fff));
+    return std::copysign(Kind::of_magnitude(Kind::magnitude(bits)), static_cast<float>(key));
 }
 
 template <class Kind>

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bitwright.checkpoint import Entry, Float8, Integers, Mx, Nvfp4, codes
-from bitwright.formats import E2M1, E2M3, E4M3
+from bitwright.formats import E2M1, E2M3, E4M3, Int
 from bitwright.native_library import library_path
 from bitwright.quantization import PerTensor, PerTile
 
@@ -113,3 +113,55 @@ def test_all_half_and_bfloat_values_are_read_as_numpy_reads_them(monkeypatch):
         with monkeypatch.context() as without:
             without.setattr(codes, "_native", lambda: None)
             assert found == ours(w, kind, Integers())
+
+
+@needs_library
+@pytest.mark.parametrize("level", range(3))
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("element", [Int(2), Int(3), Int(4), Int(6), Int(8), E2M1, E2M3, E4M3], ids=repr)
+def test_every_value_gets_the_defined_code_under_any_scale_at_every_level(element, kind, level, monkeypatch):
+    """Scales of the weight's own type, as quotients of bfloat16 become products; any other; and ones of float32's ends."""
+    generator = np.random.default_rng(0)
+    values = np.arange(1 << 16, dtype=np.uint16)
+    x = values.view(np.float16) if kind == "F16" else values
+    x = x[np.isfinite(codes.widen(x, kind if kind != "F32" else "BF16"))]
+    if kind == "F32":
+        with np.errstate(over="ignore"):
+            x = codes.widen(x, "BF16") * generator.choice(np.float32([1, 1.1, 1 + 2**-23]), len(x))
+        x = x[np.isfinite(x)]
+    x = np.concatenate([x, np.zeros(-len(x) % 256, x.dtype)]).reshape(-1, 256)
+    scales = np.exp2(generator.uniform(-30, 0, (8, len(x), 8))).astype(np.float32)
+    scales[::4] = np.exp2(generator.uniform(-120, 120, scales[::4].shape))
+    scales[1::4] = np.exp2(np.rint(generator.uniform(-20, 20, scales[1::4].shape)))
+    scales[2] = 2.0**-127
+    if kind == "F16":
+        scales = np.clip(scales, 2.0**-24, 2.0**15)
+    native = codes._native()
+    try:
+        if native.bitwright_use_level(level) != level:
+            pytest.skip("this machine has no such instructions")
+        for scale in scales:
+            for is_rounded, by in ((True, codes.round_to(scale, kind)), (False, scale)):
+                levels = codes.Levels(kind, 32, by, is_rounded=is_rounded)
+                found = codes.packed_codes(x, element, levels)
+                with monkeypatch.context() as without:
+                    without.setattr(codes, "_native", lambda: None)
+                    with np.errstate(over="ignore", under="ignore"):
+                        expected = codes.packed_codes(x, element, levels)
+                np.testing.assert_array_equal(found, expected)
+    finally:
+        native.bitwright_use_level(-1)
+
+
+@pytest.mark.parametrize("has_library", [False, pytest.param(True, marks=needs_library)])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("format", [Integers(), Integers(4, 128, True), Mx(E2M1), Float8()], ids=repr)
+def test_a_value_that_is_not_finite_is_refused_wherever_it_is(format, wrong, kind, has_library, monkeypatch):
+    if not has_library:
+        monkeypatch.setattr(codes, "_native", lambda: None)
+    for place in (0, 31, 32, 200, 255):
+        w = weights(kind)
+        w[9, place] = wrong
+        with pytest.raises(codes.NotFinite):
+            format.quantize(raw(w, kind), kind, 0.0)

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Float, Float32, Shaped, UInt8
 
+from bitwright.checkpoint.disk import Buffer
 from bitwright.checkpoint.tensors import Entry
 from bitwright.formats import E2M1, E2M3, E4M3, Format, Int, pack
 from bitwright.native_library import library_path
@@ -30,21 +31,34 @@ Rows = Shaped[np.ndarray, "rows k"]
 Cells = Float32[np.ndarray, "rows groups"]
 
 
+class NotFinite(ValueError):
+    """A weight holds NaN or infinity."""
+
+
 def magnitudes(rows: Rows, dtype: str, group: int) -> Cells:
-    """The largest magnitude of each group of a row; infinity or NaN where one is not finite."""
+    """The largest magnitude of each group of a row. Raises `NotFinite`."""
     if _native() is not None:
-        return _extremes(rows, dtype, group)[1]
+        return _finite(_extremes(rows, dtype, group)[1])
     starts = np.arange(0, rows.shape[1], group)
     with np.errstate(invalid="ignore"):
-        return np.maximum.reduceat(np.abs(widen(rows, dtype)), starts, axis=1)
+        return _finite(np.maximum.reduceat(np.abs(widen(rows, dtype)), starts, axis=1))
 
 
 def extremes(rows: Rows, dtype: str, group: int) -> tuple[Cells, Cells]:
-    """The least and the greatest value of each group of a row of finite values."""
+    """The least and the greatest value of each group of a row. Raises `NotFinite`."""
     if _native() is not None:
-        return _extremes(rows, dtype, group, is_signed=True)
-    x, starts = widen(rows, dtype), np.arange(0, rows.shape[1], group)
-    return np.minimum.reduceat(x, starts, axis=1), np.maximum.reduceat(x, starts, axis=1)
+        low, high = _extremes(rows, dtype, group, is_signed=True)
+    else:
+        x, starts = widen(rows, dtype), np.arange(0, rows.shape[1], group)
+        with np.errstate(invalid="ignore"):
+            low, high = np.minimum.reduceat(x, starts, axis=1), np.maximum.reduceat(x, starts, axis=1)
+    return _finite(low), _finite(high)
+
+
+def _finite(found: Cells) -> Cells:
+    if not np.isfinite(found).all():
+        raise NotFinite("NaN or infinity found; only finite weights can be quantized")
+    return found
 
 
 @dataclass(frozen=True)
@@ -58,13 +72,15 @@ class Levels:
     is_rounded: bool = True
 
 
-def packed_codes(rows: Rows, element: Format, levels: Levels, offset: int = 0) -> UInt8[np.ndarray, "rows bytes"]:
-    """Codes of E2M1, E2M3, E4M3 or of signed integers plus `offset`, packed densely.
+def packed_codes(
+    rows: Rows, element: Format, levels: Levels, offset: int = 0, memory: Buffer | None = None
+) -> UInt8[np.ndarray, "rows bytes"]:
+    """Codes of E2M1, E2M3, E4M3 or of signed integers plus `offset`, packed densely, in `memory` where given.
 
     level = x / scale, rounded to the weight's type where `is_rounded`, then plus the zero point, rounded again.
     """
     if _native() is not None:
-        return _codes(rows, element, levels, offset)
+        return _codes(rows, element, levels, offset, memory)
 
     def spread(cells: Cells) -> Float[np.ndarray, "rows k"]:
         return np.repeat(cells, levels.group, 1)[:, : rows.shape[1]]
@@ -147,16 +163,21 @@ def _extremes(rows: Rows, dtype: str, group: int, is_signed: bool = False) -> tu
     return low, high
 
 
-def _codes(rows: Rows, element: Format, levels: Levels, offset: int) -> UInt8[np.ndarray, "rows bytes"]:
+def _codes(
+    rows: Rows, element: Format, levels: Levels, offset: int, memory: Buffer | None
+) -> UInt8[np.ndarray, "rows bytes"]:
     if rows.shape[1] % 8:
         raise ValueError(f"rows of {rows.shape[1]} weights found; codes are packed in eights")
     scale = np.ascontiguousarray(levels.scale, np.float32)
     zero = None if levels.zero is None else np.ascontiguousarray(levels.zero, np.float32)
-    packed = np.empty((len(rows), rows.shape[1] * element.bits // 8), np.uint8)
+    row_bytes = rows.shape[1] * element.bits // 8
+    size = len(rows) * row_bytes
+    flat = np.empty(size, np.uint8) if memory is None else np.frombuffer(memory.view(size), np.uint8)
+    packed = flat.reshape(len(rows), row_bytes)
     job = _job(
         rows, levels.dtype, levels.group, scale=scale.ctypes.data, zero=None if zero is None else zero.ctypes.data,
         element=_ELEMENTS.get(element, 0), bits=element.bits, offset=offset, is_rounded=levels.is_rounded,
-        packed=packed.ctypes.data, row_bytes=packed.shape[1],
+        packed=packed.ctypes.data, row_bytes=row_bytes,
     )  # fmt: skip
     _native().bitwright_checkpoint_codes(ctypes.byref(job), 1)  # type: ignore[union-attr]  # asked before
     return packed

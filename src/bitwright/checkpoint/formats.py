@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from bitwright.checkpoint.codes import Cells, Levels, Rows, extremes, magnitudes, narrow, packed_codes, round_to
+from bitwright.checkpoint.disk import Buffer
 from bitwright.checkpoint.tensors import Entry
 from bitwright.formats import E2M1, E2M3, E4M3, Format, Int, Minifloat, pack
 from bitwright.quantization import PerRow, PerTensor, PerTile
@@ -43,8 +44,11 @@ class CheckpointFormat(ABC):
         """The tensors that replace the weight: those that grow with its rows, then those that are written once."""
 
     @abstractmethod
-    def quantize(self, rows: Rows, dtype: str, largest: float) -> list[np.ndarray]:
-        """Contents of the tensors that grow, of some rows; `largest` is of all rows where `is_fused`."""
+    def quantize(self, rows: Rows, dtype: str, largest: float, memory: Buffer | None = None) -> list[np.ndarray]:
+        """Contents of the tensors that grow, of some rows; `largest` is of all rows where `is_fused`.
+
+        With `memory` they hold until it is used again. Raises `NotFinite`.
+        """
 
     def constants(self, weight: Entry, largest: float) -> list[bytes]:
         """Contents of the tensors that no row changes."""
@@ -91,7 +95,7 @@ class Integers(CheckpointFormat):
             Entry(f"{base}_scale", weight.dtype, (rows, groups)), *zero, Entry(f"{base}_shape", "I64", (2,)),
         ]  # fmt: skip
 
-    def quantize(self, rows: Rows, dtype: str, largest: float) -> list[np.ndarray]:
+    def quantize(self, rows: Rows, dtype: str, largest: float, memory: Buffer | None = None) -> list[np.ndarray]:
         group = rows.shape[1] if self.group is None else self.group
         steps = np.float32(2**self.bits - 1)
         zero = None
@@ -105,8 +109,8 @@ class Integers(CheckpointFormat):
         scale = np.where(scale == 0, np.float32(EPSILON[dtype]), scale)
         half = 2 ** (self.bits - 1)
         offset = half if self._is_packed else 0
-        codes = packed_codes(rows, Int(self.bits), Levels(dtype, group, scale, zero), offset)
-        if self._is_packed:
+        codes = packed_codes(rows, Int(self.bits), Levels(dtype, group, scale, zero), offset, memory)
+        if self._is_packed and codes.shape[1] % 4:
             codes = np.pad(codes, ((0, 0), (0, -codes.shape[1] % 4)))
         parts = [codes, narrow(scale, dtype)]
         if zero is not None and self._is_packed:
@@ -155,14 +159,14 @@ class Nvfp4(CheckpointFormat):
             Entry(f"{base}_global_scale", "F32", (1,)),
         ]  # fmt: skip
 
-    def quantize(self, rows: Rows, dtype: str, largest: float) -> list[np.ndarray]:
+    def quantize(self, rows: Rows, dtype: str, largest: float, memory: Buffer | None = None) -> list[np.ndarray]:
         """Block scale = E4M3(global · largest / 6), a zero one 0.125; elements E2M1(x / (block scale / global))."""
         by = global_scale(largest, dtype)
         ideal = by * round_to(magnitudes(rows, dtype, 16) / np.float32(6), dtype)
         codes = _e4m3_codes(ideal)
         codes[codes == 0] = 0x20  # 0.125
         scale = _VALUES[codes] / by
-        return [packed_codes(rows, E2M1, Levels(dtype, 16, scale, is_rounded=False)), codes]
+        return [packed_codes(rows, E2M1, Levels(dtype, 16, scale, is_rounded=False), memory=memory), codes]
 
     def constants(self, weight: Entry, largest: float) -> list[bytes]:
         return [np.asarray([global_scale(largest, weight.dtype)], np.float32).tobytes()]
@@ -192,10 +196,10 @@ class Mx(CheckpointFormat):
             codes = Entry(base, "F8_E4M3", (rows, k))
         return [codes, Entry(f"{base}_scale", "U8", (rows, k // 32))]
 
-    def quantize(self, rows: Rows, dtype: str, largest: float) -> list[np.ndarray]:
+    def quantize(self, rows: Rows, dtype: str, largest: float, memory: Buffer | None = None) -> list[np.ndarray]:
         codes = mx_scale_codes(magnitudes(rows, dtype, 32), self.element, dtype)
         scale = round_to(np.ldexp(np.float32(1), codes - 127), dtype)
-        return [packed_codes(rows, self.element, Levels(dtype, 32, scale)), codes.astype(np.uint8)]
+        return [packed_codes(rows, self.element, Levels(dtype, 32, scale), memory=memory), codes.astype(np.uint8)]
 
     def config(self) -> dict[str, Any]:
         bits = self.element.bits
@@ -233,19 +237,19 @@ class Float8(CheckpointFormat):
         scale = (1,) if isinstance(self.share, PerTensor) else self.share.shape(rows, k)
         return [Entry(base, "F8_E4M3", (rows, k)), Entry(f"{base}_scale", weight.dtype, scale)]
 
-    def quantize(self, rows: Rows, dtype: str, largest: float) -> list[np.ndarray]:
+    def quantize(self, rows: Rows, dtype: str, largest: float, memory: Buffer | None = None) -> list[np.ndarray]:
         group = self.share.columns if isinstance(self.share, PerTile) else rows.shape[1]
         if isinstance(self.share, PerTensor):
             scale = self._scale(np.full((len(rows), 1), largest, np.float32), dtype)
-            return [packed_codes(rows, E4M3, Levels(dtype, group, scale))]
+            return [packed_codes(rows, E4M3, Levels(dtype, group, scale), memory=memory)]
         found = magnitudes(rows, dtype, group)
         if isinstance(self.share, PerRow):
             scale = self._scale(found, dtype)
-            return [packed_codes(rows, E4M3, Levels(dtype, group, scale)), narrow(scale, dtype)]
+            return [packed_codes(rows, E4M3, Levels(dtype, group, scale), memory=memory), narrow(scale, dtype)]
         tall = self.share.rows
         scale = self._scale(np.maximum.reduceat(found, np.arange(0, len(rows), tall), axis=0), dtype)
         spread = np.repeat(scale, tall, 0)[: len(rows)]
-        return [packed_codes(rows, E4M3, Levels(dtype, group, spread)), narrow(scale, dtype)]
+        return [packed_codes(rows, E4M3, Levels(dtype, group, spread), memory=memory), narrow(scale, dtype)]
 
     def constants(self, weight: Entry, largest: float) -> list[bytes]:
         if not isinstance(self.share, PerTensor):

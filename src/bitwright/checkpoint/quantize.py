@@ -7,13 +7,14 @@ import json
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from bitwright.checkpoint.codes import magnitudes, stored
+from bitwright.checkpoint.codes import NotFinite, magnitudes, stored
 from bitwright.checkpoint.disk import Buffer
 from bitwright.checkpoint.folder import INDEX, read_config
 from bitwright.checkpoint.formats import CheckpointFormat
@@ -105,7 +106,9 @@ def _largest(
                 step = _rows(entry, 1) * entry.shape[1] * SIZES[entry.dtype]
                 for piece in file.chunks(name, step):
                     rows = stored(piece, entry, len(piece) // (entry.shape[1] * SIZES[entry.dtype]))
-                    largest[group] = max(largest[group], _finite(file, entry, rows))
+                    with _named(file, entry):
+                        found = magnitudes(rows, entry.dtype, entry.shape[1])
+                    largest[group] = max(largest[group], float(found.max(initial=0)))
     return largest
 
 
@@ -116,9 +119,8 @@ def _quantize(file: TensorFile, entry: Entry, writer: TensorWriter, format: Chec
     row_bytes, places = entry.shape[1] * SIZES[entry.dtype], [0] * len(growing)
     for piece in file.chunks(entry.name, _rows(entry, format.rows_together) * row_bytes):
         rows = stored(piece, entry, len(piece) // row_bytes)
-        if not format.is_fused:
-            _finite(file, entry, rows)
-        contents = format.quantize(rows, entry.dtype, largest)
+        with _named(file, entry):
+            contents = format.quantize(rows, entry.dtype, largest, writer.memory)
         for i, (part, content) in enumerate(zip(growing, contents, strict=True)):
             writer.write(part.name, places[i], np.ascontiguousarray(content).reshape(-1).view(np.uint8).data)
             places[i] += content.nbytes
@@ -138,11 +140,14 @@ def _rows(entry: Entry, together: int) -> int:
     return max(CHUNK // (entry.shape[1] * SIZES[entry.dtype]) // together, 1) * together
 
 
-def _finite(file: TensorFile, entry: Entry, rows: np.ndarray) -> float:
-    largest = float(magnitudes(rows, entry.dtype, rows.shape[1]).max(initial=0))
-    if not np.isfinite(largest):
-        raise ValueError(f"{file.path.name}: {entry.name} holds NaN or infinity; only finite weights can be quantized")
-    return largest
+@contextmanager
+def _named(file: TensorFile, entry: Entry) -> Iterator[None]:
+    try:
+        yield
+    except NotFinite:
+        raise ValueError(
+            f"{file.path.name}: {entry.name} holds NaN or infinity; only finite weights can be quantized"
+        ) from None
 
 
 def _float_config(source: Path) -> dict[str, object]:

@@ -108,6 +108,7 @@ class TensorWriter:
             self._places[entry.name] = place
             place += entry.bytes
         self._file = Writer(self._partial, place)
+        self.memory = Buffer()  # for what is to be written, so that it is not fresh each time
         self._file.write(0, memoryview(self.header))
 
     def write(self, name: str, start: int, content: bytes | memoryview) -> None:
