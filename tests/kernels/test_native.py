@@ -288,3 +288,11 @@ def test_every_scheme_of_the_catalogue_has_a_path_that_is_said():
                 except (Unsupported, AttributeError):
                     left.add(type(getattr(quantizer, "format", quantizer)).__name__)
     assert left <= {"L1Bounded", "Overwrite", "TermBudget", "BySign", "BestOf"}, left
+
+
+def test_a_zero_point_fitted_to_each_block_is_the_references():
+    quantizer = Quantizer(Int(4, signed=False), (Scale(PerBlock(16)),), zero=Zero.FITTED)
+    x = torch.randn(8, 64, generator=torch.Generator().manual_seed(0))
+    with pytest.warns(kernels.SlowKernel):
+        found = kernels.fake_quantize(quantizer, x)
+    np.testing.assert_array_equal(found.numpy(), quantizer.quantize(x.numpy()).decode().astype(np.float32))
