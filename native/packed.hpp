@@ -12,7 +12,7 @@ struct PackedWeight {
     const double* outside;  // [rows]: product of the scales that do not
     int64_t rows, steps, block_steps;  // steps of a block that shares a scale
     int32_t scale_kind;     // 0 float32, 1 a byte whose upper bits are an exponent, 2 a byte that is an integer
-    int32_t mantissa_bits, bias;
+    int32_t mantissa_bits, bias;  // kind 2: the integer's bits
     float least, unit;      // kind 1 below the first normal value: least + code · unit; kind 2: code · unit
     float values[16];       // of the codes
     int8_t levels[16];      // the same as integers

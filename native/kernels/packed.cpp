@@ -101,8 +101,16 @@ void floats_of(const PackedProduct& p, int64_t tile, int64_t token, const float*
     for (int t = 0; t < kTokens; ++t) write(p, tile, token + t, sums[t]);
 }
 
-// Sums over blocks: one integer sum throughout; or float32; or exact in float64.
-enum class Outer { kNone, kFloat, kExact };
+// Sums over blocks: one integer sum throughout; float32; exact in float64; or in integers, as float64's would be.
+enum class Outer { kNone, kFloat, kExact, kInteger };
+
+// Whether scales are integers times a power of two, and 32 bits hold every sum of theirs.
+bool is_integer(const PackedProduct& p) {
+    const PackedWeight& w = p.weight;
+    if (w.scale_kind != 2 || !w.scales || p.x_inside || (bits_of(w.unit) & 0x7fffff)) return false;
+    const int64_t of_x = p.x_is_unsigned ? 255 : 128, of_scale = (1 << w.mantissa_bits) - 1;
+    return kStep * w.steps * w.largest * of_x * of_scale < int64_t{1} << 31;
+}
 
 template <class V, int kTokens, bool kUnsigned, Outer kOuter>
 void integers_of(const PackedProduct& p, const int32_t* offsets, int64_t tile, int64_t token, const float* scales) {
@@ -114,8 +122,10 @@ void integers_of(const PackedProduct& p, const int32_t* offsets, int64_t tile, i
     double sums[kTokens][kTileRows] = {};
     for (int64_t lane = 0; lane < kTileRows; lane += V::kLanes) {
         const uint8_t* codes = w.codes + tile * w.steps * kStepBytes + 4 * lane;
+        const uint8_t* scale_codes = static_cast<const uint8_t*>(w.scales) + tile * blocks * kTileRows + lane;
         typename V::Floats total[kTokens];
-        for (int t = 0; t < kTokens; ++t) total[t] = V::zero();
+        typename V::Ints whole[kTokens];
+        for (int t = 0; t < kTokens; ++t) total[t] = V::zero(), whole[t] = V::ints(0);
         for (int64_t block = 0; block < blocks; ++block) {
             typename V::Ints partial[kTokens];
             for (int t = 0; t < kTokens; ++t) partial[t] = V::ints(offsets[(token + t) * blocks + block]);
@@ -123,6 +133,11 @@ void integers_of(const PackedProduct& p, const int32_t* offsets, int64_t tile, i
                 const auto words = V::words(codes + step * kStepBytes);
                 for (int t = 0; t < kTokens; ++t)
                     partial[t] = V::template dot<kUnsigned>(partial[t], table, words, x + t * k + kStep * step);
+            }
+            if (kOuter == Outer::kInteger) {
+                const auto scale = V::bytes(scale_codes + block * kTileRows);
+                for (int t = 0; t < kTokens; ++t) whole[t] = V::add(whole[t], V::multiply(partial[t], scale));
+                continue;
             }
             const float* scale = scales + block * kTileRows + lane;
             for (int t = 0; t < kTokens; ++t) {
@@ -138,11 +153,16 @@ void integers_of(const PackedProduct& p, const int32_t* offsets, int64_t tile, i
                 }
             }
         }
-        if (kOuter != Outer::kFloat) continue;
         for (int t = 0; t < kTokens; ++t) {
-            float found[V::kLanes];
-            V::store(found, total[t]);
-            for (int r = 0; r < V::kLanes; ++r) sums[t][lane + r] = found[r];
+            if (kOuter == Outer::kFloat) {
+                float found[V::kLanes];
+                V::store(found, total[t]);
+                for (int r = 0; r < V::kLanes; ++r) sums[t][lane + r] = found[r];
+            } else if (kOuter == Outer::kInteger) {
+                int32_t found[V::kLanes];
+                V::store(found, whole[t]);
+                for (int r = 0; r < V::kLanes; ++r) sums[t][lane + r] = found[r] * static_cast<double>(w.unit);
+            }
         }
     }
     for (int t = 0; t < kTokens; ++t) write(p, tile, token + t, sums[t]);
@@ -180,7 +200,7 @@ void all_integers(const PackedProduct& p, const int32_t* offsets, int64_t first,
     const int64_t blocks = kOuter == Outer::kNone ? 0 : p.weight.steps / p.weight.block_steps;
     std::vector<float> scales(blocks * kTileRows);
     for (int64_t tile = first; tile < last; ++tile) {
-        decode_scales(p.weight, tile, blocks, scales.data());
+        if (kOuter != Outer::kInteger) decode_scales(p.weight, tile, blocks, scales.data());
         const float* s = scales.data();
         all_tokens(
             V::kTokens, p.tokens, [&](int64_t t) { integers_of<V, V::kTokens, kUnsigned, kOuter>(p, offsets, tile, t, s); },
@@ -195,6 +215,8 @@ void with_outer(const PackedProduct& p, const int32_t* offsets, int64_t first, i
     const bool is_scaled = p.weight.scales || p.x_inside;
     if (!is_scaled && p.x_is_unsigned) all_integers<V, true, Outer::kNone>(p, offsets, first, last);
     else if (!is_scaled) all_integers<V, false, Outer::kNone>(p, offsets, first, last);
+    else if (p.outer_is_exact && is_integer(p) && p.x_is_unsigned) all_integers<V, true, Outer::kInteger>(p, offsets, first, last);
+    else if (p.outer_is_exact && is_integer(p)) all_integers<V, false, Outer::kInteger>(p, offsets, first, last);
     else if (p.outer_is_exact && p.x_is_unsigned) all_integers<V, true, Outer::kExact>(p, offsets, first, last);
     else if (p.outer_is_exact) all_integers<V, false, Outer::kExact>(p, offsets, first, last);
     else if (p.x_is_unsigned) all_integers<V, true, Outer::kFloat>(p, offsets, first, last);

@@ -78,6 +78,21 @@ struct Plain {
         for (int r = 0; r < kLanes; ++r) y.of[r] = x;
         return y;
     }
+    static INLINE Ints bytes(const uint8_t* at) {
+        Ints y;
+        for (int r = 0; r < kLanes; ++r) y.of[r] = at[r];
+        return y;
+    }
+    static INLINE Ints add(const Ints& a, const Ints& b) {
+        Ints y;
+        for (int r = 0; r < kLanes; ++r) y.of[r] = a.of[r] + b.of[r];
+        return y;
+    }
+    static INLINE Ints multiply(const Ints& a, const Ints& b) {
+        Ints y;
+        for (int r = 0; r < kLanes; ++r) y.of[r] = a.of[r] * b.of[r];
+        return y;
+    }
     static INLINE void store(int32_t* at, const Ints& x) { std::memcpy(at, x.of, sizeof x.of); }
     static INLINE Floats floats(const Ints& x) {
         Floats y;
@@ -123,6 +138,11 @@ struct Base {
     static INLINE Floats multiply(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
     static INLINE Floats fused(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
     static INLINE Ints ints(int32_t x) { return _mm512_set1_epi32(x); }
+    static INLINE Ints bytes(const uint8_t* at) {
+        return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)));
+    }
+    static INLINE Ints add(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
+    static INLINE Ints multiply(Ints a, Ints b) { return _mm512_mullo_epi32(a, b); }
     static INLINE void store(int32_t* at, Ints x) { _mm512_storeu_si512(at, x); }
     static INLINE Floats floats(Ints x) { return _mm512_cvtepi32_ps(x); }
     static INLINE Levels levels(const int8_t* of, int32_t offset) {
@@ -182,6 +202,11 @@ struct Base {
     static INLINE Floats multiply(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
     static INLINE Floats fused(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
     static INLINE Ints ints(int32_t x) { return _mm256_set1_epi32(x); }
+    static INLINE Ints bytes(const uint8_t* at) {
+        return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(at)));
+    }
+    static INLINE Ints add(Ints a, Ints b) { return _mm256_add_epi32(a, b); }
+    static INLINE Ints multiply(Ints a, Ints b) { return _mm256_mullo_epi32(a, b); }
     static INLINE void store(int32_t* at, Ints x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(at), x); }
     static INLINE Floats floats(Ints x) { return _mm256_cvtepi32_ps(x); }
     static INLINE Levels levels(const int8_t* of, int32_t offset) {

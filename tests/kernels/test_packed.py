@@ -121,6 +121,18 @@ def test_extreme_integers_do_not_overflow_on_the_way(name, implementation):
 
 
 @needs_library
+@pytest.mark.parametrize("k", [1024, 4096, 32768])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_the_largest_sums_of_integer_scales_are_exact_within_32_bits_and_beyond(bits, k, implementation):
+    quantizer = Quantizer(Int(4), (Scale(PerRow()), Scale(PerBlock(16), Int(bits, signed=False))))
+    w = np.full((17, k), 1.0, np.float32) * np.where(np.arange(17) % 2, 1, -1)[:, None].astype(np.float32)
+    weight, datapath = quantizer.quantize(w), Datapath(outer=WIDE)
+    x = INPUTS["int8"].quantize(np.full((1, k), -1, np.float32))
+    expected = datapath.matmul(x, weight).values.astype(np.float32)
+    product = kernels.packed_matmul(datapath, INPUTS["int8"], PackedWeight.of(weight), None)
+    np.testing.assert_array_equal(product(Operand.of(x)).numpy(), expected)
+
+
 @pytest.mark.parametrize("level", library.LEVELS[1:])
 @pytest.mark.parametrize("name", ["NVFP4", "flint4"])
 def test_a_tokens_result_depends_on_neither_threads_nor_neighbours(name, level, monkeypatch):

@@ -108,7 +108,7 @@ def _scale(format: Format) -> dict[str, int | float]:
     if format.bits > 8:
         return {"scale_kind": FLOAT}
     if isinstance(format, Int) and not format.signed:
-        return {"scale_kind": INTEGER, "unit": 2.0**format.exponent}
+        return {"scale_kind": INTEGER, "mantissa_bits": format.bits, "unit": 2.0**format.exponent}
     if isinstance(format, Minifloat):
         bias = int(format.subnormal) - format.smallest_exponent
         subnormal: dict[str, int | float] = {
