@@ -56,7 +56,7 @@ def main() -> None:
             key = f"{tool} {name}"
             if key in known and key not in chosen.again:
                 continue
-            found = measure(pythons.get(tool, sys.executable), source, chosen.folder / "out", tool, name)
+            found = measure(pythons.get(tool, sys.executable), source, chosen.folder / f"out.{os.getpid()}", tool, name)
             if found is not None:
                 known = json.loads(measured.read_text()) if measured.exists() else {}
                 measured.write_text(json.dumps(known | {key: found}, indent=1))

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 import bitwright as bw
 from bitwright import kernels
 from bitwright.formats import Int
+from bitwright.kernels import library
 from bitwright.model.packed import PackedLinear, PackedScheme
 from bitwright.quantization import PerRow, Quantizer, Scale
 from bitwright.scheme import Scheme
@@ -131,7 +132,7 @@ def _nbits(onnx: object, ort: object, helper: object, kinds: object, w: Tensor, 
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def layer_groups(batches: list[int]) -> Iterator[Group]:
+def layer_groups(batches: list[int], how: str = "") -> Iterator[Group]:
     generator = torch.Generator().manual_seed(0)
     weights = [torch.randn(SIZE, SIZE, generator=generator) * 0.02 for _ in range(WEIGHTS)]
     made = {f"{name}, float32 inputs": layers(scheme, weights) for name, scheme in schemes().items()}
@@ -148,7 +149,7 @@ def layer_groups(batches: list[int]) -> Iterator[Group]:
         limit = Case("torch float32", in_turn(lambda j, x: nn.functional.linear(x, weights[j]), x))
         ours = [Case(name, in_turn(lambda j, x, own=own: own[j](x), x), checks[name]) for name, own in made.items()]
         theirs = [Case(name, in_turn(call, x), note="peer") for name, call in others.items()]
-        yield Group(f"packed layer {SIZE}×{SIZE}, batch {batch}", limit, [*ours, *theirs])
+        yield Group(f"packed layer {SIZE}×{SIZE}, batch {batch}{how}", limit, [*ours, *theirs])
 
 
 def part(layer: PackedLinear) -> PackedLinear:
@@ -204,6 +205,10 @@ def packed_forms(model: nn.Module) -> dict[str, nn.Module]:
 
 def groups(arguments: argparse.Namespace) -> Iterator[Group]:
     yield from layer_groups(arguments.batches)
+    native = library.library()
+    if native is not None and native.bitwright_level() > library.LEVELS.index("AVX2"):
+        with library.level("AVX2"):
+            yield from layer_groups([1], ", our kernels of AVX2")
     if arguments.decoder:
         torch.manual_seed(0)
         yield network_group("a decoder's layer 4096 wide, a token", Block(4096, 11008).eval(), torch.randn(1, 4096))

@@ -120,7 +120,7 @@ def test_all_half_and_bfloat_values_are_read_as_numpy_reads_them(monkeypatch):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("element", [Int(2), Int(3), Int(4), Int(6), Int(8), E2M1, E2M3, E4M3], ids=repr)
 def test_every_value_gets_the_defined_code_under_any_scale_at_every_level(element, kind, level, monkeypatch):
-    """Scales of the weight's own type, whose quotients become products; any other; and ones of float32's ends."""
+    """Scales of the weight's own type, any other, and those at float32's ends."""
     generator = np.random.default_rng(0)
     values = np.arange(1 << 16, dtype=np.uint16)
     x = values.view(np.float16) if kind == "F16" else values
