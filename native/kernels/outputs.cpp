@@ -40,48 +40,64 @@ struct Inside {
           last(std::min(start < size ? (size - start + dilation - 1) / dilation : 0, taps)) {}
 };
 
-// kChannels of one output; where kChannels is 0, `channels`, at most 16.
-template <int kChannels, class Sum>
-INLINE void one_output(const Taps& t, const float* x, int64_t y_start, int64_t x_start, Inside rows, Inside columns, int64_t channel, int64_t channels, Sum* out) {
-    constexpr int kSize = kChannels ? kChannels : 16;
-    const int64_t count = kChannels ? kChannels : channels;
-    Sum total[kSize];
-    for (int64_t i = 0; i < kSize; ++i) total[i] = 0;
-    for (int64_t i = rows.first; i < rows.last; ++i) {
-        for (int64_t j = columns.first; j < columns.last; ++j) {
-            const int64_t pixel = (y_start + i * t.dilation_y) * t.width + x_start + j * t.dilation_x;
-            const float* __restrict from = x + pixel * t.pitch + channel;
-            const float* __restrict weight = t.weight + (i * t.kernel_width + j) * t.channels + channel;
-            for (int64_t c = 0; c < count; ++c) total[c] += static_cast<Sum>(from[c]) * static_cast<Sum>(weight[c]);
+// The taps of one output that lie inside its image.
+struct Window {
+    const Taps& t;
+    int64_t image, y_start, x_start;  // first pixel of the image; where the window starts in it
+    Inside rows, columns;
+    // Calls work(pixel of all images, tap) in the order of taps.
+    template <class Work>
+    INLINE void each_tap(Work work) const {
+        for (int64_t i = rows.first; i < rows.last; ++i)
+            for (int64_t j = columns.first; j < columns.last; ++j)
+                work(image + (y_start + i * t.dilation_y) * t.width + x_start + j * t.dilation_x, i * t.kernel_width + j);
+    }
+};
+
+// Calls work(window, number of the output) for all outputs of some lines.
+template <class Work>
+INLINE void each_output(const Taps& t, int64_t first, int64_t last, Work work) {
+    for (int64_t line = first; line < last; ++line) {
+        const int64_t y_start = line % t.down * t.stride_y - t.top;
+        const Inside rows(y_start, t.dilation_y, t.kernel_height, t.height);
+        for (int64_t across = 0; across < t.across; ++across) {
+            const int64_t x_start = across * t.stride_x - t.left;
+            const Inside columns(x_start, t.dilation_x, t.kernel_width, t.width);
+            work(Window{t, line / t.down * t.height * t.width, y_start, x_start, rows, columns}, line * t.across + across);
         }
     }
+}
+
+// kChannels of one output; where kChannels is 0, `channels`, at most 16.
+template <int kChannels, class Sum>
+INLINE void one_output(const Window& window, int64_t channel, int64_t channels, Sum* out) {
+    constexpr int kSize = kChannels ? kChannels : 16;
+    const int64_t count = kChannels ? kChannels : channels;
+    const Taps& t = window.t;
+    Sum total[kSize];
+    for (int64_t i = 0; i < kSize; ++i) total[i] = 0;
+    window.each_tap([&](int64_t pixel, int64_t tap) {
+        const float* __restrict from = t.x + pixel * t.pitch + channel;
+        const float* __restrict weight = t.weight + tap * t.channels + channel;
+        for (int64_t c = 0; c < count; ++c) total[c] += static_cast<Sum>(from[c]) * static_cast<Sum>(weight[c]);
+    });
     for (int64_t c = 0; c < count; ++c) out[channel + c] = total[c];
 }
 
 template <class Sum>
 void depthwise_lines(const Taps& t, int64_t first, int64_t last) {
     constexpr int64_t kMany = 256 / sizeof(Sum);
-    for (int64_t line = first; line < last; ++line) {
-        const float* x = t.x + line / t.down * t.height * t.width * t.pitch;
-        const int64_t y_start = line % t.down * t.stride_y - t.top;
-        const Inside rows(y_start, t.dilation_y, t.kernel_height, t.height);
-        for (int64_t across = 0; across < t.across; ++across) {
-            const int64_t x_start = across * t.stride_x - t.left;
-            const Inside columns(x_start, t.dilation_x, t.kernel_width, t.width);
-            Sum* out = static_cast<Sum*>(t.out) + (line * t.across + across) * t.channels;
-            int64_t channel = 0;
-            for (; channel + kMany <= t.channels; channel += kMany)
-                one_output<kMany>(t, x, y_start, x_start, rows, columns, channel, kMany, out);
-            for (; channel + 16 <= t.channels; channel += 16)
-                one_output<16>(t, x, y_start, x_start, rows, columns, channel, 16, out);
-            if (channel < t.channels)
-                one_output<0>(t, x, y_start, x_start, rows, columns, channel, t.channels - channel, out);
-        }
-    }
+    each_output(t, first, last, [&](const Window& window, int64_t output) {
+        Sum* out = static_cast<Sum*>(t.out) + output * t.channels;
+        int64_t channel = 0;
+        for (; channel + kMany <= t.channels; channel += kMany) one_output<kMany>(window, channel, kMany, out);
+        for (; channel + 16 <= t.channels; channel += 16) one_output<16>(window, channel, 16, out);
+        if (channel < t.channels) one_output<0>(window, channel, t.channels - channel, out);
+    });
 }
 
 // Sixteen channels of one output, or fewer.
-INLINE int64_t one_output_of_integers(const ScaledTaps& s, const float* x, const float* x_scales, int64_t y_start, int64_t x_start, Inside rows, Inside columns, int64_t channel, const int32_t* block_of, float* out) {
+INLINE int64_t one_output_of_integers(const ScaledTaps& s, const Window& window, int64_t channel, const int32_t* block_of, float* out) {
     const Taps& t = s.taps;
     const int64_t count = std::min<int64_t>(16, t.channels - channel);
     const bool is_whole = count == 16;
@@ -95,15 +111,12 @@ INLINE int64_t one_output_of_integers(const ScaledTaps& s, const float* x, const
             total[c] = std::min(std::max(total[c] + addend, s.low), s.high);
         }
     };
-    for (int64_t i = rows.first; i < rows.last; ++i) {
-        for (int64_t j = columns.first; j < columns.last; ++j) {
-            const int64_t pixel = (y_start + i * t.dilation_y) * t.width + x_start + j * t.dilation_x;
-            const int64_t weight = (i * t.kernel_width + j) * t.channels + channel;
-            const float* from = x + pixel * t.pitch + channel;
-            if (is_whole) add(16, from, t.weight + weight, x_scales + pixel * s.blocks, s.w_inside + weight);
-            else add(count, from, t.weight + weight, x_scales + pixel * s.blocks, s.w_inside + weight);
-        }
-    }
+    window.each_tap([&](int64_t pixel, int64_t tap) {
+        const int64_t weight = tap * t.channels + channel;
+        const float *from = t.x + pixel * t.pitch + channel, *of_x = s.x_inside + pixel * s.blocks;
+        if (is_whole) add(16, from, t.weight + weight, of_x, s.w_inside + weight);
+        else add(count, from, t.weight + weight, of_x, s.w_inside + weight);
+    });
     int64_t overflows = 0;
     for (int64_t c = 0; c < count; ++c) {
         out[channel + c] = static_cast<float>(total[c]);
@@ -117,19 +130,11 @@ int64_t integer_lines(const ScaledTaps& s, int64_t first, int64_t last) {
     std::vector<int32_t> block_of(t.channels);
     for (int64_t c = 0; c < t.channels; ++c) block_of[c] = static_cast<int32_t>(c / s.block);
     int64_t overflows = 0;
-    for (int64_t line = first; line < last; ++line) {
-        const int64_t image = line / t.down * t.height * t.width;
-        const int64_t y_start = line % t.down * t.stride_y - t.top;
-        const Inside rows(y_start, t.dilation_y, t.kernel_height, t.height);
-        for (int64_t across = 0; across < t.across; ++across) {
-            const int64_t x_start = across * t.stride_x - t.left;
-            const Inside columns(x_start, t.dilation_x, t.kernel_width, t.width);
-            float* out = static_cast<float*>(t.out) + (line * t.across + across) * t.channels;
-            for (int64_t channel = 0; channel < t.channels; channel += 16)
-                overflows += one_output_of_integers(
-                    s, t.x + image * t.pitch, s.x_inside + image * s.blocks, y_start, x_start, rows, columns, channel, block_of.data(), out);
-        }
-    }
+    each_output(t, first, last, [&](const Window& window, int64_t output) {
+        float* out = static_cast<float*>(t.out) + output * t.channels;
+        for (int64_t channel = 0; channel < t.channels; channel += 16)
+            overflows += one_output_of_integers(s, window, channel, block_of.data(), out);
+    });
     return overflows;
 }
 
