@@ -22,13 +22,14 @@
     namespace avx512 { extern const Type name; }
 
 #ifdef HAS_X86_LEVELS
-#define BEST(name) (level() == 2 ? avx512::name : level() == 1 ? avx2::name : baseline::name)
+#define BEST(name) (level() >= 2 ? avx512::name : level() == 1 ? avx2::name : baseline::name)
 #else
 #define BEST(name) (baseline::name)
 #endif
 
-// 0 baseline, 1 AVX2, 2 AVX-512: the level in use.
+// 0 baseline, 1 AVX2, 2 AVX-512, 3 AVX-512 with VNNI's dot products: the level in use.
 int32_t level();
+inline bool has_dot_products() { return level() >= 3; }
 
 // Does work(first, last) over [0, count) in parts, one a thread. Threads are started for each call and not kept:
 // a forked process has none that it would wait for.

@@ -7,7 +7,10 @@ namespace {
 
 PackedSize size_of(const Products& p) { return p.kind == kWide ? BEST(packed_size_wide) : BEST(packed_size); }
 PackWeights packing_of(const Products& p) { return p.kind == kWide ? BEST(pack_weights_wide) : BEST(pack_weights); }
-Multiply multiplying_of(const Products& p) { return p.kind == kWide ? BEST(multiply_wide) : BEST(multiply); }
+Multiply multiplying_of(const Products& p) {
+    if (p.kind == kSaturate || p.kind == kStep || p.kind == kWatch) return BEST(multiply_stepped);
+    return p.kind == kWide ? BEST(multiply_wide) : BEST(multiply);
+}
 
 }  // namespace
 

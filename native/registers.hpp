@@ -11,6 +11,8 @@ enum RegisterKind : int32_t {
     kFloat = 4,     // a narrow float, in units that float32 counts: rounded after every tile
     kScaledInt = 5, // int32: each tile's sum times the rounded product of the block scales; clipped, or read as kExact
     kWide = 6,      // as kScaled, of elements and sums that double holds
+    kStep = 7,      // int32, clipped to low ... high after every product
+    kWatch = 8,     // int32, not clipped: counts chunks of products on whose way a sum leaves low ... high
 };
 
 struct Products {
@@ -25,7 +27,7 @@ struct Products {
     double x_by, w_by;   // turn elements into integers of 16 bits: one over the units
     double unit;         // of the products
     int32_t kind;        // a RegisterKind
-    int32_t spare_bits;  // below the register's integers: 2 tell whether a sum was ever clipped
+    int32_t spare_bits;  // below the register's integers: of kClip and kScaledInt, 2 tell whether a sum was ever clipped
     int64_t low, high;   // of an integer register
     int64_t slope;       // of `Cyclic`, or 0
     int32_t wraps;
@@ -35,6 +37,8 @@ struct Products {
     float highest;
     // How kScaledInt rounds the product of two scales s: (s + up + (s >> shift & odd)) >> shift, at most `most`.
     int32_t shift, up, odd, most;
+    int64_t largest;  // product of elements, of kSaturate
+    int32_t x_shift;  // kStep: by which x moves so that 32 bits are the register's, beside the spare bits of w; or -1
 };
 
 // Words that w takes when it is packed, and its panels. Where they lie depends on the level of instructions.
@@ -46,6 +50,7 @@ using Multiply = int64_t (*)(const Products&, int64_t first_row, int64_t last_ro
 KERNEL(PackedSize, packed_size)
 KERNEL(PackWeights, pack_weights)
 KERNEL(Multiply, multiply)
+KERNEL(Multiply, multiply_stepped)
 KERNEL(PackedSize, packed_size_wide)
 KERNEL(PackWeights, pack_weights_wide)
 KERNEL(Multiply, multiply_wide)

@@ -31,13 +31,18 @@ struct Cut {
           depth(kDepth / slots_a_tile * slots_a_tile), is_twice(twice) {}
 };
 
-bool is_stepped_in_pairs(const Products& p) { return p.kind == kExact || (p.kind == kClip && p.tile == 1); }
+// Ends of an integer register, with its spare bits.
+int32_t lowest_of(const Products& p) { return static_cast<int32_t>(p.low * (1 << p.spare_bits)); }
+int32_t highest_of(const Products& p) { return static_cast<int32_t>((p.high + 1) * (1 << p.spare_bits) - 1); }
+
+bool is_stepped_in_pairs(const Products& p) { return p.kind == kExact || p.kind == kStep || p.kind == kWatch; }
 Cut stepped_cut(const Products& p) {
     return p.kind == kSaturate ? Cut(p.k, 1, true) : Cut(p.k, is_stepped_in_pairs(p) ? 2 : p.tile);
 }
 bool has_scales(const Products& p) { return p.kind == kScaled || p.kind == kScaledInt; }
 Cut pairs_cut(const Products& p) { return Cut(p.k, 2); }
 int64_t panel_columns(const Products& p) { return p.kind == kSaturate ? 2 * kWidth : kWidth; }
+int64_t most_rows(int64_t pitch) { return std::min<int64_t>(std::max<int64_t>(kBlock / pitch, 48), 192) / kRows * kRows; }
 int64_t row_of(const Products& p, int64_t column) { return p.columns ? p.columns[column] : column; }
 
 INLINE int32_t slot_of(int32_t low, int32_t high) {
@@ -69,54 +74,22 @@ void fill_slots(const float* __restrict row, int64_t k, const Cut& cut, int64_t 
     }
 }
 
-// Weights in panels, [K in blocks][panel][slot][kWidth]; then the scales of tiles, [panel][tile][kWidth].
-int64_t packed_words(const Products& p, int64_t* panels) {
-    *panels = parts_of(p.n, panel_columns(p));
-    return *panels * kWidth * (stepped_cut(p).slots + (has_scales(p) ? parts_of(p.k, p.tile) : 0));
-}
-
-void pack_panel(const Products& p, int64_t panel, int64_t panels, int32_t* packed) {
+// Slots of some columns, [count, columns]; of single elements in kSaturate, of 32 bits otherwise.
+void pack_block(const Products& p, const Cut& cut, int64_t column, int64_t columns, int64_t start, int64_t count, int32_t* to) {
     int32_t slots[kDepth];
-    const Cut cut = stepped_cut(p);
-    const bool is_short = p.kind == kSaturate;
-    const int64_t columns = panel_columns(p);
     const float by = static_cast<float>(p.w_by * (1 << p.spare_bits));
-    for (int64_t start = 0; start < cut.slots; start += cut.depth) {
-        const int64_t count = std::min(cut.depth, cut.slots - start);
-        int32_t* to = packed + (start * panels + panel * count) * kWidth;
-        for (int64_t c = 0; c < columns; ++c) {
-            const int64_t column = panel * columns + c;
-            if (column < p.n) fill_slots(p.w + row_of(p, column) * p.w_pitch, p.k, cut, start, count, by, slots);
-            else std::fill(slots, slots + count, 0);
-            if (is_short) {
-                char* lane = reinterpret_cast<char*>(to) + 2 * c;
-                for (int64_t i = 0; i < count; ++i) {
-                    const int16_t value = static_cast<int16_t>(slots[i]);
-                    std::memcpy(lane + i * kWidth * 4, &value, 2);
-                }
-            } else {
-                for (int64_t i = 0; i < count; ++i) to[i * kWidth + c] = slots[i];
+    for (int64_t c = 0; c < columns; ++c, ++column) {
+        if (column < p.n) fill_slots(p.w + row_of(p, column) * p.w_pitch, p.k, cut, start, count, by, slots);
+        else std::fill(slots, slots + count, 0);
+        if (cut.is_twice) {
+            char* lane = reinterpret_cast<char*>(to) + 2 * c;
+            for (int64_t i = 0; i < count; ++i) {
+                const int16_t value = static_cast<int16_t>(slots[i]);
+                std::memcpy(lane + i * kWidth * 4, &value, 2);
             }
+        } else {
+            for (int64_t i = 0; i < count; ++i) to[i * kWidth + c] = slots[i];
         }
-    }
-}
-
-void pack_scales(const Products& p, int64_t panel, int32_t* packed) {
-    const int64_t tiles = parts_of(p.k, p.tile);
-    for (int64_t c = 0; c < kWidth; ++c) {
-        const int64_t column = panel * kWidth + c;
-        for (int64_t t = 0; t < tiles; ++t) {
-            const float scale = column >= p.n ? 0.0f : p.w_inside ? p.w_inside[row_of(p, column) * tiles + t] : 1.0f;
-            std::memcpy(packed + (panel * tiles + t) * kWidth + c, &scale, sizeof scale);
-        }
-    }
-}
-
-void pack(const Products& p, int32_t* packed, int64_t first, int64_t last) {
-    const int64_t panels = parts_of(p.n, panel_columns(p));
-    for (int64_t panel = first; panel < last; ++panel) {
-        pack_panel(p, panel, panels, packed);
-        if (has_scales(p)) pack_scales(p, panel, packed + panels * stepped_cut(p).slots * kWidth);
     }
 }
 

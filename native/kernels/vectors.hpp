@@ -40,6 +40,13 @@ INLINE void store(void* to, V v) {
     std::memcpy(to, &v, sizeof v);
 }
 
+typedef uint32_t Unsigneds __attribute__((vector_size(kBytes)));
+typedef uint16_t UnsignedShorts __attribute__((vector_size(kBytes)));
+// Modulo the lane's size.
+INLINE Ints sum_of(Ints a, Ints b) { return (Ints)((Unsigneds)a + (Unsigneds)b); }
+INLINE Ints difference_of(Ints a, Ints b) { return (Ints)((Unsigneds)a - (Unsigneds)b); }
+INLINE Shorts sum_of(Shorts a, Shorts b) { return (Shorts)((UnsignedShorts)a + (UnsignedShorts)b); }
+
 INLINE Ints all(int32_t value) { return Ints{} + value; }
 
 #if defined(__AVX512BW__)
@@ -72,8 +79,7 @@ INLINE Shorts times(Shorts a, Shorts b) { return a * b; }
 INLINE Shorts add_saturating(Shorts a, Shorts b) { return (Shorts)vqaddq_s16((int16x8_t)a, (int16x8_t)b); }
 #else
 INLINE Shorts add_saturating(Shorts a, Shorts b) {
-    typedef uint16_t Unsigned __attribute__((vector_size(kBytes)));
-    const Shorts sum = (Shorts)((Unsigned)a + (Unsigned)b);
+    const Shorts sum = sum_of(a, b);
     const Shorts is_outside = ((sum ^ a) & (sum ^ b)) >> 15, end = (a >> 15) ^ static_cast<int16_t>(0x7fff);
     return (sum & ~is_outside) | (end & is_outside);
 }
@@ -84,6 +90,17 @@ INLINE Ints smaller(Ints a, Ints b) { return a < b ? a : b; }
 
 INLINE Floats larger(Floats a, Floats b) { return a > b ? a : b; }
 INLINE Floats smaller(Floats a, Floats b) { return a < b ? a : b; }
+INLINE Floats size(Floats a) { return (Floats)((Ints)a & 0x7fffffff); }
+#if defined(__AVX512BW__)
+INLINE bool is_any_above(Floats a, Floats b) { return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GT_OQ); }
+#elif defined(__AVX2__)
+INLINE bool is_any_above(Floats a, Floats b) { return _mm256_movemask_ps(_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_GT_OQ)); }
+#else
+INLINE bool is_any_above(Floats a, Floats b) {
+    const Ints is_above = a > b;
+    return (is_above[0] | is_above[1] | is_above[2] | is_above[3]) != 0;
+}
+#endif
 INLINE Floats to_floats(Ints a) { return __builtin_convertvector(a, Floats); }
 INLINE Ints to_ints(Floats a) { return __builtin_convertvector(a, Ints); }
 

@@ -1,5 +1,6 @@
 """Native products through registers equal the reference bit for bit, for every set of instructions."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -10,12 +11,22 @@ from hypothesis import strategies as st
 
 from bitwright.datapath import WIDE, Accumulator, Cyclic, Datapath, Overflow
 from bitwright.formats import BFLOAT16, E2M1, E4M3, E8M0, FLOAT32, Int, Minifloat, Rounding
-from bitwright.kernels import Operand, Stationary, Unsupported
+from bitwright.kernels import Operand, Stationary, Unsupported, library, matmul, only
 from bitwright.kernels.native import registers as native
 from bitwright.quantization import PerBlock, PerRow, PerTensor, Quantizer, Scale
 from bitwright.schemes import mxfp4, mxint8, nvfp4
 
 pytestmark = pytest.mark.usefixtures("instructions")
+
+
+@pytest.fixture(params=library.LEVELS)
+def instructions(request):
+    """Each level of instructions that the machine has."""
+    with library.level(request.param) as used:
+        if used != request.param:
+            pytest.skip(f"this machine has no {request.param}")
+        yield used
+
 
 U8, S8, U4, S4 = Int(8, signed=False), Int(8, narrow=True), Int(4, signed=False), Int(4, narrow=True)
 TOWARD_ZERO = Rounding.TOWARD_ZERO
@@ -101,6 +112,72 @@ def test_sums_that_leave_and_come_back_to_the_exact_one_are_not_overflows():
     w = integers(np.asarray([[7, 7, -7, -7], [7, 7, -7, 0], [-8, -8, 8 - 1, 1]]), Int(5))
     for bits in (4, 5, 6):
         assert_equals_reference(Datapath(Accumulator(Int(bits), Overflow.SATURATE)), x, w)
+
+
+def runs(k, length):
+    """1 and -1 in runs of some length, so that sums go up and down [k]."""
+    return np.where(np.arange(k) // length % 2, -1, 1)
+
+
+@pytest.mark.parametrize("length", [1, 9, 40, 300], ids=lambda n: f"runs of {n}")
+@pytest.mark.parametrize("bits", [9, 12, 16, 17, 18, 21])
+def test_sums_that_leave_and_come_back_all_the_time_equal_the_reference(bits, length):
+    m, n, k = 9, 70, 530
+    generator = np.random.default_rng(bits)
+    size, x = 2 ** min(bits // 2, 7) - 1, np.full((m, k), 2 ** min(bits // 2, 8) - 1)
+    w = size * runs(k, length) * np.ones((n, 1), int)
+    w[n // 2 :, generator.integers(0, k, 100)] = 0
+    x[m // 2 :, generator.integers(0, k, 100)] //= 3
+    a, b = integers(x, Int(9)), integers(w, S8)
+    for register in (Int(bits), Int(bits, signed=False)):
+        found = assert_equals_reference(Datapath(Accumulator(register, Overflow.SATURATE)), a, b)
+        assert found or length * size * x.max() < register.range[1]
+
+
+@pytest.mark.parametrize("bits", [4, 5, 7])
+def test_sums_a_whole_register_from_the_exact_ones_are_counted(bits):
+    steps = np.asarray([2 ** (bits - 1) - 1] * 2 + [1] * 3)  # 2**bits + 1 in all, clipped to one below 2**(bits - 1)
+    k = 2 ** (bits - 1) - 1
+    a = integers(np.ones((60, 90)), Int(2))
+    w = np.zeros((80, 90))
+    w[::3, : len(steps)] = steps
+    w[1::3, :k] = 1
+    datapath = Datapath(Accumulator(Int(bits), Overflow.SATURATE))
+    equal = integers(np.where(np.arange(90) < 4, 2 ** (bits - 2), 0) + np.zeros((80, 1)) + w * 0, Int(8))
+    for b in (integers(w, Int(8)), equal):
+        assert_equals_reference(datapath, a, b)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    bits=st.integers(10, 24), length=st.integers(1, 90), seed=st.integers(0, 999), k=st.integers(1, 300),
+    size=st.sampled_from([(1, 1), (17, 40), (8, 32)]),
+)  # fmt: skip
+def test_a_sum_that_must_fit_is_exact_or_refused_as_the_reference_refuses_it(bits, length, seed, k, size):
+    generator = np.random.default_rng(seed)
+    x = generator.integers(0, 256, (size[0], k))
+    w = runs(k, length) * generator.integers(0, 128, (size[1], k))
+    a, b = integers(x, Int(9)), integers(w, S8)
+    for register in (Int(bits), Int(bits, signed=False)):
+        datapath = Datapath(Accumulator(register))
+        try:
+            expected = datapath.matmul(a, b)
+        except OverflowError:
+            with pytest.raises(OverflowError, match=f"some sums do not fit the {bits}-bit accumulator; widen it"):
+                native.matmul(datapath, Operand.of(a), Stationary(Operand.of(b)))
+        else:
+            values, overflows, sums = native.matmul(datapath, Operand.of(a), Stationary(Operand.of(b)))
+            np.testing.assert_array_equal(values.numpy(), expected.values)
+            assert (overflows, sums) == (0, expected.accumulations)
+
+
+@pytest.mark.parametrize("kernels", ["native", "torch"])
+def test_a_sum_that_leaves_its_register_on_the_way_is_refused_though_it_comes_back(kernels):
+    a, b = integers(np.ones((3, 80)), Int(2)), integers(7 * runs(80, 10) * np.ones((5, 1)), Int(5))
+    x, w = Operand.of(a), Stationary(Operand.of(b))
+    for bits, is_refused in ((7, True), (8, False)):
+        with only(kernels), pytest.raises(OverflowError) if is_refused else nullcontext():
+            matmul(Datapath(Accumulator(Int(bits))), x, w)
 
 
 FLOATS = [
@@ -217,7 +294,7 @@ def test_weights_are_packed_once_for_each_layout_and_few_are_kept():
 @pytest.mark.parametrize(
     "datapath",
     [
-        Datapath(Accumulator(Int(4))), Datapath(Accumulator(Int(12), Overflow.SATURATE), tile=4),
+        Datapath(Accumulator(Int(12), Overflow.SATURATE), tile=4),
         Datapath(Accumulator(Minifloat(5, 8)), product=Minifloat(4, 3)), Datapath(Accumulator(FLOAT32)),
     ],
     ids=str,

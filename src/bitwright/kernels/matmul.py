@@ -14,7 +14,7 @@ from torch import Tensor
 from bitwright.datapath import Accumulator, Datapath, Overflow
 from bitwright.formats import FLOAT32, Format, Int, Minifloat, Rounding
 from bitwright.kernels.operand import Operand
-from bitwright.kernels.registers import read, round_scale, stepped
+from bitwright.kernels.registers import broken_promise, read, round_scale, stepped
 from bitwright.kernels.rounding import Unsupported
 
 CHUNK = 1 << 18
@@ -225,15 +225,14 @@ def _held(inner: Accumulator, total: Tensor, bound: float, unit: int) -> tuple[T
     low, high = inner.range
     integer = torch.ldexp(total, torch.tensor(-unit))
     outside = int(((integer < low) | (integer > high)).sum())
+    if not outside and inner.overflow is Overflow.FORBID:
+        raise Unsupported("a promise that may be broken on the way")
     if not outside:
         return total, 0
     if inner.overflow is Overflow.WRAP:
         wrapped = torch.remainder(integer - low, float(high - low + 1)) + low
         return torch.ldexp(wrapped, torch.tensor(unit)), outside
-    raise OverflowError(
-        f"{outside} sums do not fit the {inner.bits}-bit accumulator; "
-        "widen it, or choose Overflow.WRAP or Overflow.SATURATE"
-    )
+    raise broken_promise(inner)
 
 
 def is_one_integer_sum(datapath: Datapath, x: Operand, w: Stationary) -> bool:

@@ -364,10 +364,15 @@ def _wrapped(total: Tensor, limits: tuple[int, int]) -> Sum:
 def _forbid(register: Accumulator, total: Tensor) -> None:
     assert register.range is not None, "a limited register"
     if bool(((total < register.range[0]) | (total > register.range[1])).any()):
-        raise OverflowError(
-            f"some sums do not fit the {register.bits}-bit accumulator; "
-            "widen it, or choose Overflow.WRAP or Overflow.SATURATE"
-        )
+        raise broken_promise(register)
+
+
+def broken_promise(register: Accumulator) -> OverflowError:
+    """What a register is answered with that forbids overflow and is left by a sum, at the end or on its way."""
+    return OverflowError(
+        f"some sums do not fit the {register.bits}-bit accumulator; "
+        "widen it, or choose Overflow.WRAP or Overflow.SATURATE"
+    )
 
 
 def round_scale(datapath: Datapath, scale: Tensor) -> Tensor:

@@ -18,14 +18,16 @@ from bitwright.kernels.library import library
 from bitwright.kernels.matmul import Stationary, are_tiles_free, significant_bits
 from bitwright.kernels.native.scale_products import ScaleProducts
 from bitwright.kernels.operand import Operand
-from bitwright.kernels.registers import Rounder
+from bitwright.kernels.registers import Rounder, broken_promise
 from bitwright.kernels.rounding import Unsupported
 from bitwright.quantization import Zero
 
 LARGE = 1 << 24
 """Products from which on a second thread is worth its start."""
 LONGEST_TILE = 512
-EXACT, SATURATE, CLIP, SCALED, FLOAT, SCALED_INT, WIDE = range(7)
+AT_ONCE = 128
+"""Products that the library adds to a register before it looks, at most."""
+EXACT, SATURATE, CLIP, SCALED, FLOAT, SCALED_INT, WIDE, STEP, WATCH = range(9)
 LAYOUTS = {SATURATE: SATURATE, SCALED: SCALED, SCALED_INT: SCALED, WIDE: WIDE}
 """Of packed weights; others are like those of EXACT."""
 
@@ -45,7 +47,8 @@ class NativeProducts(ctypes.Structure):
             "wraps", "rounding", "mantissa_bits", "smallest_exponent", "rounds_twice"
         )],
         ("highest", ctypes.c_float),
-        *[(name, ctypes.c_int32) for name in ("shift", "up", "odd", "most")],
+        *[(name, ctypes.c_int32) for name in ("shift", "up", "odd", "most")], ("largest", ctypes.c_int64),
+        ("x_shift", ctypes.c_int32),
     ]  # fmt: skip
 
 
@@ -202,9 +205,7 @@ class _Job:
             return self.run(EXACT)
         if inner.overflow is Overflow.WRAP:
             return self._wrapped(inner)
-        if inner.overflow is Overflow.SATURATE:
-            return self._saturated(inner, 1)
-        raise Unsupported("a promise that may be broken")
+        return self._saturated(inner, 1) if inner.overflow is Overflow.SATURATE else self._watched(inner)
 
     def tiled(self, datapath: Datapath, tile: int) -> Tensor:
         """Exact sums of tiles in an outer register."""
@@ -257,13 +258,24 @@ class _Job:
             self.run(**settings, tile=tile, out=out, columns=stepped if len(exact) else None)
         return out
 
+    def _watched(self, register: Accumulator) -> Tensor:
+        """Exact sums that never leave the register, after no product."""
+        assert register.range is not None and register.readout is None, "a limited register that is read as it is"
+        low, high = register.range
+        out = self.run(WATCH, low=max(low, -(2**31)), high=min(high, 2**31 - 1))
+        if self.overflows:
+            raise broken_promise(register)
+        return out
+
     def _stepping(self, register: Accumulator, tile: int) -> dict[str, int]:
         assert register.range is not None, "a limited register"
         low, high = register.range
         bits, product = (high - low).bit_length(), self.largest_x * self.largest_w
         is_twos_complement = low == -high - 1
         if tile == 1 and bits <= 16 and is_twos_complement and product <= high:
-            return {"kind": SATURATE, "spare_bits": 16 - bits, "low": low, "high": high}
+            return {"kind": SATURATE, "spare_bits": 16 - bits, "low": low, "high": high, "largest": max(int(product), 1)}
+        if tile == 1 and max(-low, high) + product < 2**31:
+            return {"kind": STEP, "low": low, "high": high, **self._shifts(bits if is_twos_complement else 0)}
         if tile > LONGEST_TILE:
             raise Unsupported(f"tiles of {tile}")
         largest = max(-low, high) + product * tile
@@ -271,6 +283,15 @@ class _Job:
             if largest * 2**spare < 2**31 and self.largest_w * 2**spare < 2**15:
                 return {"kind": CLIP, "spare_bits": spare, "low": low, "high": high}
         raise Unsupported("a register of more than 32 bits")
+
+    def _shifts(self, bits: int) -> dict[str, int]:
+        """How far both elements move so that 32 bits saturate where a register of some bits does, if they can."""
+        rooms = [15 - int(largest).bit_length() for largest in (self.largest_x, self.largest_w)]
+        x_shift = min(rooms[0], 32 - bits)
+        spare = 32 - bits - x_shift
+        largest = AT_ONCE * self.largest_x * self.largest_w * 2**spare + 2 ** (31 - x_shift)
+        is_possible = bits and spare <= rooms[1] and largest < 2**31
+        return {"x_shift": x_shift, "spare_bits": spare} if is_possible else {"x_shift": -1}
 
     def _rounded(self, register: Accumulator, tile: int, addend: Format | Aligned | None) -> Tensor:
         """A narrow float register that float32 steps exactly, as all its values are whole numbers of units.
@@ -320,7 +341,7 @@ class _Job:
         found = _library()
         packed = self._packed(job, columns, threads)
         job.packed = packed.data_ptr()
-        if kind in (SATURATE, CLIP):
+        if kind == CLIP:
             bare = NativeProducts.from_buffer_copy(job)
             bare.kind, bare.spare_bits = EXACT, 0
             pairs = self._packed(bare, columns, threads)
@@ -334,7 +355,7 @@ class _Job:
     def _packed(self, job: NativeProducts, columns: Tensor | None, threads: int) -> Tensor:
         """The weights as the library reads them; the last few are kept for the next inputs."""
         found = _library()
-        is_in_pairs = job.kind == EXACT or (job.kind == CLIP and job.tile == 1)
+        is_in_pairs = job.kind in (EXACT, STEP, WATCH)
         layout = LAYOUTS.get(job.kind, EXACT)
         which = None if columns is None else columns.numpy().tobytes()
         key = (found.bitwright_level(), layout, 2 if is_in_pairs else job.tile, job.spare_bits, job.k, which)
