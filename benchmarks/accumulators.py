@@ -6,7 +6,7 @@ Weights are packed in every call, overflows counted, results scaled to float64.
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import torch
@@ -42,6 +42,7 @@ CASES: dict[str, tuple[tuple[Quantizer, Quantizer], Datapath]] = {
     "8 bits, saturate at 16": (integers(8), Datapath(saturating(16))),
     "8 bits, saturate at 18": (integers(8), Datapath(saturating(18))),
     "8 bits, saturate at 20": (integers(8), Datapath(saturating(20))),
+    "8 bits, checked at 24": (integers(8), Datapath(Accumulator(Int(24), Overflow.FORBID))),
     "8 bits, saturate at 16 by 16": (integers(8), Datapath(WIDE, saturating(16), tile=16)),
     "4 bits, E5M8": (integers(4), Datapath(Accumulator(E5M8))),
     "4 bits, E5M8, rounded products": (integers(4), Datapath(Accumulator(E5M8), product=E5M8)),
@@ -57,6 +58,9 @@ IN_TORCH: dict[str, tuple[tuple[Quantizer, Quantizer], Datapath]] = {
 }
 """What the native library does not take."""
 CHECKED_ROWS = 200
+ALWAYS = tuple(name for name in CASES if "saturate at" in name and "by" not in name)
+RUN = 10
+"""Products of one sign in a row, each the largest that there is: all sums leave their registers time and again."""
 
 
 def groups(arguments: argparse.Namespace) -> Iterator[Group]:
@@ -66,14 +70,20 @@ def groups(arguments: argparse.Namespace) -> Iterator[Group]:
         x, w = torch.randn(m, k, generator=generator), torch.randn(n, k, generator=generator)
         limit = Case("a float32 GEMM", lambda x=x, w=w: x @ w.T)
         yield Group(f"products, {text}", limit, list(cases(x, w, with_torch=arguments.torch)))
+        runs = torch.where(torch.arange(k) // RUN % 2 == 0, 1.0, -1.0)
+        worst = list(cases(torch.ones(m, k), runs.expand(n, k).contiguous(), ALWAYS, with_torch=arguments.torch))
+        yield Group(f"products that saturate all the time, {text}", limit, worst)
 
 
-def cases(x: torch.Tensor, w: torch.Tensor, *, with_torch: bool) -> Iterator[Case]:
+def cases(x: torch.Tensor, w: torch.Tensor, names: Sequence[str] = (), *, with_torch: bool) -> Iterator[Case]:
+    """All cases, or those of some names."""
     for name, (quantizers, datapath) in {**CASES, **(IN_TORCH if with_torch else {})}.items():
+        if names and name not in names:
+            continue
         is_unsigned = quantizers[0].format.bounds().lowest == 0
         left = kernels.quantize(quantizers[0], x.abs() if is_unsigned else x)
         right = Stationary(kernels.quantize(quantizers[1], w))
-        for level in library.LEVELS[1:] if name in CASES else ():
+        for level in (library.LEVELS if name in ALWAYS else library.LOOPS)[1:] if name in CASES else ():
             with library.level(level) as used:
                 if used != level:
                     continue

@@ -87,7 +87,7 @@ def packings(name: str, quantizer: Quantizer, x: Tensor) -> Iterator[Case]:
 def levels() -> list[str]:
     """Sets of vector instructions of this machine but the smallest, which are compiled for any."""
     found = []
-    for level in library.LEVELS:
+    for level in library.LOOPS:
         with library.level(level) as used:
             found += [level] if used == level else []
     return found[1:] or found

@@ -18,7 +18,7 @@ if find_spec("triton") is not None:
         import_module("triton.experimental.gluon")  # else imported by the first launch, where it asks again
 
 
-@pytest.fixture(params=library.LEVELS[:3])  # the last differs in registers alone
+@pytest.fixture(params=library.LOOPS)
 def instructions(request):
     """The native library at each level of instructions; skips those that this machine lacks."""
     if library.library() is None:

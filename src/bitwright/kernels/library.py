@@ -12,11 +12,10 @@ from typing import ClassVar
 
 from bitwright.native_library import library_path
 
-LEVELS = ("baseline", "AVX2", "AVX-512", "AVX-512 VNNI")
-"""Sets of vector instructions that the library has loops for; on other machines than x86 only the first.
-
-The last has a loop of its own for registers that saturate at every product, and is the one before it otherwise.
-"""
+LOOPS = ("baseline", "AVX2", "AVX-512")
+"""Sets of vector instructions that the library has loops for; on other machines than x86 only the first."""
+LEVELS = (*LOOPS, "AVX-512 VNNI")
+"""Which of them is used. The last is the one before it but for registers that saturate at every product."""
 
 
 class NoLibrary(UserWarning):

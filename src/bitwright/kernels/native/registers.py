@@ -260,7 +260,7 @@ class _Job:
 
     def _watched(self, register: Accumulator) -> Tensor:
         """Exact sums that never leave the register, after no product."""
-        assert register.range is not None and register.readout is None, "a limited register that is read as it is"
+        assert register.range is not None, "a limited register"
         low, high = register.range
         out = self.run(WATCH, low=max(low, -(2**31)), high=min(high, 2**31 - 1))
         if self.overflows:
@@ -273,7 +273,8 @@ class _Job:
         bits, product = (high - low).bit_length(), self.largest_x * self.largest_w
         is_twos_complement = low == -high - 1
         if tile == 1 and bits <= 16 and is_twos_complement and product <= high:
-            return {"kind": SATURATE, "spare_bits": 16 - bits, "low": low, "high": high, "largest": max(int(product), 1)}
+            limits = {"low": low, "high": high, "largest": max(int(product), 1)}
+            return {"kind": SATURATE, "spare_bits": 16 - bits, **limits}
         if tile == 1 and max(-low, high) + product < 2**31:
             return {"kind": STEP, "low": low, "high": high, **self._shifts(bits if is_twos_complement else 0)}
         if tile > LONGEST_TILE:
