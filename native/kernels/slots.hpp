@@ -42,7 +42,6 @@ Cut stepped_cut(const Products& p) {
 bool has_scales(const Products& p) { return p.kind == kScaled || p.kind == kScaledInt; }
 Cut pairs_cut(const Products& p) { return Cut(p.k, 2); }
 int64_t panel_columns(const Products& p) { return p.kind == kSaturate ? 2 * kWidth : kWidth; }
-int64_t most_rows(int64_t pitch) { return std::min<int64_t>(std::max<int64_t>(kBlock / pitch, 48), 192) / kRows * kRows; }
 int64_t row_of(const Products& p, int64_t column) { return p.columns ? p.columns[column] : column; }
 
 INLINE int32_t slot_of(int32_t low, int32_t high) {
