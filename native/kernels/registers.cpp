@@ -307,7 +307,7 @@ int64_t multiply_rows(const Products& p, int64_t first, int64_t last) {
     const std::vector<double> w_outside = outside_of_columns(p);
     const bool is_integer = p.kind == kExact || p.kind == kClip || p.kind == kScaledInt;
     Registers of;
-    of.x.resize(most_rows(pitch) * kPitch);
+    of.x.resize(rows_at_once(pitch, last - first) * kPitch);
     int64_t overflows = 0;
     in_blocks(p, first, last, pitch, [&](const Rows& rows) {
         if (is_integer) overflows += add_integers(rows, of, pitch);

@@ -21,10 +21,15 @@ struct Rows {
     }
 };
 
+// As many of some rows as have their registers in cache.
+int64_t rows_at_once(int64_t pitch, int64_t count) {
+    return std::min(std::min<int64_t>(std::max<int64_t>(kBlock / pitch, 48), 192) / kRows, parts_of(count, kRows)) * kRows;
+}
+
 // Calls work(rows) on as many rows at a time as have their registers in cache, [padded, pitch].
 template <class Work>
 INLINE void in_blocks(const Products& p, int64_t first, int64_t last, int64_t pitch, Work work) {
-    const int64_t most = most_rows(pitch);
+    const int64_t most = rows_at_once(pitch, last - first);
     for (int64_t row = first; row < last; row += most) {
         const int64_t count = std::min(most, last - row);
         work(Rows{p, row, count, parts_of(count, kRows) * kRows});

@@ -140,7 +140,7 @@ int64_t count_different(const Rows& rows, const ShortSums& sums, int32_t* x, std
 int64_t saturate_rows(const Products& p, int64_t first, int64_t last) {
     const int64_t pitch = parts_of(p.n, kShortWidth) * kShortWidth;
     const std::vector<double> w_outside = outside_of_columns(p);
-    std::vector<int32_t> x(most_rows(pitch) * kPitch), packed, exact;
+    std::vector<int32_t> x(rows_at_once(pitch, last - first) * kPitch), packed, exact;
     ShortSums sums;
     int64_t overflows = 0;
     in_blocks(p, first, last, pitch, [&](const Rows& rows) {
@@ -296,7 +296,7 @@ template <int64_t kChunk, class Step>
 int64_t step_rows(const Products& p, int64_t first, int64_t last) {
     Sums sums;
     sums.pitch = parts_of(p.n, kWidth) * kWidth;
-    const int64_t most = most_rows(sums.pitch);
+    const int64_t most = rows_at_once(sums.pitch, last - first);
     sums.x.resize(most * kPitch), sums.steps.resize(most * kPitch * Step::kWords), sums.x_norms.resize(most * (kDepth / kChunk + 1));
     find_norms<kChunk>(p, sums);
     const std::vector<double> w_outside = outside_of_columns(p);

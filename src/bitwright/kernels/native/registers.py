@@ -25,8 +25,6 @@ from bitwright.quantization import Zero
 LARGE = 1 << 24
 """Products from which on a second thread is worth its start."""
 LONGEST_TILE = 512
-AT_ONCE = 128
-"""Products that the library adds to a register before it looks, at most."""
 EXACT, SATURATE, CLIP, SCALED, FLOAT, SCALED_INT, WIDE, STEP, WATCH = range(9)
 LAYOUTS = {SATURATE: SATURATE, SCALED: SCALED, SCALED_INT: SCALED, WIDE: WIDE}
 """Of packed weights; others are like those of EXACT."""
@@ -47,8 +45,8 @@ class NativeProducts(ctypes.Structure):
             "wraps", "rounding", "mantissa_bits", "smallest_exponent", "rounds_twice"
         )],
         ("highest", ctypes.c_float),
-        *[(name, ctypes.c_int32) for name in ("shift", "up", "odd", "most")], ("largest", ctypes.c_int64),
-        ("x_shift", ctypes.c_int32),
+        *[(name, ctypes.c_int32) for name in ("shift", "up", "odd", "most")],
+        ("largest", ctypes.c_int64), ("x_shift", ctypes.c_int32),
     ]  # fmt: skip
 
 
@@ -260,8 +258,7 @@ class _Job:
 
     def _watched(self, register: Accumulator) -> Tensor:
         """Exact sums that never leave the register, after no product."""
-        assert register.range is not None, "a limited register"
-        low, high = register.range
+        low, high = register.range or (0, 0)
         out = self.run(WATCH, low=max(low, -(2**31)), high=min(high, 2**31 - 1))
         if self.overflows:
             raise broken_promise(register)
@@ -269,28 +266,27 @@ class _Job:
 
     def _stepping(self, register: Accumulator, tile: int) -> dict[str, int]:
         assert register.range is not None, "a limited register"
-        low, high = register.range
+        (low, high), limits = register.range, dict(zip(("low", "high"), register.range, strict=True))
         bits, product = (high - low).bit_length(), self.largest_x * self.largest_w
         is_twos_complement = low == -high - 1
         if tile == 1 and bits <= 16 and is_twos_complement and product <= high:
-            limits = {"low": low, "high": high, "largest": max(int(product), 1)}
-            return {"kind": SATURATE, "spare_bits": 16 - bits, **limits}
+            return {"kind": SATURATE, "spare_bits": 16 - bits, **limits, "largest": max(int(product), 1)}
         if tile == 1 and max(-low, high) + product < 2**31:
-            return {"kind": STEP, "low": low, "high": high, **self._shifts(bits if is_twos_complement else 0)}
+            return {"kind": STEP, **limits, **self._shifts(bits if is_twos_complement else 0)}
         if tile > LONGEST_TILE:
             raise Unsupported(f"tiles of {tile}")
         largest = max(-low, high) + product * tile
         for spare in (2, 0):  # two bits below tell whether a sum was ever clipped
             if largest * 2**spare < 2**31 and self.largest_w * 2**spare < 2**15:
-                return {"kind": CLIP, "spare_bits": spare, "low": low, "high": high}
+                return {"kind": CLIP, "spare_bits": spare, **limits}
         raise Unsupported("a register of more than 32 bits")
 
     def _shifts(self, bits: int) -> dict[str, int]:
         """How far both elements move so that 32 bits saturate where a register of some bits does, if they can."""
-        rooms = [15 - int(largest).bit_length() for largest in (self.largest_x, self.largest_w)]
+        rooms = [15 - int(size).bit_length() for size in (self.largest_x, self.largest_w)]
         x_shift = min(rooms[0], 32 - bits)
         spare = 32 - bits - x_shift
-        largest = AT_ONCE * self.largest_x * self.largest_w * 2**spare + 2 ** (31 - x_shift)
+        largest = 128 * self.largest_x * self.largest_w * 2**spare + 2 ** (31 - x_shift)  # before the library looks
         is_possible = bits and spare <= rooms[1] and largest < 2**31
         return {"x_shift": x_shift, "spare_bits": spare} if is_possible else {"x_shift": -1}
 
