@@ -87,8 +87,6 @@ class Job:
         scales = quantizer.scales
         self.block = quantizer.block(rows, k) if plan.has_blocks else 0
         outer = plan.outer
-        if quantizer.zero is Zero.FITTED and self.block:
-            raise Unsupported("zero points of blocks")
         if any(1 < s.share.cell(rows, k)[0] < rows for s in scales):
             raise Unsupported("scales of tiles")
         if self.block and (
