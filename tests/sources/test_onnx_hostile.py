@@ -159,26 +159,41 @@ def test_a_type_that_is_no_number_of_ours_is_refused_by_name(tmp_path, kind, wor
     refused(saved(tmp_path, [helper.make_node("Add", ["x", "w"], ["y"])], [tensor]), word)
 
 
-@pytest.mark.parametrize("op", ["ConstantOfShape", "Expand", "Tile", "Range", "EyeLike", "Add"])
-def test_constants_that_would_be_huge_are_not_computed(tmp_path, op):
+@pytest.mark.parametrize(
+    ("op", "inputs"),
+    [
+        ("ConstantOfShape", ["large"]),
+        ("Expand", ["one", "large"]),
+        ("Tile", ["one", "large"]),
+        ("Range", ["a", "b", "c"]),
+    ],
+)
+def test_tensors_that_would_be_huge_are_not_computed(tmp_path, op, inputs):
     large = numpy_helper.from_array(np.int64([1 << 20, 1 << 20]), "large")
     one = numpy_helper.from_array(np.float32([[1]]), "one")
     three = [numpy_helper.from_array(np.int64(v), n) for n, v in (("a", 0), ("b", 1 << 50), ("c", 1))]
-    inputs = {"Expand": ["one", "large"], "Tile": ["one", "large"], "Range": ["a", "b", "c"]}.get(op, ["large"])
     nodes = [helper.make_node(op, inputs, ["t"]), helper.make_node("Identity", ["t"], ["y"])]
-    if op in ("EyeLike", "Add"):
-        column = numpy_helper.from_array(np.zeros((1 << 18, 1), np.float32), "column")
-        row = numpy_helper.from_array(np.zeros((1, 1 << 18), np.float32), "row")
-        nodes = [helper.make_node("Add", ["column", "row"], ["y"])]
-        path = saved(tmp_path, nodes, [column, row])
-        tracemalloc.start()
-        load(path)
-        assert tracemalloc.get_traced_memory()[1] < 64 << 20
-        tracemalloc.stop()
-        return
     model = load(saved(tmp_path, nodes, [large, one, *three]))
     with pytest.raises(ValueError, match="elements are given to one tensor"):
         model(torch.zeros(1))
+
+
+def test_an_outer_product_of_many_vectors_is_not_computed(tmp_path):
+    letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMN"
+    node = helper.make_node("Einsum", ["x"] * 40, ["y"], equation=f"{','.join(letters)}->{letters}")
+    model = load(saved(tmp_path, [node], shape=(2,)))
+    with pytest.raises(ValueError, match="elements are given to one tensor"):
+        model(torch.zeros(2))
+
+
+def test_a_huge_constant_is_not_folded(tmp_path):
+    column = numpy_helper.from_array(np.zeros((1 << 18, 1), np.float32), "column")
+    row = numpy_helper.from_array(np.zeros((1, 1 << 18), np.float32), "row")
+    path = saved(tmp_path, [helper.make_node("Add", ["column", "row"], ["y"])], [column, row])
+    tracemalloc.start()
+    load(path)
+    assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize("location", ["../secret", "/etc/passwd", "", "sub/../../secret", "link"])

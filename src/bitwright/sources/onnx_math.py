@@ -108,6 +108,7 @@ def gemm(a: Tensor, b: Tensor, c: Tensor | None = None, *, alpha: float = 1.0, b
 
 
 def einsum(*x: Tensor, equation: str) -> Tensor:
+    require_room(torch.einsum(equation, *(t.to("meta") for t in x)).shape, "Einsum")
     return torch.einsum(equation, *x)
 
 
