@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bitwright.config import from_text, label_of
+from bitwright.config import code_of, from_text, label_of
 from bitwright.model.evaluate import Evaluation, Reference, evaluate, forward, reference, require_finite
 from bitwright.model.measure import layer_results, measure, model_bits, pictures
 from bitwright.model.neighbours import lane_row, neighbour_result, sample_levels
@@ -109,7 +109,8 @@ def compare(
     info = run_info(task, bench, evaluation, command)
     rows = []
     for text, recipe in parsed.items():
-        key = key_of(text, info.task, info.hashes, info.samples, evaluation, info.versions["bitwright"], source_hash())
+        what = text, code_of(text, recipe), evaluation
+        key = key_of(*what, info.task, info.hashes, info.samples, info.versions["bitwright"], source_hash())
         path = None if folder is None else folder / "rows" / f"{key}.json"
         is_saved = path is not None and path.exists()
         if is_saved and path is not None:
@@ -259,7 +260,7 @@ def _versions() -> dict[str, str]:
 def source_hash() -> str:
     """Of the code that computes results, so that a change of it never reads an old row."""
     root = Path(__file__).parent
-    folders = ("formats", "quantization", "datapath", "schemes", "kernels", "model")
+    folders = ("formats", "quantization", "datapath", "schemes", "kernels", "model", "search")
     modules = [root / f"{name}.py" for name in ("scheme", "recipe", "recipes", "comparison")]
     files = sorted([*modules, *(p for f in folders for p in (root / f).rglob("*.py"))])
     return hashlib.sha256(b"".join(p.read_bytes() for p in files)).hexdigest()

@@ -6,16 +6,20 @@ stands for it in tables.
 """
 
 import ast
+import hashlib
 import importlib
 import inspect
 import re
+import sys
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from enum import Enum
 from functools import cache
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 from bitwright import datapath, formats, quantization
@@ -119,6 +123,25 @@ def scheme_texts_of(text: str) -> tuple[str, ...]:
 @cache
 def _installed() -> dict[str, Any]:
     return {point.name: point.load() for point in entry_points(group=WORDS)}
+
+
+def code_of(text: str, made: Scheme | Recipe) -> str:
+    """A digest of the modules outside of this package that a text, and what it makes, come from; "" for none."""
+    modules = {definition_of(text).partition(":")[0].strip(), *_modules(made)} & sys.modules.keys()
+    files = {getattr(sys.modules[name], "__file__", None) for name in modules if name.partition(".")[0] != "bitwright"}
+    digests = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files if file]
+    return " ".join(sorted(digests))
+
+
+def _modules(value: Any) -> Iterator[str]:
+    """Of the types that a value is made of."""
+    yield type(value).__module__
+    if is_dataclass(value):
+        for field in fields(value):
+            yield from _modules(getattr(value, field.name))
+    elif isinstance(value, tuple):
+        for part in value:
+            yield from _modules(part)
 
 
 def _import(module: str) -> dict[str, Any]:

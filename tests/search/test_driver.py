@@ -42,6 +42,11 @@ def test_every_design_of_the_front_keeps_the_budget_and_none_beats_another(resul
     assert result.points[result.chosen].metric == max(point.metric for point in best)
 
 
+def test_a_strategy_without_a_design_of_the_schemes_is_named(result):
+    assert "strategy ant4_8: it has no design of these schemes" in result.left_out
+    assert not any(line.startswith(("strategy mixquant", "strategy ohq")) for line in result.left_out)
+
+
 def test_what_breaks_a_limit_on_costs_is_not_evaluated(result):
     broken = [point for point in result.points if point.excess]
     assert broken

@@ -59,6 +59,7 @@ def lines(result: SearchResult) -> list[str]:
         *(f"{t.beside}: {_correlation(t.correlation)} over {t.designs} designs (rank correlation with the sum of "
           "damages)" for t in result.trust),
         *(f"cells: {remark}" for remark in remarks(result)),
+        *(f"left out: {line}" for line in result.left_out),
         f"{told.before}{told.scheme}{told.after}",
     ]  # fmt: skip
 

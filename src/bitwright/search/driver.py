@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
 from bitwright.comparison import Bench, run_info, source_hash
+from bitwright.config import code_of
 from bitwright.cost.hardware import accelerator
 from bitwright.cost.table_cells import cells_of
 from bitwright.model.task import Task
@@ -105,7 +106,8 @@ def search(
         question.machines, metric.higher_is_better, evaluator.float_metric,
     )  # fmt: skip
     info = run_info(task, bench, "exact", command)
-    key = key_of(info.task, info.hashes, info.samples, info.versions["bitwright"], source_hash())
+    codes = sorted({code_of(text, scheme) for text, scheme in candidates.schemes.items()})
+    key = key_of(info.task, info.hashes, info.samples, info.versions["bitwright"], source_hash(), codes)
     own = None if folder is None else folder / key_of(key, question.held_out)
     running = executor(evaluator, None if own is None else Store(own))
     try:
@@ -123,13 +125,17 @@ def search(
         seeds = {point.design: "uniform" for point in uniform}
         for design in _allocated(study, every, [point.costs for point in uniform if point.costs is not NOTHING]):
             seeds.setdefault(design, "allocation")
-        for design, name in _published(study, question, masked, times):
+        published = list(_published(study, question, masked, times))
+        for design, name in published:
             seeds.setdefault(design, name)
+        idle = [name for name in question.strategies if name not in {name for _, name in published}]
         study.evaluate(seeds)
         study.run([*study.points], progress)
     finally:
         running.close()
     result = _result(study, question, info, candidates, damages, started)
+    without = tuple(f"strategy {name}: it has no design of these schemes" for name in idle)
+    result = replace(result, left_out=(*result.left_out, *without))
     if folder is not None:
         write_json(folder / "search.json", result)
     return result
