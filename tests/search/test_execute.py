@@ -15,6 +15,7 @@ import pytest
 from toy import COMMAND, Toy, alone, designs, toy_setup
 
 from bitwright.search.execute import Here, Processes
+from bitwright.search.executors import executor_of
 from bitwright.search.point import Design
 from bitwright.search.store import Store
 
@@ -167,3 +168,10 @@ def test_an_interrupt_ends_workers_too():
         executor.evaluate([*designs(4), Design((("a", "hangs"),))], interrupt)
     assert executor.pids == []
     assert not any(map(is_alive, pids))
+
+
+def test_workers_beside_a_database_are_refused_for_they_are_started_there(tmp_path):
+    pytest.importorskip("psycopg", reason="needs the extra postgresql")
+    make = executor_of("postgresql://me@host/name", toy_setup(0, str(tmp_path)), 2)
+    with pytest.raises(ValueError, match="2 workers beside a database found; start each by bitwright worker"):
+        make(Toy(0), Store(tmp_path))

@@ -41,6 +41,8 @@ def executor_of(name: str, setup: Setup, workers: int) -> ExecutorOf:
             return Ray(own, workers, rest, store)
         from bitwright.search.queue import Queue
 
+        if workers > 1:
+            raise ValueError(f"{workers} workers beside a database found; start each by bitwright worker ADDRESS")
         return Queue(own, name, store)
 
     if (kind not in ("local", "slurm", "ray") and "://" not in name) or (kind == "local" and rest):
