@@ -5,11 +5,12 @@ Without it, as where no compiler was found, the kernels in torch do the work; th
 
 import ctypes
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import ClassVar
 
+from bitwright.kernels.rounding import Unsupported
 from bitwright.native_library import library_path
 
 LOOPS = ("baseline", "AVX2", "AVX-512")
@@ -75,6 +76,19 @@ def library() -> ctypes.CDLL | None:
     ]  # fmt: skip
     found.bitwright_row_spans.restype = None
     found.bitwright_use_level.argtypes = [ctypes.c_int32]
+    return found
+
+
+def library_with(what: str, sizes: Mapping[str, int]) -> ctypes.CDLL:
+    """The library, where each of these functions tells this size in bytes of its own structures; else `Unsupported`."""
+    found = library()
+    if found is None or not all(hasattr(found, name) for name in sizes):
+        raise Unsupported(f"{what} without the native library")
+    for name, size in sizes.items():
+        tell = getattr(found, name)
+        tell.restype = ctypes.c_int64
+        if tell() != size:
+            raise Unsupported(f"{what} with a native library of another version")
     return found
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from bitwright.kernels.library import library
+from bitwright.kernels.library import library_with
 from bitwright.kernels.operand import Operand
 from bitwright.kernels.rounding import Unsupported
 
@@ -46,11 +46,6 @@ def least_error(x: Tensor, candidates: Sequence[Operand]) -> Operand:
 
 @cache
 def _function() -> "ctypes._FuncPointer":
-    found = library()
-    if found is None or not hasattr(found, "bitwright_choose"):
-        raise Unsupported("a choice without the native library")
-    if found.bitwright_choice_size() != ctypes.sizeof(NativeChoice):
-        raise Unsupported("a choice with a library of another version")
-    function = found.bitwright_choose
+    function = library_with("a choice", {"bitwright_choice_size": ctypes.sizeof(NativeChoice)}).bitwright_choose
     function.argtypes, function.restype = [ctypes.POINTER(NativeChoice), ctypes.c_int32], None
     return function

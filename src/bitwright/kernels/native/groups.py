@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bitwright.formats import Format, Int, Rounding
 from bitwright.kernels import quantize as torch_quantize
-from bitwright.kernels.library import NativeFormat, library
+from bitwright.kernels.library import NativeFormat, library_with
 from bitwright.kernels.native.scalars import INTEGERS, LARGE, ROUNDINGS, NotFinite, ladder
 from bitwright.kernels.operand import Operand
 from bitwright.kernels.quantize import coarse_scales, spans_of, tops
@@ -154,14 +154,8 @@ def _with_tables(job: Job, **tables: np.ndarray | None) -> Job:
 @cache
 def group_library() -> ctypes.CDLL:
     """The library, or `Unsupported` where it has none of these formats."""
-    found = library()
-    if found is None or not hasattr(found, "bitwright_overwrite"):
-        raise Unsupported("a group format without the native library")
-    if (found.bitwright_overwriting_size(), found.bitwright_term_budget_size()) != (
-        ctypes.sizeof(Overwriting),
-        ctypes.sizeof(Terms),
-    ):
-        raise Unsupported("a native library of another version")
+    sizes = {"bitwright_overwriting_size": Overwriting, "bitwright_term_budget_size": Terms}
+    found = library_with("a group format", {name: ctypes.sizeof(structure) for name, structure in sizes.items()})
     found.bitwright_overwrite.argtypes = [ctypes.POINTER(Overwriting), ctypes.c_int32]
     found.bitwright_keep_terms.argtypes = [ctypes.POINTER(Terms), ctypes.c_int32]
     return found

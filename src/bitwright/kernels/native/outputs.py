@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from bitwright.kernels.library import library
+from bitwright.kernels.library import library_with
 from bitwright.kernels.rounding import Unsupported
 
 LARGE = 1 << 20
@@ -85,12 +85,11 @@ def depthwise(
 
 @cache
 def _functions() -> ctypes.CDLL:
-    found = library()
-    if found is None or not hasattr(found, "bitwright_rescale"):
-        raise Unsupported("outputs without the native library")
-    sizes = found.bitwright_rescaling_size(), found.bitwright_taps_size()
-    if sizes != (ctypes.sizeof(NativeRescaling), ctypes.sizeof(NativeTaps)):
-        raise Unsupported("outputs with a library of another version")
+    sizes = {
+        "bitwright_rescaling_size": ctypes.sizeof(NativeRescaling),
+        "bitwright_taps_size": ctypes.sizeof(NativeTaps),
+    }
+    found = library_with("outputs", sizes)
     found.bitwright_rescale.argtypes = [ctypes.POINTER(NativeRescaling), ctypes.c_int32]
     found.bitwright_rescale.restype = None
     found.bitwright_depthwise.argtypes = [ctypes.POINTER(NativeTaps), ctypes.c_int32]

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from bitwright.datapath import Datapath
 from bitwright.formats import FLOAT32, Format, Int, Minifloat, Rounding
-from bitwright.kernels.library import library
+from bitwright.kernels.library import library_with
 from bitwright.kernels.native.scalars import NotFinite
 from bitwright.kernels.operand import Operand
 from bitwright.kernels.packed import PANEL, STEP, TILE_ROWS, PackedWeight
@@ -70,11 +70,7 @@ class NativeTokens(ctypes.Structure):
 
 @cache
 def _library() -> ctypes.CDLL:
-    found = library()
-    if found is None or not hasattr(found, "bitwright_packed_size"):
-        raise Unsupported("a packed weight without the native library")
-    if found.bitwright_packed_size() != ctypes.sizeof(NativeProduct):
-        raise Unsupported("a packed weight with a native library of another version")
+    found = library_with("a packed weight", {"bitwright_packed_size": ctypes.sizeof(NativeProduct)})
     for name in ("bitwright_multiply_packed_floats", "bitwright_multiply_packed_integers"):
         function = getattr(found, name)
         function.argtypes, function.restype = [ctypes.POINTER(NativeProduct), ctypes.c_int32], None

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bitwright.formats import FLOAT32, Format, Minifloat, pack
-from bitwright.kernels.library import NativeQuantization, library
+from bitwright.kernels.library import NativeQuantization, library_with
 from bitwright.kernels.native.memory import fresh
 from bitwright.kernels.native.scalars import Job, NotFinite, threads_for
 from bitwright.kernels.operand import rounds_once
@@ -118,13 +118,8 @@ def _unpack(
 
 @cache
 def _calls() -> ctypes.CDLL:
-    found = library()
     size = ctypes.sizeof(NativePacking) + ctypes.sizeof(NativeUnpacking)
-    if found is None or not hasattr(found, "bitwright_packing_size"):
-        raise Unsupported("packed codes without the native library")
-    found.bitwright_packing_size.restype = ctypes.c_int64
-    if found.bitwright_packing_size() != size:
-        raise Unsupported("packed codes by a native library of other sources")
+    found = library_with("packed codes", {"bitwright_packing_size": size})
     found.bitwright_pack.argtypes = [ctypes.POINTER(NativePacking), ctypes.c_int32]
     found.bitwright_unpack.argtypes = [ctypes.POINTER(NativeUnpacking), ctypes.c_int32]
     found.bitwright_unpack.restype = None

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bitwright.datapath import Accumulator, Aligned, Datapath, Overflow
 from bitwright.formats import FLOAT32, Format, Int, Minifloat, Rounding, Table
-from bitwright.kernels.library import library
+from bitwright.kernels.library import library_with
 from bitwright.kernels.matmul import Stationary, are_tiles_free, significant_bits
 from bitwright.kernels.native.scale_products import ScaleProducts
 from bitwright.kernels.operand import Operand
@@ -369,12 +369,7 @@ class _Job:
 
 @cache
 def _library() -> ctypes.CDLL:
-    found = library()
-    if found is None or not hasattr(found, "bitwright_multiply"):
-        raise Unsupported("a product without the native library")
-    found.bitwright_products_size.restype = ctypes.c_int64
-    if found.bitwright_products_size() != ctypes.sizeof(NativeProducts):
-        raise Unsupported("a product with a native library of another version")
+    found = library_with("a product", {"bitwright_products_size": ctypes.sizeof(NativeProducts)})
     found.bitwright_multiply.argtypes = [ctypes.POINTER(NativeProducts), ctypes.c_int32]
     found.bitwright_pack_operand.argtypes = [ctypes.POINTER(NativeProducts), ctypes.c_void_p, ctypes.c_int32]
     found.bitwright_pack_operand.restype = None

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bitwright.datapath import Datapath, Overflow
-from bitwright.kernels.library import library
+from bitwright.kernels.library import library_with
 from bitwright.kernels.native.outputs import NativeTaps, threads_for
 from bitwright.kernels.native.scale_products import ScaleProducts
 from bitwright.kernels.operand import Operand
@@ -101,11 +101,7 @@ def _of_taps(w: Operand, taps: int) -> Tensor:
 
 @cache
 def _function() -> "ctypes._FuncPointer":
-    found = library()
-    if found is None or not hasattr(found, "bitwright_depthwise_integers"):
-        raise Unsupported("channels alone without the native library")
-    if found.bitwright_scaled_taps_size() != ctypes.sizeof(NativeScaledTaps):
-        raise Unsupported("channels alone with a library of another version")
-    function = found.bitwright_depthwise_integers
+    size = {"bitwright_scaled_taps_size": ctypes.sizeof(NativeScaledTaps)}
+    function = library_with("channels alone", size).bitwright_depthwise_integers
     function.argtypes, function.restype = [ctypes.POINTER(NativeScaledTaps), ctypes.c_int32], ctypes.c_int64
     return function

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bitwright.formats import Format, Rounding
-from bitwright.kernels.library import NativeQuantization
+from bitwright.kernels.library import NativeQuantization, library_with
 from bitwright.kernels.native import groups, scalars
 from bitwright.kernels.quantize import coarse_scales, spans_of, tops, zero_points
 from bitwright.kernels.rounding import Unsupported
@@ -82,8 +82,7 @@ def _job(format: Format, rounding: Rounding) -> tuple[int, ctypes.Structure]:
 
 @cache
 def _library() -> ctypes.CDLL:
-    found = groups.group_library()
-    if not hasattr(found, "bitwright_search") or found.bitwright_search_size() != ctypes.sizeof(Search):
-        raise Unsupported("a search without the native library")
+    groups.group_library()
+    found = library_with("a search", {"bitwright_search_size": ctypes.sizeof(Search)})
     found.bitwright_search.argtypes = [ctypes.POINTER(Search), ctypes.c_int32]
     return found

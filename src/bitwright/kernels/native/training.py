@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bitwright.formats import FLOAT32, Format, Int, Rounding
-from bitwright.kernels.library import library
+from bitwright.kernels.library import library_with
 from bitwright.kernels.native.scalars import NotFinite
 from bitwright.kernels.operand import rounds_once
 from bitwright.kernels.quantize import coarse_scales, tops
@@ -209,23 +209,14 @@ def gradients_of_norms(weights: NormedRows, gradient: Tensor) -> tuple[Tensor, T
 
 
 @cache
-def _entries() -> ctypes.CDLL | None:
-    """The library with its training passes declared; None without them."""
-    found = library()
-    expected = ctypes.sizeof(NativeStraight) * 1000 + ctypes.sizeof(NativeNorms)
-    if found is None or not hasattr(found, "bitwright_training_size") or found.bitwright_training_size() != expected:
-        return None
+def _library() -> ctypes.CDLL:
+    """The library with its training passes declared."""
+    size = ctypes.sizeof(NativeStraight) * 1000 + ctypes.sizeof(NativeNorms)
+    found = library_with("a training step", {"bitwright_training_size": size})
     for name, structure in {"straight": NativeStraight, "norms": NativeNorms}.items():
         for way in ("forward", "backward"):
             getattr(found, f"bitwright_{name}_{way}").argtypes = [ctypes.POINTER(structure), ctypes.c_int32]
     found.bitwright_straight_backward.restype = found.bitwright_norms_backward.restype = None
-    return found
-
-
-def _library() -> ctypes.CDLL:
-    found = _entries()
-    if found is None:
-        raise Unsupported("a training step without the native library")
     return found
 
 
