@@ -6,18 +6,22 @@ pytest.importorskip("amaranth", reason="circuits need amaranth: pip install 'bit
 
 from bitwright.cost.schedule import DATAFLOWS, Array
 from bitwright.datapath import WIDE, Accumulator, Datapath, Overflow
-from bitwright.formats import Int
+from bitwright.formats import Int, Minifloat
 from bitwright.gemm import Gemm
 from bitwright.rtl.engine import Engine
 from bitwright.rtl.engine_image import pack_layer
 from bitwright.rtl.engine_outputs import OutputEngine
-from bitwright.schemes import combined, integer, overq_on, vs_quant
+from bitwright.schemes import combined, integer, mxfp4, overq_on, vs_quant
 from bitwright.testing.rtl_engine import Pauses, assert_engine_equals_golden, image_of, layer, run
 
 
-def tiled(tile, *, inner=WIDE):
+NARROW = Accumulator(Int(9), Overflow.SATURATE)
+FLOAT = Accumulator(Minifloat(5, 6))
+
+
+def tiled(tile, *, inner=WIDE, outer=NARROW):
     """Products of `tile` elements in the inner register, the tiles in one that saturates."""
-    return combined(integer(4, 4), integer(4, 4), Datapath(inner, Accumulator(Int(9), Overflow.SATURATE), tile=tile))
+    return combined(integer(4, 4), integer(4, 4), Datapath(inner, outer, tile=tile))
 
 
 SCHEMES = {
@@ -25,6 +29,7 @@ SCHEMES = {
     "saturating": integer(4, 4, accumulator_bits=9, overflow=Overflow.SATURATE), "saturating_tiles": tiled(4),
     "saturating_in_tiles": tiled(8, inner=Accumulator(Int(8), Overflow.SATURATE)),
     "vs_quant": vs_quant(4, 4, vector=8), "overq_on_vs_quant": overq_on(vs_quant(4, 4, vector=4)),
+    "float_totals": tiled(4, outer=FLOAT), "mxfp4": mxfp4(block=8),
 }  # fmt: skip
 TIMED = {1: ["wrapping", "saturating"], 6: SCHEMES, 11: ["integer", "saturating", "saturating_in_tiles", "vs_quant"]}
 
@@ -55,9 +60,11 @@ def test_arrays_of_any_shape_compute_the_layer_in_the_stated_cycles(name, rows, 
     assert_engine_equals_golden(case, image, run(image, Pauses(job=0.5, w=0.3, x=0.3, y=0.3)))
 
 
-def test_tiles_as_deep_as_one_row_find_the_total_of_the_tile_before():
-    case = layer(tiled(1), 1, 2, 9)
-    image = image_of(case, 1, 2)
+@pytest.mark.parametrize("rows", [1, 2, 3])
+@pytest.mark.parametrize("outer", [NARROW, FLOAT], ids=["integer", "float"])
+def test_tiles_as_deep_as_the_array_find_the_total_of_the_tile_before(rows, outer):
+    case = layer(tiled(rows, outer=outer), 1, 2, 9)
+    image = image_of(case, rows, 2)
     ran = run(image)
     assert_engine_equals_golden(case, image, ran)
     assert ran.cycles == image.cycles

@@ -99,8 +99,13 @@ def assert_collector_equals_golden(scheme, count):
     total = register.encode(np.where(np.isfinite(total), total, 0.0))
     total[register.decode(total) == 0] = 0
     inputs = {"sum": sums, "x_scale": codes[0], "w_scale": codes[1], "total_in": total}
-    inputs = {name: [*values, 0] for name, values in inputs.items() if name in Collector(made).signature.members}
-    found = np.asarray(evaluate(Collector(made), inputs, clocked=True)["total"][1:])
+    late, latency = {"total_in": made.outer.held_at}, made.outer.latency  # in cycles after the sums
+    inputs = {
+        name: [0] * late.get(name, 0) + [*values] + [0] * (latency - late.get(name, 0))
+        for name, values in inputs.items()
+        if name in Collector(made).signature.members
+    }
+    found = np.asarray(evaluate(Collector(made), inputs, clocked=True)["total"][latency:])
     golden = golden_step(scheme, made, sums, scales, register.decode(total))
     np.testing.assert_array_equal(made.outer.values(found, made.unit), golden)
     return golden

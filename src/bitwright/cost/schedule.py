@@ -172,7 +172,7 @@ class Dataflow(ABC):
         """Cycles of an engine that prepares the next fold while one runs, from the first beat in to the last one out.
 
         Those of `bitwright.rtl.engine` for one job without pauses: multipliers of one lane and one step, sums without
-        outer registers, which take one cycle more in all, and without saturation from fold to fold.
+        outer registers, which take one cycle more in all (floats four), and without saturation from fold to fold.
         Closed form: 2·rows + columns + streamed + 2 + (folds - 1) · max(streamed, changeover).
         """
         counts = self._folds(array, gemm, None)

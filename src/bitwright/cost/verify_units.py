@@ -123,12 +123,14 @@ def tried(name: str, unit: Collector, *, cache: Path | None = None) -> Finding:
     columns, wanted, valid = collector_cases(unit)
     library = generic_library()
     simulator = Simulator(synthesize(text, library, cache=cache).netlist, library.cells)
-    outputs = simulator.run({port: np.stack([values, values]) for port, values in columns.items()}).outputs
-    (wrong,) = np.nonzero(valid & (outputs["total"][1] != wanted))
+    assert unit.plan.outer is not None
+    held = unit.plan.outer.latency + 1  # cycles
+    totals = simulator.run({port: np.stack([values] * held) for port, values in columns.items()}).outputs["total"][-1]
+    (wrong,) = np.nonzero(valid & (totals != wanted))
     counterexample = None
     if len(wrong):
         case = ", ".join(f"{port}={values[wrong[0]]}" for port, values in columns.items())
-        counterexample = f"{case}: total is {outputs['total'][1][wrong[0]]}, the accumulator says {wanted[wrong[0]]}"
+        counterexample = f"{case}: total is {totals[wrong[0]]}, the accumulator says {wanted[wrong[0]]}"
     return Finding(name, digest(text), f"mapped to {library.name}, all inputs", int(valid.sum()), counterexample)
 
 

@@ -13,7 +13,7 @@ from bitwright.rtl.double_buffered import DoubleBuffered
 from bitwright.rtl.engine_exit import Exit
 from bitwright.rtl.plan import Plan
 from bitwright.rtl.queue import ResultQueue, clear, count
-from bitwright.rtl.stream import Beat, Field, sink, source
+from bitwright.rtl.stream import Beat, Field, sink, source, stages
 from bitwright.rtl.unit import Unit, place
 
 JOB = Beat((Field("last_vector", 16), Field("last_fold", 16), Field("last_group", 16)))
@@ -76,8 +76,9 @@ class Engine(Unit):
     any time. Weights of the next fold or job are taken as soon as there is room.
 
     Cycles, when no stream pauses: F folds of T vectors take 2·rows + columns + T + 2 + (F - 1)·max(T, rows + 1, 3)
-    from the first weight's beat to the last sum's, one more where there is an outer register. Where sums saturate and
-    go on over several folds, so that their order matters, the maximum is rows + columns + 1 at least.
+    from the first weight's beat to the last sum's. An integer outer register takes one more; a float one four more, and
+    4 instead of 3. Where sums saturate and go on over several folds, so that their order matters, the maximum is
+    rows + columns + 1 at least.
     """
 
     is_clocked = True
@@ -103,7 +104,8 @@ class Engine(Unit):
     @property
     def shortest_fold(self) -> int:
         """Cycles from the first vector of a fold to that of the next one, at least."""
-        return max(self.rows, 2) + 1
+        outer = self.plan.outer
+        return max(self.rows, 2 if outer is None else outer.latency - outer.held_at + 1) + 1
 
     @property
     def keeps_sums(self) -> bool:
@@ -113,7 +115,7 @@ class Engine(Unit):
     @property
     def latency(self) -> int:
         """Cycles from a vector's beat to its sums at the queue."""
-        return self.rows + self.columns + (self.plan.outer is not None)
+        return self.rows + self.columns + (0 if self.plan.outer is None else self.plan.outer.latency)
 
     def parameters(self) -> tuple[str, ...]:
         """What a user must know of this engine, a line each."""
@@ -159,10 +161,8 @@ class Loader:
         started = Signal(ports.rows, init=1, name="rows_started")
         self.taken, self.is_last = Signal(name="weights_taken"), started[-1]
         beat = ports.streams.w.split(ports.w_tdata)
-        rests = Signal(name="weights_rest")
-        if ports.rows + 1 < ports.shortest_fold:  # a total is written two cycles after it was read
-            m.d.sync += rests.eq(self.is_loaded)
-        m.d.comb += [ports.w_tready.eq(~(self.is_loaded | rests)), self.taken.eq(ports.w_tvalid & ports.w_tready)]
+        rests = stages(m, "weights_rest", self.is_loaded, ports.shortest_fold - ports.rows - 1)  # until sums are written
+        m.d.comb += [ports.w_tready.eq(~Cat(rests).any()), self.taken.eq(ports.w_tvalid & ports.w_tready)]
         m.d.comb += [getattr(array, f"load_{r}").eq(self.taken & started[r]) for r in range(ports.rows)]
         m.d.comb += [getattr(array, f"w_{c}").eq(code) for c, code in enumerate(beat["codes"])]
         if "format" in beat:

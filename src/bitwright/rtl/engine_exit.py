@@ -102,19 +102,20 @@ class Exit:
         return register.add(self._m, f"inner_sum_{c}", before, [value], register.shape.width)
 
     def _totals(self, platform: object, w_scales: list[Value] | None, sums: list[Value]) -> list[Value]:
-        """Outer registers after this tile, one cycle later."""
+        """Outer registers after this tile."""
         m, ports, end = self._m, self._ports, self._array.latency
         outer = ports.plan.outer
         assert outer is not None
         bits = outer.register.shape.width
-        goes_on = self._late["ends_tile"][end + 1] & ~self._late["is_complete"][end + 1]
-        held = self._storage(platform, "totals", bits * len(sums), read=end - 1, written=end + 1, if_=goes_on)
+        at, done = end + outer.held_at, end + outer.latency
+        goes_on = self._late["ends_tile"][done] & ~self._late["is_complete"][done]
+        held = self._storage(platform, "totals", bits * len(sums), read=at - 1, written=done, if_=goes_on)
         x_scale = None if self._issue.scale is None else delay(m, "x_scale", self._issue.scale, end)
         totals: list[Value] = []
         for c, value in enumerate(sums):
             collector = Collector(ports.plan)
             place(m, platform, f"collector_{c}", collector)
-            before = Mux(self._late["starts_total"][end], 0, held.read_data.word_select(c, bits))
+            before = Mux(self._late["starts_total"][at], 0, held.read_data.word_select(c, bits))
             m.d.comb += [collector.sum.eq(value), collector.total_in.eq(before)]
             if x_scale is not None:
                 m.d.comb += collector.x_scale.eq(x_scale)

@@ -4,12 +4,13 @@ One rounder serves addends, scales and sums: a magnitude moves until its leading
 the top, and what is below the mantissa decides. Codes are in order, so rounding up carries into the exponent by itself.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import frexp
 from typing import NamedTuple
 
 import numpy as np
-from amaranth.hdl import Cat, Const, Module, Mux, Shape, Value, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, Value, unsigned
 from amaranth.lib.wiring import In, Out
 
 from bitwright.datapath import Accumulator
@@ -24,6 +25,24 @@ BELOW = 3
 FLOAT64_BITS = 53
 
 
+Step = Callable[[Module, str, Value], Value]
+"""What stands between two parts of a sum: a register of this name, or nothing."""
+
+
+def at_once(m: Module, name: str, value: Value) -> Value:
+    """The value itself: no register."""
+    return value
+
+
+def a_cycle_later(m: Module, name: str, value: Value) -> Value:
+    """The value in a register."""
+    if isinstance(value, Const):
+        return value
+    held = Signal(value.shape(), name=name)
+    m.d.sync += held.eq(value)
+    return held
+
+
 class Scaled(NamedTuple):
     """±magnitude · 2**exponents[exponent]: an exact value before it is rounded."""
 
@@ -31,6 +50,11 @@ class Scaled(NamedTuple):
     magnitude: Value
     exponent: Value
     exponents: range  # of step one
+
+    def after(self, m: Module, name: str, step: Step) -> "Scaled":
+        """The same value behind a step."""
+        parts = (step(m, f"{name}_{part}", getattr(self, part)) for part in self._fields[:3])
+        return Scaled(*parts, self.exponents)
 
 
 @dataclass(frozen=True)
@@ -71,19 +95,21 @@ class FloatRegister:
         code = limited(m, name, lower + up, None if self.is_bounded else most, self.bits - 1)
         return named(m, f"{name}_code", self.shape, Cat(code, value.is_negative))
 
-    def add(self, m: Module, name: str, held: Value, addend: Value) -> Value:
-        """Code of the sum of two codes; of zero it is never the negative one."""
+    def add(self, m: Module, name: str, held: Value, addend: Value, step: Step = at_once) -> Value:
+        """Code of the sum of two codes; of zero it is never the negative one. The step stands before it is rounded."""
         size = self.bits - 1
         is_swapped = named(m, f"{name}_is_swapped", unsigned(1), addend[:size] > held[:size])
         large = named(m, f"{name}_large", self.shape, Mux(is_swapped, addend, held))
         small = named(m, f"{name}_small", self.shape, Mux(is_swapped, held, addend))
-        code = self.rounded(m, name, self._aligned_sum(m, name, large, small))
+        exact = self._aligned_sum(m, name, large, small).after(m, f"{name}_exact", step)
+        code = self.rounded(m, name, exact)
         if self.infinity is None:
             return code
-        is_special = large[:size] >= self.infinity
         are_opposite = (small[:size] >= self.infinity) & (large[-1] ^ small[-1])
         no_number = self.infinity | 1 << (self.format.mantissa_bits - 1)
-        return named(m, f"{name}_or_infinity", self.shape, Mux(is_special, Mux(are_opposite, no_number, large), code))
+        is_special = step(m, f"{name}_is_special", large[:size] >= self.infinity)
+        special = step(m, f"{name}_special", Mux(are_opposite, no_number, large))
+        return named(m, f"{name}_or_infinity", self.shape, Mux(is_special, special, code))
 
     def _aligned_sum(self, m: Module, name: str, large: Value, small: Value) -> Scaled:
         """The exact sum, but for bits of the smaller one that are far below: one is set if any of those is."""

@@ -1,6 +1,7 @@
 """Outer registers: tile sums times the product of their block scales, added up over K."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from amaranth.hdl import Const, Module, Mux, Value, unsigned
@@ -8,7 +9,7 @@ from jaxtyping import Float, Shaped
 
 from bitwright.rtl.accumulate import Register
 from bitwright.rtl.describe import name
-from bitwright.rtl.float_register import FloatRegister, Scaled, in_float64
+from bitwright.rtl.float_register import FloatRegister, Scaled, Step, at_once, in_float64
 from bitwright.rtl.multiply import extended, multiply
 from bitwright.rtl.scale import Factor, FloatScale, ScaleProduct
 from bitwright.rtl.term import named
@@ -18,11 +19,17 @@ from bitwright.rtl.term import named
 class Outer:
     """An integer register over tiles: total += scale product · tile sum."""
 
+    latency: ClassVar[int] = 1
+    """Cycles of a collector from a tile sum to the register after it."""
+    held_at: ClassVar[int] = 0
+    """Cycles from a tile sum to the register before it."""
     register: Register
     scale: ScaleProduct
     tile_sum: tuple[int, int]
 
-    def add(self, m: Module, held: Value, tile_sum: Value, codes: tuple[Value | None, Value | None]) -> Value:
+    def add(
+        self, m: Module, held: Value, tile_sum: Value, codes: tuple[Value | None, Value | None], step: Step = at_once
+    ) -> Value:
         """The register after one tile, of these codes of the scales of x and w."""
         scale = self.scale.make(m, *codes)
         low, high = self.tile_sum
@@ -45,14 +52,21 @@ class Outer:
 
 @dataclass(frozen=True)
 class FloatOuter:
-    """A float register over tiles: a scaled tile sum is rounded to it, and the sum again. `unit` is the tile sums'."""
+    """A float register over tiles: a scaled tile sum is rounded to it, and the sum again. `unit` is the tile sums'.
 
+    Four steps: scale, round, align and add, round.
+    """
+
+    latency: ClassVar[int] = 4
+    held_at: ClassVar[int] = 2
     register: FloatRegister
     scale: FloatScale
     tile_sum: tuple[int, int]
     unit: int
 
-    def add(self, m: Module, held: Value, tile_sum: Value, codes: tuple[Value | None, Value | None]) -> Value:
+    def add(
+        self, m: Module, held: Value, tile_sum: Value, codes: tuple[Value | None, Value | None], step: Step = at_once
+    ) -> Value:
         """The register after one tile, of these codes of the scales of x and w."""
         scale = self.scale.make(m, *codes)
         bits = max(-self.tile_sum[0], self.tile_sum[1]).bit_length()
@@ -60,9 +74,9 @@ class FloatOuter:
         magnitude = named(m, "magnitude", unsigned(bits), Mux(is_negative, -tile_sum, tile_sum))
         exact = Scaled(is_negative, magnitude, Const(0, unsigned(0)), range(self.unit, self.unit + 1))
         unscaled = in_float64(m, "unscaled", exact)
-        product = self._scaled(m, unscaled, scale)
+        product = self._scaled(m, unscaled, scale).after(m, "scaled_sum", step)
         addend = self.register.rounded(m, "addend", in_float64(m, "product", product))
-        return self.register.add(m, "outer", held, addend)
+        return self.register.add(m, "outer", held, step(m, "addend_held", addend), step)
 
     def _scaled(self, m: Module, value: Scaled, scale: Factor) -> Scaled:
         magnitude = value.magnitude

@@ -40,12 +40,12 @@ class WeightStationary(Unit):
 
     x_scale          in: block scale of the vector, given with it
     w_scale_{c}      in: block scales of the weights, taken while `load` is high
-    total_in_{c}     in: outer register of the vector whose sums leave now
-    total_{c}        out: outer register after that, one cycle later, when total_valid is high
+    total_in_{c}     in: outer register of the vector whose sums leave now; a float's two cycles later
+    total_{c}        out: outer register after that, when total_valid is high: one cycle after the sums; a float's four
 
     Latency: the sums of a vector leave rows + columns - 1 cycles after it. So T vectors take
     2·rows + columns + T - 2 cycles a fold with the loading of weights (SCALE-Sim counts cycles from zero, one less in
-    all), and a collector one more at the end.
+    all), and a collector one more at the end, four with a float register.
     """
 
     is_clocked = True
@@ -107,7 +107,7 @@ class WeightStationary(Unit):
     def _collect(self, m: Module, platform: object, latency: int) -> None:
         outer = self.plan.outer
         assert outer is not None
-        m.d.comb += self.total_valid.eq(delay(m, "total_valid", self.sum_valid, 1))
+        m.d.comb += self.total_valid.eq(delay(m, "total_valid", self.sum_valid, outer.latency))
         x_scale = delay(m, "x_scale", self.x_scale, latency) if outer.scale.x is not None else None
         for c in range(self.columns):
             collector = Collector(self.plan)

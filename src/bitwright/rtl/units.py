@@ -7,6 +7,7 @@ from amaranth.lib.wiring import Component, In, Member, Out
 
 from bitwright.rtl.accumulate import Register
 from bitwright.rtl.dot import DotUnit, code_ports, inner_sum, lane_product, start_of
+from bitwright.rtl.float_register import a_cycle_later
 from bitwright.rtl.operand import Sign
 from bitwright.rtl.plan import LONGEST, Plan, plan
 from bitwright.rtl.term import Term, term_shapes
@@ -163,11 +164,12 @@ def scale_codes(ports: Component) -> tuple[Value | None, Value | None]:
 
 
 class Collector(Unit):
-    """Scales a tile sum and adds it to the outer register, which is kept outside. Latency 1.
+    """Scales a tile sum and adds it to the outer register, which is kept outside. Latency 1; 4 of a float register.
 
     sum                in: inner register of one tile, in units of 2**plan.unit
     x_scale, w_scale   in: codes of the block scales
-    total_in, total    in, out: outer register before and after: in units of 2**(unit + scale unit), or a float's code
+    total_in, total    in, out: outer register before and after: in units of 2**(unit + scale unit), or a float's code.
+                       A float's `total_in` is given two cycles after the sum
     """
 
     is_clocked = True
@@ -185,6 +187,6 @@ class Collector(Unit):
         m = Module()
         assert self.plan.outer is not None
         tile_sum = self.plan.inner.read(m, self.sum)
-        after = self.plan.outer.add(m, self.total_in, tile_sum, scale_codes(self))
+        after = self.plan.outer.add(m, self.total_in, tile_sum, scale_codes(self), a_cycle_later)
         m.d.sync += self.total.eq(after)
         return m

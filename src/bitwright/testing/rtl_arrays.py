@@ -1,12 +1,14 @@
 """Whole matrix products through a systolic array in Amaranth's simulator, fold by fold, counting cycles."""
 
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import numpy as np
 from amaranth.sim import Simulator
 from jaxtyping import Int, Shaped
 
+from bitwright.rtl.outer import FloatOuter, Outer
 from bitwright.rtl.systolic import WeightStationary
 from bitwright.testing.rtl import Case, values_of
 
@@ -84,31 +86,37 @@ class _Driver:
 
     async def _stream(self, x: Int[np.ndarray, "m rows"], tile: int, outputs: range, *, is_last: bool) -> None:
         columns, m, before = len(outputs), len(x), self.partial.copy()
-        has_totals = self.case.plan.outer is not None and is_last
+        outer = self.case.plan.outer if is_last else None
         scales = self.case.scale_codes("x", tile)
-        step = left = 0
-        while left < m:
+        left: list[int] = []  # the cycles in which sums left
+        for step in count():
             self._give("valid", [step < m])
             if step < m:
                 self._give("x_{}", x[step])
                 self._give("sum_in_{}", before[step])
                 if scales is not None:
                     self._give("x_scale", scales[step : step + 1])
-            is_sum = self._take("sum_valid", 1)[0]
-            if is_sum:
-                self.partial[left] = self._take("sum_{}", columns)
+            if self._take("sum_valid", 1)[0]:
+                self.partial[len(left)] = self._take("sum_{}", columns)
                 read = "sum_{}" if self.case.plan.inner.readout is None else "read_{}"
-                self.found.sums[tile, left, outputs.start : outputs.stop] = self._take(read, columns)
-                if has_totals:
-                    self._give("total_in_{}", self.found.totals[left, outputs.start : outputs.stop])
-                left += 1
-            if left < m or has_totals:
-                await self._tick()
-                self.found.cycles -= left == m  # the collector's own
-            if is_sum and has_totals:
-                assert self._take("total_valid", 1) == [1]
-                self.found.totals[left - 1, outputs.start : outputs.stop] = self._take("total_{}", columns)
-            step += 1
+                self.found.sums[tile, len(left), outputs.start : outputs.stop] = self._take(read, columns)
+                left.append(step)
+            if outer is not None:
+                self._collect(self.found.totals[:, outputs.start : outputs.stop], outer, step, left)
+            if len(left) == m and step == left[-1] + (0 if outer is None else outer.latency):
+                return
+            await self._tick()
+            self.found.cycles -= len(left) == m  # the collectors' own
+
+    def _collect(
+        self, totals: Shaped[np.ndarray, "m columns"], outer: Outer | FloatOuter, step: int, left: list[int]
+    ) -> None:
+        """Registers of the vector that is added to now, and of the one that has been."""
+        if step - outer.held_at in left:
+            self._give("total_in_{}", totals[left.index(step - outer.held_at)])
+        if step - outer.latency in left:
+            assert self._take("total_valid", 1) == [1]
+            totals[left.index(step - outer.latency)] = self._take("total_{}", totals.shape[1])
 
     def _weights(self, tile: int) -> Int[np.ndarray, "n length"]:
         """What is loaded: stored codes, or the elements of a format that reads its neighbours."""
