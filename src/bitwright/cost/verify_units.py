@@ -2,37 +2,29 @@
 
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
-
-import numpy as np
 
 from bitwright.config import from_text
-from bitwright.cost.cells import generic_library
 from bitwright.cost.formal import ONE_CLOCK, Dut, Goal
 from bitwright.cost.formal_units import (
     adder_check,
-    collector_cases,
     encoder_check,
     nearest_check,
     term_encoder_check,
     vector_check,
     vector_quantizer_check,
 )
-from bitwright.cost.simulate import Simulator
-from bitwright.cost.synthesis import synthesize
 from bitwright.cost.verify_proofs import Claim, Finding, found
-from bitwright.datapath import Accumulator, Datapath, Requantize
+from bitwright.datapath import Requantize
 from bitwright.formats import E4M3, E5M2, Format, Int, Minifloat, Rounding
-from bitwright.quantization import PerBlock, Quantizer, Scale
+from bitwright.quantization import Quantizer
 from bitwright.rtl.encode import Encoder
 from bitwright.rtl.float_register import FloatAdder, FloatRegister
 from bitwright.rtl.hese import TermEncoder
 from bitwright.rtl.operand import Sign, choices
 from bitwright.rtl.overq_encoder import OverwriteEncoder
 from bitwright.rtl.plan import plan
-from bitwright.rtl.units import Collector, VectorUnit
+from bitwright.rtl.units import VectorUnit
 from bitwright.rtl.vector_quantizer import VectorQuantizer
-from bitwright.rtl.verilog import digest, rtlil
 from bitwright.scheme import Scheme
 from bitwright.schemes.overq import Overwrite
 from bitwright.schemes.term_revealing import TermBudget
@@ -59,12 +51,6 @@ FLOATS = {
     "E3M2, truncated": FloatRegister(Minifloat(3, 2), Rounding.TOWARD_ZERO),
 }  # fmt: skip
 """Float registers, every pair of whose codes is added."""
-
-OUTERS = {
-    "E4M3": Accumulator(E4M3), "E5M2": Accumulator(E5M2), "E3M2": Accumulator(Minifloat(3, 2)),
-    "E3M2, truncated": Accumulator(Minifloat(3, 2), rounding=Rounding.TOWARD_ZERO),
-}  # fmt: skip
-"""Float registers behind tiles of two 2-bit products, whose scales are floats of three bits."""
 
 VECTORS = (("integer(4, 4)", 2), ("integer(3, 3)", 4), ("ant_type('flint')", 2), ("minifloat(2, 1)", 2),
            ("vs_quant(2, 2, 2, 2, vector=2)", 2), ("vs_quant(3, 3, 2, 2, vector=2)", 2))  # fmt: skip
@@ -97,41 +83,6 @@ def prove_units(proof_s: float, known: dict[str, Finding] | None = None) -> Iter
         before = (known or {}).get(claim.circuit)
         is_current = before is not None and before.is_proof and before.holds and before.rtlil_sha256 == claim.sha256
         yield before if before is not None and is_current else found(claim, Dut.of_rtlil(claim.rtlil), "RTL", proof_s)
-
-
-def try_units(*, cache: Path | None = None) -> Iterator[Finding]:
-    """Collectors with a float register as gates, on all inputs: the solver comes to no end with them."""
-    for name, outer in OUTERS.items():
-        unit = collector(outer)
-        yield tried(tried_name(name), unit, cache=cache)
-
-
-def tried_name(register: str) -> str:
-    """Of the collector with one of `OUTERS`."""
-    return f"collector of a float register of {register}, two scales of unsigned E2M1"
-
-
-def collector(outer: Accumulator) -> Collector:
-    """Of tiles of two 2-bit products with scales of three bits."""
-    scaled = Quantizer(Int(2), (Scale(PerBlock(2), Minifloat(2, 1, signed=False)),))
-    return Collector(plan(Scheme(scaled, scaled, Datapath(outer=outer)), k=16, sign=Sign.SIGNED))
-
-
-def tried(name: str, unit: Collector, *, cache: Path | None = None) -> Finding:
-    """All inputs that occur, side by side."""
-    text = rtlil(unit, "collector")
-    columns, wanted, valid = collector_cases(unit)
-    library = generic_library()
-    simulator = Simulator(synthesize(text, library, cache=cache).netlist, library.cells)
-    assert unit.plan.outer is not None
-    held = unit.plan.outer.latency + 1  # cycles
-    totals = simulator.run({port: np.stack([values] * held) for port, values in columns.items()}).outputs["total"][-1]
-    (wrong,) = np.nonzero(valid & (totals != wanted))
-    counterexample = None
-    if len(wrong):
-        case = ", ".join(f"{port}={values[wrong[0]]}" for port, values in columns.items())
-        counterexample = f"{case}: total is {totals[wrong[0]]}, the accumulator says {wanted[wrong[0]]}"
-    return Finding(name, digest(text), f"mapped to {library.name}, all inputs", int(valid.sum()), counterexample)
 
 
 def _input(text: str, sign: Sign) -> Quantizer:

@@ -161,7 +161,7 @@ class Loader:
         started = Signal(ports.rows, init=1, name="rows_started")
         self.taken, self.is_last = Signal(name="weights_taken"), started[-1]
         beat = ports.streams.w.split(ports.w_tdata)
-        rests = stages(m, "weights_rest", self.is_loaded, ports.shortest_fold - ports.rows - 1)  # until sums are written
+        rests = stages(m, "rests", self.is_loaded, ports.shortest_fold - ports.rows - 1)  # until totals are written
         m.d.comb += [ports.w_tready.eq(~Cat(rests).any()), self.taken.eq(ports.w_tvalid & ports.w_tready)]
         m.d.comb += [getattr(array, f"load_{r}").eq(self.taken & started[r]) for r in range(ports.rows)]
         m.d.comb += [getattr(array, f"w_{c}").eq(code) for c, code in enumerate(beat["codes"])]

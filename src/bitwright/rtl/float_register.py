@@ -53,8 +53,10 @@ class Scaled(NamedTuple):
 
     def after(self, m: Module, name: str, step: Step) -> "Scaled":
         """The same value behind a step."""
-        parts = (step(m, f"{name}_{part}", getattr(self, part)) for part in self._fields[:3])
-        return Scaled(*parts, self.exponents)
+        is_negative, magnitude, exponent = (
+            step(m, f"{name}_{part}", value) for part, value in zip(self._fields, self[:3])
+        )
+        return Scaled(is_negative, magnitude, exponent, self.exponents)
 
 
 @dataclass(frozen=True)
