@@ -111,6 +111,12 @@ def test_an_unknown_measure_is_refused(candidates):
         questions(candidates, "hessian")
 
 
+def test_a_rank_correlation_is_that_of_scipy_with_equal_values_too():
+    stats = pytest.importorskip("scipy.stats")
+    first, second = np.random.default_rng(0).integers(0, 9, (2, 40)).astype(float).tolist()
+    assert rank_correlation(first, second) == pytest.approx(stats.spearmanr(first, second).statistic, abs=1e-12)
+
+
 def test_a_rank_correlation_needs_values_that_vary():
     assert rank_correlation([1.0, 2.0, 3.0], [2.0, 4.0, 9.0]) == 1
     assert rank_correlation([1.0, 1.0, 1.0], [2.0, 4.0, 9.0]) is None

@@ -11,20 +11,23 @@ P = TypeVar("P")
 
 
 def elements(work: Mapping[K, tuple[P, ...]], cells: Callable[[tuple[P, ...]], Mac]) -> dict[K, Mac]:
-    """The element of each part of the work: the first one that serves it together with parts before, or its own.
+    """The element of each part of the work: the first one that serves it together with larger parts, or its own.
 
+    The largest part is the first, of equal ones that whose key prints first: the order of the work changes nothing.
     Parts are products of whatever kind `cells` makes an element for.
     """
+    own = {key: cells(pairs) for key, pairs in work.items()}
     groups: list[tuple[list[K], Mac]] = []
-    for key, pairs in work.items():
+    for key in sorted(own, key=lambda key: (-own[key].area_um2.value, repr(key))):
         for i, (keys, _) in enumerate(groups):
             together = cells(tuple(pair for k in (*keys, key) for pair in work[k]))
             if together.serves_all:
                 groups[i] = [*keys, key], together
                 break
         else:
-            groups.append(([key], cells(pairs)))
-    return {key: mac for keys, mac in groups for key in keys}
+            groups.append(([key], own[key]))
+    found = {key: mac for keys, mac in groups for key in keys}
+    return {key: found[key] for key in work}
 
 
 def side_by_side(macs: Mapping[K, Mac]) -> Mac:

@@ -13,6 +13,7 @@ from bitwright.cost.mac import Edge, Mac
 from bitwright.cost.table import CellTable, Origin, shipped_table
 from bitwright.cost.table_array import NoCell, Parts, TableArray, Work, serving
 from bitwright.cost.table_find import Finder, Found
+from bitwright.cost.table_need import Need
 from bitwright.cost.widths import widest_mac
 
 Cells = Callable[[Work], Mac]
@@ -52,16 +53,16 @@ def _shipped(library: str) -> "_Library":
 def _library(library: str, table: CellTable) -> "_Library":
     rows = table.of(library)
     tool = rows[0].tool if rows else ""
-    return _Library(
-        TableArray(Finder(rows)), table.origins[library], library, f"{library}, {tool}, zero-delay activity"
-    )
+    array, source = TableArray(Finder(rows)), f"{library}, {tool}, zero-delay activity"
+    return _Library(cache(array.element), cache(array.lane), table.origins[library], library, source)
 
 
 @dataclass(frozen=True)
 class _Library:
     """One library's circuits as cells of an array, with what their figures are of."""
 
-    array: TableArray
+    element: Callable[[Need], Parts | None]
+    lane: Callable[[Need], Parts | None]
     origin: Origin
     name: str
     source: str
@@ -70,7 +71,7 @@ class _Library:
         """Of the cell that serves all layers; published ones where the table has none."""
         published = widest_mac(work)  # refuses what has no layers
         try:
-            return self._mac(serving(work, self.array.lane if is_vector else self.array.element))
+            return self._mac(serving(work, self.lane if is_vector else self.element))
         except NoCell as unknown:
             said = f"no measured cell for {unknown}: published multipliers, not to be compared with measured cells"
             return replace(published, remarks=(said,))

@@ -6,6 +6,7 @@ program is solved for each set of few schemes, with elements that serve every la
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from heapq import heappop, heappush
 from itertools import combinations, count
 
@@ -16,10 +17,16 @@ from scipy.sparse import csr_array
 from bitwright.search.budget import Budget, Limit
 from bitwright.search.point import Design, Machine
 from bitwright.search.prices import LayerSums, Prices, own_area
+from bitwright.search.quiet import without_lines
 from bitwright.search.sensitivity import Damages
 
 LARGEST_SET = 3
 """Schemes in use at once, beyond the sets of all."""
+
+PRICES = 2.0 ** np.arange(-16, 4)
+"""Of a unit of cost, over the ratio of what damages and costs span, at which a program's damage is bounded."""
+
+TINY = 1e-30
 
 
 @dataclass(frozen=True)
@@ -43,33 +50,63 @@ class Program:
 
     @property
     def least(self) -> float:
-        """The damage without a bound: no solution has less."""
+        """No solution has less damage: Lagrange's bound at some prices of each cost; infinite where a bound is too low.
+
+        H. Everett, Operations Research 11(3), 1963: whatever a unit of cost is worth, what a best choice for each layer
+        then takes, less the worth of the bound, is at most the damage within the bound.
+        """
+        found = self._sum_of_least(self.damage)
+        for cost, bound in zip(self.costs, self.bounds, strict=True):
+            slack = 1e-9 * abs(bound)  # no sum is cut that differs by rounding alone
+            if self._sum_of_least(cost) > bound + slack:
+                return np.inf
+            step = np.ptp(self.damage) / max(np.ptp(cost), TINY)
+            for price in step * PRICES:
+                found = max(found, self._sum_of_least(self.damage + price * cost) - price * (bound + slack))
+        return found
+
+    def _sum_of_least(self, values: np.ndarray) -> float:
+        """Of the least of each layer's choices."""
         best = np.full(len(self.layers), np.inf)
-        np.minimum.at(best, [i for i, _ in self.choices], self.damage)
+        np.minimum.at(best, self._places, values)
         return float(best.sum())
+
+    def _free(self) -> np.ndarray:
+        """The least damaging choice of each layer, as if there was no bound."""
+        order = np.argsort(self.damage, kind="stable")
+        return order[np.unique(self._places[order], return_index=True)[1]]
+
+    def _chosen(self, columns: np.ndarray) -> dict[str, str]:
+        return {self.layers[layer]: text for layer, text in (self.choices[column] for column in columns)}
+
+    @cached_property
+    def _places(self) -> np.ndarray:
+        return np.array([i for i, _ in self.choices])
 
     def solve(self, *, slack: bool = False) -> tuple[dict[str, str], np.ndarray] | None:
         """Schemes by layer and by which part each bound is exceeded; None where nothing fits and no slack is allowed.
 
         With slack the sum of the exceeded parts is least, and then the damage.
         """
+        free = self._free()
+        if (self.costs[:, free].sum(1) <= self.bounds).all():
+            return self._chosen(free), np.zeros(len(self.bounds))
         columns, quantities = len(self.choices), len(self.bounds)
         scale = np.maximum(np.abs(self.bounds), 1e-12)
         costs = np.concatenate([self.costs / scale[:, None], -np.eye(quantities)], 1)
-        places = [i for i, _ in self.choices], np.arange(columns)
-        members = csr_array((np.ones(columns), places), (len(self.layers), columns + quantities))
-        largest = max(float(self.damage.max(initial=0.0)), 1e-30)
+        members = csr_array((np.ones(columns), (self._places, np.arange(columns))), (len(self.layers), columns + quantities))
+        largest = max(float(self.damage.max(initial=0.0)), TINY)
         weights = np.concatenate([self.damage / largest, np.full(quantities, 1e3 * max(len(self.layers), 1))])
         constraints = [LinearConstraint(members, 1, 1)]
         if quantities:
             constraints.append(LinearConstraint(costs, -np.inf, np.where(self.bounds > 0, 1.0, 0.0)))
         upper = np.concatenate([np.ones(columns), np.full(quantities, np.inf if slack else 0.0)])
         kinds = np.concatenate([np.ones(columns), np.zeros(quantities)])
-        found = milp(weights, constraints=constraints, integrality=kinds, bounds=Bounds(0, upper))
+        with without_lines("HighsMipSolverData::"):
+            found = milp(weights, constraints=constraints, integrality=kinds, bounds=Bounds(0, upper))
         if found.x is None:
             return None
-        chosen = {self.layers[i]: text for (i, text), x in zip(self.choices, found.x, strict=False) if x > 0.5}
-        return chosen, np.maximum(found.x[columns:], 0.0)
+        return self._chosen(np.flatnonzero(found.x[:columns] > 0.5)), np.maximum(found.x[columns:], 0.0)
 
 
 @dataclass(frozen=True)
@@ -132,8 +169,8 @@ def allocations(
         if any(limit.excess(place.areas[limit.quantity]) for limit in budget.of_costs if limit.quantity in place.areas):
             continue
         made = program(prices, damages, place, budget.of_costs)
-        if made is not None:
-            heappush(heap, (made.least, next(numbers), made, place.machine))
+        if made is not None and (least := made.least) < np.inf:
+            heappush(heap, (least, next(numbers), made, place.machine))
     while heap:
         _, _, best, machine = heappop(heap)
         if isinstance(best, Allocation):
