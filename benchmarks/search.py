@@ -80,10 +80,9 @@ def _line(name: str, where: str, workers: int, trials: int, limit: int | None) -
         return executor
 
     Study.run = timed  # type: ignore[method-assign]
-    make = executor_of(where, setup, workers)
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            started = clock()
+        started = clock()
+        with tempfile.TemporaryDirectory() as folder, executor_of(where, setup, workers) as make:
             found = search(TASKS[name], question, folder=Path(folder), executor=waiting)
             seconds = clock() - started
     finally:

@@ -30,7 +30,8 @@ from bitwright.search.executors import executor_of
 from bitwright.search.worker import Setup
 question = Question(schemes={SCHEMES}, trials=int(sys.argv[2]), limit=int(sys.argv[3]), population=10, held_out=0.5)
 setup = Setup("digits", None, question.limit, question.schemes, question.held_out)
-search(TASKS["digits"], question, folder=Path(sys.argv[1]), executor=executor_of("local", setup, 2))
+with executor_of("local", setup, 2) as executor:
+    search(TASKS["digits"], question, folder=Path(sys.argv[1]), executor=executor)
 """
 
 

@@ -51,7 +51,7 @@ def alone(count: int) -> list[Alone]:
     return [Alone("kl", ((f"layer {i}", ("one scheme", "another")),)) for i in range(count)]
 
 
-if __name__ == "__main__" and len(sys.argv) == 1:
+if __name__ == "__main__" and sys.argv[1].startswith("{"):
     main(toy_of)
 elif __name__ == "__main__":
     from bitwright.search.queue import Clock, work

@@ -16,6 +16,7 @@ from bitwright.cli.common import (
     one_sentence,
     run_folder,
     scheme_texts,
+    use_data_folder,
 )
 from bitwright.cli.hardware import PANEL
 
@@ -81,11 +82,9 @@ def search(
         from dataclasses import replace
         from itertools import product
 
-        from bitwright.report import search_page
-        from bitwright.search.driver import Question
-        from bitwright.search.driver import search as run
         from bitwright.search.executors import executor_of
         from bitwright.search.point import Machine, recipe_text
+        from bitwright.search.question import Question
         from bitwright.search.worker import Setup
         from bitwright.store import write_atomically
 
@@ -104,10 +103,12 @@ def search(
         folder = out or run_folder(model, "-search")
         folder.mkdir(parents=True, exist_ok=True)  # before what takes long
 
+        use_data_folder(data)  # of workers too
         setup = Setup(model, data, limit, question.schemes, held_out)
-        own = executor_of(executor, setup, workers)
+        with executor_of(executor, setup, workers) as own, Screen(quiet=not sys.stderr.isatty()) as screen:
+            from bitwright.report import search_page  # while workers start
+            from bitwright.search.driver import search as run
 
-        with Screen(quiet=not sys.stderr.isatty()) as screen:
             task = chosen_task(model, data)
             found = run(task, question, folder=folder, executor=own, command=command(), progress=screen.progress)
         search_page.write_csv(found, folder / "designs.csv")

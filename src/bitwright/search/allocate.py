@@ -94,7 +94,9 @@ class Program:
         columns, quantities = len(self.choices), len(self.bounds)
         scale = np.maximum(np.abs(self.bounds), 1e-12)
         costs = np.concatenate([self.costs / scale[:, None], -np.eye(quantities)], 1)
-        members = csr_array((np.ones(columns), (self._places, np.arange(columns))), (len(self.layers), columns + quantities))
+        members = csr_array(
+            (np.ones(columns), (self._places, np.arange(columns))), (len(self.layers), columns + quantities)
+        )
         largest = max(float(self.damage.max(initial=0.0)), TINY)
         weights = np.concatenate([self.damage / largest, np.full(quantities, 1e3 * max(len(self.layers), 1))])
         constraints = [LinearConstraint(members, 1, 1)]

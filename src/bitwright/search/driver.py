@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -17,11 +17,12 @@ from bitwright.search import strategies
 from bitwright.search.allocate import Place, allocations, damage_of, nearest_allocation, places
 from bitwright.search.budget import DROP, METRIC, Budget
 from bitwright.search.candidates import Candidates
-from bitwright.search.evaluate import HELD_OUT, Evaluator
+from bitwright.search.evaluate import Evaluator
 from bitwright.search.execute import Executor, Here
 from bitwright.search.point import Alone, Damage
 from bitwright.search.prices import Prices
-from bitwright.search.sensitivity import Damages, questions, rank_correlation, require_measure, stored
+from bitwright.search.question import Question
+from bitwright.search.sensitivity import Damages, questions, rank_correlation, stored
 from bitwright.search.store import Store
 from bitwright.search.strategies import latencies
 from bitwright.search.study import NOTHING, Study, Terms, front
@@ -29,58 +30,8 @@ from bitwright.store import key_of, write_json
 
 Progress = Callable[[str, int, int], None]
 
-DEFAULT_SCHEMES = (
-    "integer(8, 8)",
-    "integer(6, 6)",
-    "integer(4, 8)",
-    "integer(4, 4)",
-    "ant(4, 4)",
-    "vs_quant(4, 4)",
-    "nvfp4()",
-)
-"""Eight, six and four bits, and what published systems make of four."""
-
-LATENCIES = ("cycles", "measured")
-
 LEVELS = 6
 """Of energy, between the least and the most of uniform designs, at which the allocator seeds the search."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """What to search, as plain values."""
-
-    schemes: tuple[str, ...] = DEFAULT_SCHEMES
-    budget: tuple[str, ...] = ()
-    machines: tuple[Machine, ...] = (Machine("16x16"), Machine("32x32"))
-    trials: int = 200
-    seed: int = 0
-    population: int = 20
-    sampler: str = "nsga2"
-    objectives: tuple[str, ...] = ("area_delay", "energy")
-    measure: str = "kl"
-    strategies: tuple[str, ...] = strategies.STRATEGIES  # published ones, whose designs are seeds
-    latency: str = "cycles"  # that OHQ weighs: of the cycle model, or "measured" with this machine's kernels
-    library: str = "generic45"
-    limit: int | None = None
-    held_out: float = HELD_OUT
-    words: dict[str, object] = field(default_factory=dict)  # other words of the accelerator: dram, dram_bits, clock_mhz
-
-    def __post_init__(self) -> None:
-        if self.trials < 1 or self.population < 2:
-            raise ValueError(
-                f"{self.trials} trials in generations of {self.population} found; at least 1 and 2 are needed"
-            )
-        if not 0 <= self.held_out < 1:
-            raise ValueError(f"a held-out part of {self.held_out:g} found; it is at least 0 and less than 1")
-        for name in self.strategies:
-            if name not in strategies.STRATEGIES:
-                raise ValueError(f"there is no strategy {name!r}; choose from {', '.join(strategies.STRATEGIES)}")
-        require_measure(self.measure)
-        if self.latency not in LATENCIES:
-            raise ValueError(f"there is no latency {self.latency!r}; choose from {', '.join(LATENCIES)}")
-        if not self.machines:
-            raise ValueError("no accelerator to choose from; name one, as --array 16x16")
 
 
 def search(

@@ -12,10 +12,8 @@ from bitwright.model.evaluate import Reference, evaluate, require_finite
 from bitwright.model.task import Batch, Metric
 from bitwright.search.candidates import Candidates
 from bitwright.search.point import Alone, Assignment, Damage, Figures
+from bitwright.search.question import HELD_OUT
 from bitwright.search.sensitivity import MEASURES, Measure
-
-HELD_OUT = 0.5
-"""Part of the test samples that no decision of a search sees."""
 
 Pairs = Iterator[tuple[Batch, Tensor]]
 """Batches with the float network's outputs."""

@@ -1,7 +1,9 @@
-"""Where jobs are done: here, or in processes that are started again when they die."""
+"""Where jobs are done: here, or in processes that have a successor when they die."""
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -52,12 +54,12 @@ class Here(Executor):
 
 
 class Processes(Executor):
-    """Workers on this machine, one thread of torch each. One that dies is started again and its job tried again."""
+    """Workers on this machine, one thread of torch each. One that dies has a successor, and its job is tried again."""
 
-    def __init__(self, setup: Setup, count: int, command: Sequence[str] = WORKER) -> None:
-        self.setup, self.count, self.command = setup, count, command
-        self._idle: SimpleQueue[_Process] = SimpleQueue()
-        self._all: set[_Process] = set()
+    def __init__(self, setup: Setup, count: int, original: "Original") -> None:
+        self.setup, self.count, self._original = setup, count, original
+        self._idle: SimpleQueue[_Copy] = SimpleQueue()
+        self._all: set[_Copy] = set()
         self._is_closed = False
         for _ in range(count):
             self._start()
@@ -67,33 +69,33 @@ class Processes(Executor):
 
     def close(self) -> None:
         self._is_closed = True
-        for process in list(self._all):
-            process.end()
+        for copy in list(self._all):
+            copy.end()
 
     @property
     def pids(self) -> list[int]:
-        """Of the workers that are alive."""
-        return [process.pid for process in list(self._all) if process.is_alive]
+        """Of the workers that have started and are alive."""
+        return [copy.pid for copy in list(self._all) if copy.pid is not None and not copy.is_over]
 
     def _start(self) -> None:
-        process = _Process(self.setup, self.command)
-        self._all.add(process)
-        self._idle.put(process)
+        copy = _Copy(self._original.line(), self.setup)
+        self._all.add(copy)
+        self._idle.put(copy)
 
     def _answer(self, job: Job) -> Answer:
         has_started = False
         for _ in range(ATTEMPTS):
-            process = self._idle.get()
+            copy = self._idle.get()
             try:
-                answer = process.ask(job)
+                answer = copy.ask(job)
             except ValueError:
-                self._idle.put(process)  # so that who waits for one goes on, and sees that it ended
+                self._idle.put(copy)  # so that who waits for one goes on, and sees that it ended
                 raise
             if answer is not None:
-                self._idle.put(process)
+                self._idle.put(copy)
                 return answer
-            has_started |= process.is_ready
-            self._all.discard(process)
+            has_started |= copy.pid is not None
+            self._all.discard(copy)
             self._start()
             if self._is_closed:
                 self.close()
@@ -103,21 +105,59 @@ class Processes(Executor):
         return failed(job, f"its worker died {ATTEMPTS} times")
 
 
-class _Process:
-    """A worker and the pipes to it."""
+class Original:
+    """The process that makes the network and its candidates, and then copies of itself; one that dies is made again.
 
-    def __init__(self, setup: Setup, command: Sequence[str]) -> None:
-        environment = os.environ | {"OMP_NUM_THREADS": str(setup.threads)}
-        self.is_ready = False
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
-        self.pid = self._process.pid
-        self._send(asdict(setup))
+    It starts at once, and ends with the block.
+    """
+
+    def __init__(self, setup: Setup, command: Sequence[str] = WORKER) -> None:
+        self._command = [*command, json.dumps(asdict(setup))]
+        self._environment = os.environ | {"OMP_NUM_THREADS": str(setup.threads)}
+        self._lock = threading.Lock()
+        self._begin()
+
+    def __enter__(self) -> "Original":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
 
     @property
-    def is_alive(self) -> bool:
-        return self._process.poll() is None
+    def pid(self) -> int:
+        return self._process.pid
+
+    def line(self) -> socket.socket:
+        """To a copy that is made when the original is ready."""
+        own, other = socket.socketpair()
+        with other, self._lock:
+            try:
+                socket.send_fds(self._control, [b"."], [other.fileno()])
+            except ConnectionError:  # it died
+                self._end()
+                self._begin()
+                socket.send_fds(self._control, [b"."], [other.fileno()])
+        return own
+
+    def _begin(self) -> None:
+        self._control, other = socket.socketpair()
+        with other:
+            self._process = subprocess.Popen(self._command, stdin=other.fileno(), env=self._environment)
+
+    def _end(self) -> None:
+        self._control.close()
+        self._process.kill()
+        self._process.wait()
+
+
+class _Copy:
+    """A worker and the socket to it."""
+
+    def __init__(self, line: socket.socket, setup: Setup) -> None:
+        self.pid: int | None = None  # from when it is ready
+        self.is_over = False
+        self._line, self._words = line, line.makefile()
+        self._send(asdict(setup))
 
     def ask(self, job: Job) -> Answer | None:
         """Its answer; None where it died. ValueError with the sentence that it ends with."""
@@ -128,30 +168,31 @@ class _Process:
                 raise ValueError(answer["failed"])
             if "ready" not in answer:
                 return answer_of(answer)
-            self.is_ready = True
+            self.pid = answer["ready"]
         self.end()
         return None
 
     def end(self) -> None:
         """At once; a thread that waits for its answer sees that it died."""
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            with suppress(OSError):
-                pipe.close()  # type: ignore[union-attr]
+        self.is_over = True
+        with suppress(OSError):
+            self._line.shutdown(socket.SHUT_RDWR)
+        if self.pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+        self._words.close()
+        self._line.close()
 
     def _receive(self) -> dict | None:
-        assert self._process.stdout is not None, "asked for"
-        line = "" if self._process.stdout.closed else self._process.stdout.readline()
+        try:
+            line = self._words.readline()
+        except (ConnectionError, ValueError):  # it died, or was ended
+            return None
         return json.loads(line) if line.endswith("\n") else None
 
     def _send(self, value: object) -> None:
-        assert self._process.stdin is not None, "asked for"
-        try:
-            self._process.stdin.write(json.dumps(value) + "\n")
-            self._process.stdin.flush()
-        except (BrokenPipeError, ValueError):
-            pass  # it died, or was ended: its output says so too
+        with suppress(OSError):  # it died, or was ended: its output says so too
+            self._line.sendall(f"{json.dumps(value)}\n".encode())
 
 
 def in_threads(

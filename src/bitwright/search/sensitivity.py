@@ -167,15 +167,10 @@ DISTRIBUTIONS = ("top-1 accuracy", "perplexity")
 
 def questions(candidates: Candidates, measure: str) -> list[Alone]:
     """What is to be measured, in parts that do not depend on each other."""
-    require_measure(measure)
-    whole = tuple(candidates.choices.items())
-    return [Alone(measure, whole)] if measure in TOGETHER else [Alone(measure, (one,)) for one in whole]
-
-
-def require_measure(measure: str) -> None:
-    """ValueError for a name that is not one of MEASURES."""
     if measure not in MEASURES:
         raise ValueError(f"there is no measure {measure!r} of sensitivity; choose from {', '.join(MEASURES)}")
+    whole = tuple(candidates.choices.items())
+    return [Alone(measure, whole)] if measure in TOGETHER else [Alone(measure, (one,)) for one in whole]
 
 
 def stored(folder: Path | None, what: str, key: str, candidates: Candidates, make: Callable[[], Damages]) -> Damages:

@@ -190,6 +190,3 @@ def chooses_types(scheme: Scheme, bits: int) -> bool:
 
 def _weighted(candidates: Candidates) -> list[str]:
     return [n for n in candidates.names if isinstance(candidates.float_layers[n], FakeQuantizedLayer)]
-
-
-STRATEGIES = ("mixquant", "ohq", "ant4_8")

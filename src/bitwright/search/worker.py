@@ -1,13 +1,19 @@
-"""A process that does jobs: a network and its candidates are made once, then one line in, one line out."""
+"""Processes that do jobs: a network and its candidates are made once, by one of which the others are copies.
+
+So a second worker costs no time and little memory, and one that dies has a successor at once.
+"""
 
 import json
 import os
 import signal
+import socket
 import sys
+import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 from bitwright.search.point import Alone, Answer, Assignment, Damage, Design, Figures, Job, answer_kind, job_of
 from bitwright.search.store import Store
@@ -78,35 +84,58 @@ def answered(setup: Setup, evaluator: Evaluates, words: Any) -> Answer:
 
 
 def main(evaluator_of: EvaluatorOf = Setup.evaluator) -> None:
-    """The first line of standard input is a setup, each other one a job; ends with its input.
+    """Makes the evaluator of the last argument, a setup, and then a copy of itself for each socket that it is given.
 
-    Answers are lines too: {"ready": true} when the evaluator is made, then answers; {"failed": sentence} ends it.
+    Sockets come over the one that is standard input, and a copy serves it: the first line is a setup with a folder,
+    each other one a job. What it says are lines too: {"ready": process}, then answers; {"failed": sentence} ends it.
     """
-    say = _own_output()
+    os.dup2(2, 1)  # what libraries print
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the driver's to handle
+    control, failure, evaluator = socket.socket(fileno=0), "", None
     try:
-        setup = Setup.of(json.loads(sys.stdin.readline()))
-        evaluator = evaluator_of(setup)
-        say({"ready": True})
-        for line in sys.stdin:
-            say(asdict(answered(setup, evaluator, json.loads(line))))
-    except BrokenPipeError:
+        evaluator = evaluator_of(Setup.of(json.loads(sys.argv[-1])))
+    except MENDABLE as error:
+        failure = str(error)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # who asked for a copy sees its end
+    while handles := socket.recv_fds(control, 1, 1)[1]:
+        with socket.socket(fileno=handles[0]) as line:
+            if evaluator is None:
+                with suppress(ConnectionError):
+                    _sayer(line)({"failed": failure})
+            elif os.fork() == 0:
+                control.close()
+                _serve(line, evaluator)
+
+
+def _serve(line: socket.socket, evaluator: Evaluates) -> NoReturn:
+    """To the end of its input; what the original would do at its own exit is not for its copies."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        _answer(line, evaluator)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+
+def _answer(line: socket.socket, evaluator: Evaluates) -> None:
+    say = _sayer(line)
+    try:
+        with line.makefile() as words:
+            if not (first := words.readline()):
+                return
+            setup = Setup.of(json.loads(first))
+            say({"ready": os.getpid()})
+            for job in words:
+                say(asdict(answered(setup, evaluator, json.loads(job))))
+    except ConnectionError:
         return  # the driver is gone
     except MENDABLE as error:
         say({"failed": str(error)})
 
 
-def _own_output() -> Callable[[object], None]:
-    """Writes lines where standard output was; what others print goes to standard error."""
-    handle = os.dup(1)
-    os.dup2(2, 1)
-
-    def say(value: object) -> None:
-        line = f"{json.dumps(value)}\n".encode()
-        while line:
-            line = line[os.write(handle, line) :]
-
-    return say
+def _sayer(line: socket.socket) -> Callable[[object], None]:
+    return lambda value: line.sendall(f"{json.dumps(value)}\n".encode())
 
 
 if __name__ == "__main__":
