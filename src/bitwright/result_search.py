@@ -52,11 +52,6 @@ class Costs:
     left_out: tuple[str, ...] = ()
 
     @property
-    def are_known(self) -> bool:
-        """Whether they are costs: what cannot be computed has figures without an origin."""
-        return bool(self.origins)
-
-    @property
     def area_delay(self) -> float:
         """mm² ms."""
         return self.area_mm2 * self.delay_ms
@@ -77,18 +72,30 @@ class Figures:
 
 @dataclass(frozen=True)
 class Point:
-    """A design with its costs; figures where it was evaluated."""
+    """A design with its costs, where elements can compute it; figures where it was evaluated."""
 
     design: Design
-    costs: Costs
+    costs: Costs | None
     predicted_damage: float
     figures: Figures | None = None
     origin: str = "search"  # "uniform" | "allocation" | a strategy's name | "search"
     excess: tuple[tuple[str, float], ...] = ()  # limits that it breaks, and by which part of their bound
+    refused: str = ""  # why it has no costs
 
     @property
     def is_feasible(self) -> bool:
-        return not self.excess
+        return not self.excess and self.costs is not None
+
+    @property
+    def known_costs(self) -> Costs:
+        """Of a design that was evaluated, or could be."""
+        assert self.costs is not None, self.refused
+        return self.costs
+
+    @property
+    def beyond(self) -> float:
+        """The parts by which it breaks limits, together."""
+        return sum((part for _, part in self.excess), 0.0)
 
     @property
     def metric(self) -> float | None:
@@ -147,3 +154,4 @@ class SearchResult:
     trust: tuple[Trust, ...]
     gains: tuple[Gain, ...]
     left_out: tuple[str, ...] = ()
+    question: str = ""  # content key of what was asked, but for the number of trials

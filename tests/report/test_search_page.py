@@ -56,6 +56,13 @@ def test_hostile_names_stay_text(result, tmp_path):
         json.loads(text)
 
 
+def test_where_every_evaluation_fails_the_finding_says_why(result):
+    figures = Figures(0.0, None, None, None, 40, 0.1, "conv1 overflows")
+    failing = replace(result.points[0], figures=figures)
+    told = search.finding(replace(result, points=(failing,), front=(), chosen=None, nearest=failing))
+    assert f"{told.before}{told.scheme}{told.after}" == "No design could be evaluated: conv1 overflows."
+
+
 def test_columns_are_sorted_by_the_numbers_that_they_show(result, tmp_path):
     cells = re.findall(r'<td data-key="([^"]*)" class="(\w+)">([^<]*)</td>', page_of(result, tmp_path))
     keys = {shown: (key, kind) for key, kind, shown in cells}
@@ -65,7 +72,7 @@ def test_columns_are_sorted_by_the_numbers_that_they_show(result, tmp_path):
 
 
 def test_costs_that_are_not_known_are_no_numbers(result, tmp_path):
-    lost = replace(result.points[0], costs=Costs(*[1e9] * 7), figures=None, excess=(("no such cell", 1e9),))
+    lost = replace(result.points[0], costs=None, figures=None, refused="no such cell")
     search_page.write_csv(replace(result, points=(*result.points, lost)), tmp_path / "designs.csv")
     *_, row = csv.DictReader((tmp_path / "designs.csv").read_text().splitlines())
     assert (row["area_mm2"], row["energy_uj"], row["cycles"], row["breaks"]) == ("", "", "", "no such cell")

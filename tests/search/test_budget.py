@@ -1,8 +1,10 @@
 import pytest
 
 from bitwright.result_search import Costs
-from bitwright.search.budget import Budget
+from bitwright.search.budget import Budget, Quality
 
+PERPLEXITY = Quality("perplexity", is_per_cent=False, higher_is_better=False)
+PSNR = Quality("PSNR", is_per_cent=False)
 COSTS = Costs(0.5, 0.1, 20.0, 2.0, 1e6, 4000.0, 18.0)
 
 
@@ -38,10 +40,10 @@ def test_what_is_no_limit_is_refused_with_what_is_allowed(text, words):
 
 
 def test_a_metric_that_is_good_when_small_is_limited_from_above():
-    (limit,) = Budget.of(["perplexity<=4.5"], is_per_cent=False, higher_is_better=False).limits
+    (limit,) = Budget.of(["perplexity<=4.5"], PERPLEXITY).limits
     assert (limit.bound, limit.is_most) == (4.5, True)
     with pytest.raises(ValueError, match="good side"):
-        Budget.of(["perplexity>=4.5"], is_per_cent=False, higher_is_better=False)
+        Budget.of(["perplexity>=4.5"], PERPLEXITY)
 
 
 def test_limits_that_are_broken_are_named_with_the_part_by_which():
@@ -56,7 +58,25 @@ def test_a_metric_and_its_loss_to_float_are_judged():
 
 
 def test_a_metric_in_decibels_is_limited_in_decibels_and_not_in_per_cent():
-    (limit,) = Budget.of(["psnr>=30dB"], is_per_cent=False).limits
+    (limit,) = Budget.of(["psnr>=30dB"], PSNR).limits
     assert limit.bound == 30
     with pytest.raises(ValueError, match="metric takes none or dB"):
-        Budget.of(["psnr>=30%"], is_per_cent=False)
+        Budget.of(["psnr>=30%"], PSNR)
+
+
+@pytest.mark.parametrize(
+    ("text", "quality", "names"),
+    [
+        ("perplexity>=20", Quality(), "top-1 accuracy: .*metric, top1, accuracy"),
+        ("top1>=0.9", PERPLEXITY, "perplexity: .*metric, perplexity"),
+        ("accuracy>=0.9", PSNR, "PSNR: .*metric, psnr"),
+    ],
+)
+def test_another_metric_than_the_networks_own_is_refused_with_its_names(text, quality, names):
+    with pytest.raises(ValueError, match=names):
+        Budget.of([text], quality)
+
+
+def test_a_metric_goes_by_every_word_of_its_name():
+    assert Quality("Spearman correlation").words == ("metric", "spearman", "correlation")
+    assert Budget.of(["Correlation>=0.8"], Quality("Spearman correlation")).limits[0].bound == 80

@@ -1,12 +1,14 @@
 import json
+from dataclasses import replace
 
 import pytest
 
 from bitwright.config import from_text
 from bitwright.model.zoo import EMBEDDED
 from bitwright.result_search import SearchResult
-from bitwright.search.driver import Question, search
+from bitwright.search.driver import correlation, search
 from bitwright.search.point import Machine
+from bitwright.search.question import Question
 from bitwright.store import read_json
 
 QUESTION = Question(
@@ -128,3 +130,23 @@ def test_the_command_ends_with_a_recipe_that_other_commands_take(tmp_path, monke
     assert len((tmp_path / "designs.csv").read_text().splitlines()) > 2
     code, text = run("cost", "digits", "-s", f"@{recipe}", "--array", "16x16", "--json")
     assert json.loads(text)[0]["scheme"] == "recipe"
+
+
+def test_a_rank_correlation_needs_values_that_vary():
+    assert correlation([1.0, 2.0, 3.0], [2.0, 4.0, 9.0]) == pytest.approx(1, abs=1e-12)
+    assert correlation([1.0, 1.0, 1.0], [2.0, 4.0, 9.0]) is None
+
+
+def test_another_question_in_the_same_folder_keeps_the_answer_to_the_first(tmp_path):
+    first = replace(QUESTION, trials=6, strategies=(), limit=24)
+    found = search(EMBEDDED["digits"], first, folder=tmp_path)
+    (tmp_path / "recipe.txt").write_text("of the first")
+    search(EMBEDDED["digits"], replace(first, trials=8), folder=tmp_path)
+    assert (tmp_path / "recipe.txt").exists(), "more trials are the same question"
+    search(EMBEDDED["digits"], replace(first, budget=("energy<=5uJ",)), folder=tmp_path)
+    (kept,) = (tmp_path / "earlier").iterdir()
+    assert kept.name == found.question
+    assert (kept / "recipe.txt").read_text() == "of the first"
+    assert read_json(kept / "search.json", SearchResult).budget == first.budget
+    assert read_json(tmp_path / "search.json", SearchResult).budget == ("energy<=5uJ",)
+    assert not (tmp_path / "recipe.txt").exists()

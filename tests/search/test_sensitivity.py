@@ -1,14 +1,18 @@
+from copy import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from toy import Toy
 
 from bitwright.comparison import Bench
+from bitwright.model.task import Top1
 from bitwright.model.zoo import EMBEDDED
 from bitwright.search.candidates import Candidates
 from bitwright.search.driver import measured
 from bitwright.search.execute import Here
-from bitwright.search.sensitivity import MEASURES, Measure, questions, rank_correlation
+from bitwright.search.sensitivity import MEASURES, Measure, questions
 from bitwright.search.store import Store
 from bitwright.search.strategies import mixquant_widths
 from bitwright.search.tape import Tape
@@ -111,15 +115,23 @@ def test_an_unknown_measure_is_refused(candidates):
         questions(candidates, "hessian")
 
 
-def test_a_rank_correlation_is_that_of_scipy_with_equal_values_too():
-    stats = pytest.importorskip("scipy.stats")
-    first, second = np.random.default_rng(0).integers(0, 9, (2, 40)).astype(float).tolist()
-    assert rank_correlation(first, second) == pytest.approx(stats.spearmanr(first, second).statistic, abs=1e-12)
+class LossesCalledPerplexity(Top1):
+    """Of a network that gives losses, not logits."""
+
+    name, is_of_logits = "perplexity", False
 
 
-def test_a_rank_correlation_needs_values_that_vary():
-    assert rank_correlation([1.0, 2.0, 3.0], [2.0, 4.0, 9.0]) == 1
-    assert rank_correlation([1.0, 1.0, 1.0], [2.0, 4.0, 9.0]) is None
+def test_outputs_are_logits_where_the_metric_says_so_whatever_its_name(candidates):
+    task = copy(candidates.task)
+    task.metric = LossesCalledPerplexity()
+    other = Candidates.of(replace(candidates.bench, task=task), list(candidates.schemes))
+    name, texts = next(iter(other.choices.items()))
+    found = Measure(other, samples=8).kl({name: texts[-1:]})[name, texts[-1]]
+    measure = Measure(candidates, samples=8)
+    tape = measure.tapes[0]
+    exact, wrong = tape.outputs.double(), tape.play({name: texts[-1]}).double()
+    error = (exact - wrong).square().sum(1) / exact.square().sum(1).mean()
+    assert found == pytest.approx(float(error.mean()))
 
 
 @pytest.mark.parametrize(("multiplier", "bits"), [(2.0, 8), (5.0, 7), (20.0, 6), (100.0, 5), (1000.0, 4)])

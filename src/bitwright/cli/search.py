@@ -107,6 +107,7 @@ def search(
         setup = Setup(model, data, limit, question.schemes, held_out)
         with executor_of(executor, setup, workers) as own, Screen(quiet=not sys.stderr.isatty()) as screen:
             from bitwright.report import search_page  # while workers start
+            from bitwright.search.driver import EARLIER
             from bitwright.search.driver import search as run
 
             task = chosen_task(model, data)
@@ -122,5 +123,7 @@ def search(
         else:
             (folder / "recipe.txt").unlink(missing_ok=True)  # of an earlier question
         print(f"report: {folder / 'search.html'}")
+        if (folder / EARLIER).exists():
+            print(f"answers to other questions that were asked here: {folder / EARLIER}")
     if found.chosen is None:
         raise SystemExit(1)

@@ -48,6 +48,8 @@ class Metric(ABC):
     name: str
     unit: str
     higher_is_better: bool
+    is_of_logits: bool = False
+    """Whether outputs are logits, of the classes along their last axis."""
 
     @abstractmethod
     def measure(self, outputs: Tensor, targets: Tensor) -> np.ndarray:
@@ -65,7 +67,7 @@ class Metric(ABC):
 class Top1(Metric):
     """Per cent of samples whose largest logit is the target's."""
 
-    name, unit, higher_is_better = "top-1 accuracy", "%", True
+    name, unit, higher_is_better, is_of_logits = "top-1 accuracy", "%", True, True
 
     def measure(self, outputs: Tensor, targets: Tensor) -> np.ndarray:
         return (outputs.argmax(-1) == targets).double().numpy()[:, None]
@@ -80,7 +82,7 @@ class Top1(Metric):
 class Perplexity(Metric):
     """exp of the mean negative log-likelihood. Outputs [samples, time, vocabulary]; targets below 0 are not scored."""
 
-    name, unit, higher_is_better = "perplexity", "", False
+    name, unit, higher_is_better, is_of_logits = "perplexity", "", False, True
 
     def measure(self, outputs: Tensor, targets: Tensor) -> np.ndarray:
         scored = targets >= 0
@@ -106,7 +108,7 @@ class Spearman(Metric):
         return np.stack([outputs.double().numpy(), targets.double().numpy()], 1)
 
     def reduce(self, statistics: np.ndarray) -> float:
-        return 100 * float(np.corrcoef(_mean_ranks(statistics[:, 0]), _mean_ranks(statistics[:, 1]))[0, 1])
+        return 100 * rank_correlation(statistics[:, 0], statistics[:, 1])
 
     def agreement(self, outputs: Tensor, reference: Tensor, targets: Tensor) -> np.ndarray:
         """Per pair of samples in the batch: whether both models put it in the same order."""
@@ -143,6 +145,11 @@ class Psnr(Metric):
     def _inside(self, image: Tensor) -> Tensor:
         kept = slice(self.border, -self.border or None)
         return image[..., kept, kept]
+
+
+def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Spearman's. Not scipy's, whose statistics take longer to load than all else here."""
+    return float(np.corrcoef(_mean_ranks(first), _mean_ranks(second))[0, 1])
 
 
 def _mean_ranks(values: np.ndarray) -> np.ndarray:

@@ -49,6 +49,9 @@ def finding(result: SearchResult) -> Finding:
     if result.chosen is None:
         if result.nearest is None:
             return Finding("No design could be computed.", "", "")
+        figures = result.nearest.figures
+        if figures is not None and figures.error:
+            return Finding("No design could be evaluated: ", figures.error, ".")
         broken = ", ".join(f"{text} by {notation.per_cent(part)} %" for text, part in result.nearest.excess)
         return Finding(f"No design keeps {' and '.join(result.budget)}. The nearest breaks ", broken, ".")
     point = result.points[result.chosen]
@@ -56,7 +59,7 @@ def finding(result: SearchResult) -> Finding:
     kept = point.figures.held_out_metric
     text = f"{metric} {notation.decimal(point.figures.metric, 2)} {unit}"
     text += "" if kept is None else f" ({notation.decimal(kept, 2)} on held-out samples)"
-    text += f", {three(point.costs.area_mm2)} mm², {three(point.costs.energy_uj)} µJ, {three(point.costs.delay_ms)} ms"
+    text += f", {three(point.known_costs.area_mm2)} mm², {three(point.known_costs.energy_uj)} µJ, {three(point.known_costs.delay_ms)} ms"
     schemes = ", ".join(dict.fromkeys(dict(point.design.layers).values()))
     within = f" within {' and '.join(result.budget)}" if result.budget else ""
     return Finding(f"The best design{within}: ", schemes, f" on {point.design.machine.array}: {text}.")
@@ -169,16 +172,19 @@ def _view(
     """Coordinates of all traces and the axis under one cost."""
     sign = 1 if result.info.higher_is_better else -1
     kept: list[Point] = []
-    for point in sorted((result.points[i] for i in result.front), key=lambda point: getattr(point.costs, field)):
+    for point in sorted((result.points[i] for i in result.front), key=lambda point: getattr(point.known_costs, field)):
         if point.metric is not None and (not kept or sign * point.metric > sign * (kept[-1].metric or 0.0)):
             kept.append(point)
-    x = [[getattr(p.costs, field) for p in kept], *([getattr(p.costs, field) for p in points] for _, points in groups)]
+    x = [
+        [getattr(p.known_costs, field) for p in kept],
+        *([getattr(p.known_costs, field) for p in points] for _, points in groups),
+    ]
     y = [[p.metric for p in kept], *([p.metric for p in points] for _, points in groups)]
     return {"x": x, "y": y}, {"xaxis.title.text": f"{title} in {unit}", "xaxis.autorange": True}
 
 
 def _hover(result: SearchResult, point: Point) -> str:
-    figures, costs = point.figures, point.costs
+    figures, costs = point.figures, point.known_costs
     assert figures is not None, "shown where it was evaluated"
     kept = "" if figures.held_out_metric is None else f"<br>held out: {figures.held_out_metric:.2f}"
     schemes = ", ".join(dict.fromkeys(dict(point.design.layers).values()))

@@ -33,11 +33,11 @@ def write_csv(result: SearchResult, path: Path) -> None:
                        *result.layers])  # fmt: skip
         for i, point in enumerate(result.points):
             machine, of = point.design.machine, dict(point.design.layers)
-            taken = [getattr(point.costs, name) if point.costs.are_known else "" for name in costs]
+            taken = ["" if point.costs is None else getattr(point.costs, name) for name in costs]
             known = ["" if point.figures is None else getattr(point.figures, name) for name in fields]
             rows.writerow(
                 [point.origin, int(i in result.front), *known, point.predicted_damage,
-                 *taken, "; ".join(text for text, _ in point.excess),
+                 *taken, point.refused or "; ".join(text for text, _ in point.excess),
                  machine.array, machine.dataflow, machine.buffers, *(of[layer] for layer in result.layers)]
             )  # fmt: skip
 
@@ -66,7 +66,7 @@ def lines(result: SearchResult) -> list[str]:
 
 def remarks(result: SearchResult) -> list[str]:
     """What stands behind the costs of the designs that are shown, and what they leave out."""
-    return sorted({remark for point in _shown(result) for remark in point.costs.left_out})
+    return sorted({remark for point in _shown(result) for remark in point.known_costs.left_out})
 
 
 def front_table(result: SearchResult) -> tuple[list[str], list[list[str]]]:
@@ -102,8 +102,8 @@ def _shown(result: SearchResult) -> list[Point]:
 
 
 def _line(index: int, point: Point) -> list[str]:
-    figures, costs = point.figures, point.costs
-    metric = notation.DASH if figures is None else notation.decimal(figures.metric, 2)
+    figures, costs = point.figures, point.known_costs
+    metric = notation.DASH if point.metric is None else notation.decimal(point.metric, 2)
     kept = None if figures is None else figures.held_out_metric
     return [
         str(index), metric, notation.DASH if kept is None else notation.decimal(kept, 2),

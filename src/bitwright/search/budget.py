@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from bitwright.recipe import nearest
@@ -35,8 +35,22 @@ QUANTITIES = {
 _NUMBER = r"((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)"
 _LIMIT = re.compile(rf"([A-Za-z_][\w-]*)\s*(<=|>=|<|>)\s*{_NUMBER}\s*([A-Za-zµ]*[2²]?|%)")
 METRIC, DROP = "metric", "drop"
-ALIASES = {"latency": "delay", "bytes": "model", "size": "model", "accuracy": METRIC, "top1": METRIC,
-           "perplexity": METRIC, "psnr": METRIC, "spearman": METRIC}  # fmt: skip
+ALIASES = {"latency": "delay", "bytes": "model", "size": "model"}
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What a network is measured by."""
+
+    name: str = "top-1 accuracy"
+    is_per_cent: bool = True
+    higher_is_better: bool = True
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """By which a limit may call it: any of its name's, in small letters and digits alone."""
+        own = (re.sub(r"[\W_]", "", word.lower()) for word in self.name.split())
+        return (METRIC, *(word for word in own if word))
 
 
 @dataclass(frozen=True)
@@ -64,13 +78,13 @@ class Budget:
     limits: tuple[Limit, ...] = ()
 
     @staticmethod
-    def of(texts: Iterable[str], *, is_per_cent: bool = True, higher_is_better: bool = True) -> "Budget":
+    def of(texts: Iterable[str], quality: Quality = Quality()) -> "Budget":
         """Of texts such as "area<=0.5mm2, top1>=0.69"; a metric in per cent may be written as a part of 1.
 
-        ValueError names the quantity or unit that is not known, and a limit on the wrong side.
+        ValueError names the quantity or unit that is not known, another network's metric, and the wrong side.
         """
         parts = [part.strip() for text in texts for part in text.split(",") if part.strip()]
-        return Budget(tuple(_limit(part, is_per_cent, higher_is_better) for part in parts))
+        return Budget(tuple(_limit(part, quality) for part in parts))
 
     @property
     def of_costs(self) -> tuple[Limit, ...]:
@@ -93,20 +107,24 @@ def cost_of(costs: Costs, quantity: str) -> float:
     return float(getattr(costs, QUANTITIES[quantity].field))
 
 
-def _limit(text: str, is_per_cent: bool, higher_is_better: bool) -> Limit:
+def _limit(text: str, quality: Quality) -> Limit:
     found = _LIMIT.fullmatch(text)
     if not found:
         raise ValueError(
             f"a limit of {text!r} found; write a quantity, <= or >=, a number and its unit, as area<=0.5mm2"
         )
     name, sign, number, unit = found.groups()
-    quantity, bound, is_most = ALIASES.get(name.lower(), name.lower()), float(number), sign[0] == "<"
-    if quantity in (METRIC, DROP):
-        return _metric_limit(text, quantity, bound, unit, is_most, is_per_cent, higher_is_better)
+    quantity, is_most = ALIASES.get(name.lower(), name.lower()), sign[0] == "<"
+    if quantity in (*quality.words, DROP):
+        kind = DROP if quantity == DROP else METRIC
+        return _metric_limit(Limit(kind, float(number), is_most, text), unit, quality)
     if quantity not in QUANTITIES:
-        known = [*QUANTITIES, METRIC, DROP]
-        raise ValueError(f"{text!r} limits {name!r}; choose from {', '.join(known)}{nearest(name, known)}")
-    factors = QUANTITIES[quantity].factors
+        known = [*QUANTITIES, DROP, *quality.words]
+        raise ValueError(
+            f"{text!r} limits {name!r}; this network's metric is {quality.name}: choose from {', '.join(known)}"
+            f"{nearest(name, known)}"
+        )
+    bound, factors = float(number), QUANTITIES[quantity].factors
     if unit not in factors:
         raise ValueError(f"{text!r} has the unit {unit!r}; {quantity} takes {', '.join(f or 'none' for f in factors)}")
     if not is_most:
@@ -114,15 +132,13 @@ def _limit(text: str, is_per_cent: bool, higher_is_better: bool) -> Limit:
     return Limit(quantity, bound * factors[unit], True, text)
 
 
-def _metric_limit(
-    text: str, quantity: str, bound: float, unit: str, is_most: bool, is_per_cent: bool, higher_is_better: bool
-) -> Limit:  # fmt: skip
-    units = ("", "%") if is_per_cent else ("", "dB")
+def _metric_limit(limit: Limit, unit: str, quality: Quality) -> Limit:
+    """The same in the metric's unit."""
+    units = ("", "%") if quality.is_per_cent else ("", "dB")
     if unit not in units:
-        raise ValueError(f"{text!r} has the unit {unit!r}; this network's metric takes none or {units[1]}")
-    should_be_most = quantity == DROP or not higher_is_better
-    if is_most is not should_be_most:
-        raise ValueError(f"{text!r} limits the metric on its good side; write {'<=' if should_be_most else '>='}")
-    if is_per_cent and unit != "%" and bound <= 1 and quantity == METRIC:
-        bound *= 100
-    return Limit(quantity, bound, is_most, text)
+        raise ValueError(f"{limit.text!r} has the unit {unit!r}; this network's metric takes none or {units[1]}")
+    should_be_most = limit.quantity == DROP or not quality.higher_is_better
+    if limit.is_most is not should_be_most:
+        raise ValueError(f"{limit.text!r} limits the metric on its good side; write {'<=' if should_be_most else '>='}")
+    is_part = quality.is_per_cent and unit != "%" and limit.bound <= 1 and limit.quantity == METRIC
+    return replace(limit, bound=100 * limit.bound) if is_part else limit

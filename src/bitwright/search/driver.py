@@ -2,33 +2,41 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
+
+import numpy as np
 
 from bitwright.comparison import Bench, run_info, source_hash
 from bitwright.config import code_of
 from bitwright.cost.hardware import accelerator
 from bitwright.cost.table_cells import cells_of
-from bitwright.model.task import Task
+from bitwright.model.task import Task, rank_correlation
 from bitwright.result import RunInfo
 from bitwright.result_search import Costs, Design, Gain, Machine, Point, SearchResult, Trust
 from bitwright.search import strategies
 from bitwright.search.allocate import Place, allocations, damage_of, nearest_allocation, places
-from bitwright.search.budget import DROP, METRIC, Budget
+from bitwright.search.budget import DROP, METRIC, Budget, Quality
 from bitwright.search.candidates import Candidates
 from bitwright.search.evaluate import Evaluator
 from bitwright.search.execute import Executor, Here
 from bitwright.search.point import Alone, Damage
 from bitwright.search.prices import Prices
 from bitwright.search.question import Question
-from bitwright.search.sensitivity import Damages, questions, rank_correlation, stored
+from bitwright.search.sensitivity import Damages, questions, stored
 from bitwright.search.store import Store
 from bitwright.search.strategies import latencies
-from bitwright.search.study import NOTHING, Study, Terms, front
-from bitwright.store import key_of, write_json
+from bitwright.search.study import Study, Terms, front
+from bitwright.store import key_of, read_json, write_json
 
 Progress = Callable[[str, int, int], None]
+
+FILES = ("search.html", "designs.csv", "recipe.txt", "search.json")
+"""Of a question's answer; the last one says which question it is of."""
+
+EARLIER = "earlier"
+"""Folder of the answers to other questions that were asked in the same one."""
 
 LEVELS = 6
 """Of energy, between the least and the most of uniform designs, at which the allocator seeds the search."""
@@ -45,7 +53,7 @@ def search(
     """
     started = time.perf_counter()
     metric = task.metric
-    budget = Budget.of(question.budget, is_per_cent=metric.unit == "%", higher_is_better=metric.higher_is_better)
+    budget = Budget.of(question.budget, Quality(metric.name, metric.unit == "%", metric.higher_is_better))
     cells = cells_of(question.library)
     for machine in question.machines:  # before what takes long
         accelerator(machine.array, machine.dataflow, machine.buffers, **question.words)  # type: ignore[arg-type]
@@ -71,10 +79,11 @@ def search(
             times = stored(own, "latencies", key, candidates, lambda: latencies(candidates, progress))
         study = Study(terms, prices, damages, running)
         uniform = [study.priced(design, "uniform") for design in _uniform(candidates, question.machines)]
-        if all(point.costs is NOTHING for point in uniform):
-            raise ValueError(f"no design can be computed: {uniform[0].excess[0][0]}")
+        costs = [point.costs for point in uniform if point.costs is not None]
+        if not costs:
+            raise ValueError(f"no design can be computed: {uniform[0].refused}")
         seeds = {point.design: "uniform" for point in uniform}
-        for design in _allocated(study, every, [point.costs for point in uniform if point.costs is not NOTHING]):
+        for design in _allocated(study, every, costs):
             seeds.setdefault(design, "allocation")
         published = list(_published(study, question, masked, times))
         for design, name in published:
@@ -88,8 +97,22 @@ def search(
     without = tuple(f"strategy {name}: it has no design of these schemes" for name in idle)
     result = replace(result, left_out=(*result.left_out, *without))
     if folder is not None:
+        keep_earlier(folder, result.question)
         write_json(folder / "search.json", result)
     return result
+
+
+def keep_earlier(folder: Path, question: str) -> None:
+    """Moves what `folder` has of another question to a folder of its own in `earlier`."""
+    try:
+        before = read_json(folder / "search.json", SearchResult).question
+    except (FileNotFoundError, ValueError):
+        before = ""
+    own = folder / EARLIER / (before or "unknown")
+    for name in FILES if before != question else ():
+        if (folder / name).exists():
+            own.mkdir(parents=True, exist_ok=True)
+            (folder / name).replace(own / name)
 
 
 def measured(
@@ -176,7 +199,7 @@ def _result(
         candidates.names, tuple((n, t, d) for (n, t), d in damages.items()),
         tuple((n, t, why) for (n, t), why in candidates.refused.items()), points,
         tuple(points.index(point) for point in best), None if chosen is None else points.index(chosen), nearest,
-        _trust(points, terms), _gains(points, terms), candidates.left_out,
+        _trust(points, terms), _gains(points, terms), candidates.left_out, key_of(asdict(replace(question, trials=1))),
     )  # fmt: skip
 
 
@@ -201,14 +224,14 @@ def _nearest(study: Study) -> Point | None:
     terms = study.terms
     found = nearest_allocation(study.prices, study.damages, terms.budget, places(study.prices, terms.machines))
     designs = [] if found is None else [found.design]
-    cheapest = [p.design for p in study.points.values() if p.costs is not NOTHING]
-    cheapest.sort(key=lambda design: sum(part for _, part in study.points[design].excess))
+    cheapest = [p.design for p in study.points.values() if p.costs is not None]
+    cheapest.sort(key=lambda design: study.points[design].beyond)
     candidates = []
     for design in [*designs, *cheapest[:3]]:
         costs = study.prices.of(design)
         figures = study.evaluate_anyway(design)
         candidates.append(terms.judged(Point(design, costs, damage_of(design, study.damages), figures, "nearest")))
-    return min(candidates, key=lambda point: sum(part for _, part in point.excess), default=None)
+    return min(candidates, key=lambda point: (point.metric is None, point.beyond), default=None)
 
 
 def _trust(points: Sequence[Point], terms: Terms) -> tuple[Trust, ...]:
@@ -219,9 +242,16 @@ def _trust(points: Sequence[Point], terms: Terms) -> tuple[Trust, ...]:
     noise = [(p.predicted_damage, -p.figures.output_sqnr_db) for p in unique.values()
              if p.figures is not None and p.figures.output_sqnr_db is not None]  # fmt: skip
     return (
-        Trust("loss of the metric", rank_correlation(predicted, drops), len(drops)),
-        Trust("noise of the outputs", rank_correlation(*map(list, zip(*noise))) if noise else None, len(noise)),
+        Trust("loss of the metric", correlation(predicted, drops), len(drops)),
+        Trust("noise of the outputs", correlation(*map(list, zip(*noise))) if noise else None, len(noise)),
     )
+
+
+def correlation(first: list[float], second: list[float]) -> float | None:
+    """None where one of them does not vary."""
+    if len(set(first)) < 2 or len(set(second)) < 2:
+        return None
+    return rank_correlation(np.array(first), np.array(second))
 
 
 def _gains(points: Sequence[Point], terms: Terms) -> tuple[Gain, ...]:
@@ -232,8 +262,8 @@ def _gains(points: Sequence[Point], terms: Terms) -> tuple[Gain, ...]:
             continue
         able = [
             (i, p) for i, p in enumerate(points)
-            if p.metric is not None and p.costs.area_delay <= point.costs.area_delay * (1 + 1e-9)
-            and p.costs.energy_uj <= point.costs.energy_uj * (1 + 1e-9)
+            if p.metric is not None and p.known_costs.area_delay <= point.known_costs.area_delay * (1 + 1e-9)
+            and p.known_costs.energy_uj <= point.known_costs.energy_uj * (1 + 1e-9)
         ]  # fmt: skip
         index, best = min(able, key=lambda pair: terms.loss(pair[1].metric))  # type: ignore[arg-type]
         assert best.figures is not None, "it has a metric"

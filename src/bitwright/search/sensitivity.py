@@ -54,7 +54,7 @@ class Measure:
         self.candidates, self.task = candidates, candidates.task
         self.batches = list(_first(candidates.bench.calibration, samples))
         self.tapes = [Tape(candidates, batch) for batch in self.batches]
-        self.is_distribution = candidates.task.metric.name in DISTRIBUTIONS
+        self.is_distribution = candidates.task.metric.is_of_logits
 
     def kl(self, choices: Choices) -> Damages:
         """Mean KL divergence from the float network's outputs; where they are no logits, relative squared error."""
@@ -161,9 +161,6 @@ MEASURES: dict[str, Callable[[Measure, Choices], Damages]] = {
 TOGETHER = ("error", "fisher")
 """Measures that look at all layers in one run of the network."""
 
-DISTRIBUTIONS = ("top-1 accuracy", "perplexity")
-"""Metrics whose outputs are logits."""
-
 
 def questions(candidates: Candidates, measure: str) -> list[Alone]:
     """What is to be measured, in parts that do not depend on each other."""
@@ -183,19 +180,6 @@ def stored(folder: Path | None, what: str, key: str, candidates: Candidates, mak
     found = make()
     write_json(path, Stored(what, tuple((layer, text, value) for (layer, text), value in found.items())))
     return found
-
-
-def rank_correlation(first: list[float], second: list[float]) -> float | None:
-    """Spearman's; None where one of them does not vary."""
-    if len(set(first)) < 2 or len(set(second)) < 2:
-        return None
-    return float(np.corrcoef(_ranks(first), _ranks(second))[0, 1])
-
-
-def _ranks(values: list[float]) -> np.ndarray:
-    """Of equal values the mean of theirs. Not scipy's, whose statistics take longer to load than a generation."""
-    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[which]
 
 
 def _divergence(exact: Tensor, found: Tensor, *, is_distribution: bool) -> np.ndarray:

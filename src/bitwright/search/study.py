@@ -4,6 +4,7 @@ The sampler is told of a generation only when all of it is known, in the order i
 was evaluated, and when, changes nothing: a search that is run again reads what it knows and goes on from there.
 """
 
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ import optuna
 from bitwright.search.allocate import damage_of
 from bitwright.search.budget import Budget
 from bitwright.search.execute import Executor
-from bitwright.search.point import Costs, Design, Figures, Machine, Point
+from bitwright.search.point import Design, Figures, Machine, Point
 from bitwright.search.prices import Prices
 from bitwright.search.sensitivity import Damages
 
@@ -25,10 +26,6 @@ OBJECTIVES = {
 
 SAMPLERS = ("nsga2", "tpe", "random")
 MACHINE = "machine"
-WORST = 1e9
-"""What is told of a figure that is not known; limits that are broken count before it."""
-
-NOTHING = Costs(WORST, WORST, WORST, WORST, WORST, WORST, WORST)
 
 
 @dataclass(frozen=True)
@@ -63,12 +60,14 @@ class Terms:
         return self.loss(metric) - self.loss(self.float_metric)
 
     def values(self, point: Point) -> list[float]:
-        """All objectives as something to make small."""
-        loss = WORST if point.metric is None else self.loss(point.metric)
-        return [loss, *(float(getattr(point.costs, OBJECTIVES[name])) for name in self.objectives)]
+        """All objectives as something to make small; a metric that is not known is worse than any."""
+        loss = math.inf if point.metric is None else self.loss(point.metric)
+        return [loss, *(float(getattr(point.known_costs, OBJECTIVES[name])) for name in self.objectives)]
 
     def judged(self, point: Point) -> Point:
         """With the limits that it breaks."""
+        if point.costs is None:
+            return point
         excess = self.budget.excess(point.costs)
         if point.metric is not None:
             excess += self.budget.metric_excess(point.metric, self.drop(point.metric))
@@ -123,7 +122,10 @@ class Study:
             self.repeated += count - (len(self.points) - known)
             for trial, design in zip(trials, designs, strict=True):
                 point = self.points[design]
-                trial.set_constraint("budget", sum(part for _, part in point.excess))
+                if point.costs is None or (point.figures is not None and point.figures.error):
+                    study.tell(trial, state=optuna.trial.TrialState.FAIL)
+                    continue
+                trial.set_constraint("budget", point.beyond)
                 study.tell(trial, terms.values(point))
             asked += count
         say("trials", asked, terms.trials)
@@ -133,7 +135,7 @@ class Study:
         try:
             costs = self.prices.of(design)
         except (ValueError, OverflowError) as error:
-            return Point(design, NOTHING, damage, None, origin, ((str(error), WORST),))
+            return Point(design, None, damage, None, origin, refused=str(error))
         return self.terms.judged(Point(design, costs, damage, None, origin))
 
     def _optuna(self) -> "optuna.Study":
