@@ -62,8 +62,13 @@ def finished(folder: Path) -> Counter[str]:
 def disturbed(
     folder: Path, trials: int, limit: int, kills: int, generator: random.Random, answers: int
 ) -> Outcome:  # fmt: skip
-    """Runs to its end; kills fall where workers are at work, spread over the `answers` that the search needs."""
+    """Runs to its end; kills fall where workers are at work, spread over the `answers` that the search needs.
+
+    Half of them are of the driver, in an order that is drawn.
+    """
     outcome, driver = Outcome(0, 0, Counter()), started(folder, trials, limit)
+    are_drivers = [i % 2 == 0 for i in range(kills)]
+    generator.shuffle(are_drivers)
     while not (folder / "search.json").exists():
         time.sleep(0.01)
         if (status := driver.poll()) is not None and not (folder / "search.json").exists():
@@ -74,8 +79,8 @@ def disturbed(
         workers = [pid for lease in folder.glob("*/leases/*.[0-9]*") if (pid := _worker(lease))]
         if not workers:
             continue
-        time.sleep(generator.uniform(0, 0.3))
-        if generator.random() < 0.5:
+        time.sleep(generator.uniform(0, 0.1))  # of an evaluation
+        if are_drivers[done]:
             driver.kill()
             driver.wait()
             outcome.drivers += 1
@@ -86,7 +91,6 @@ def disturbed(
                 outcome.workers += 1
             except ProcessLookupError:
                 continue
-            time.sleep(generator.uniform(0, 2))
     driver.wait()
     outcome.evaluations = finished(folder)
     return outcome

@@ -208,7 +208,7 @@ def test_an_interrupt_ends_workers_too():
 
     with processes(toy_setup(0), 2) as executor:
         with pytest.raises(KeyboardInterrupt):
-            executor.evaluate([*designs(4), Design((("a", "hangs"),))], interrupt)
+            executor.evaluate([*designs(4), Design((("a", "until there is no end"),))], interrupt)
         assert executor.pids == []
     wait_until(lambda: not any(map(is_alive, pids)))
 

@@ -3,20 +3,18 @@
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from test_execute import evaluated, expected, metrics, wait_until
-from toy import COMMAND, Toy, alone, designs, toy_of, toy_setup
+from toy import COMMAND, Toy, alone, designs, held_up, toy_of, toy_setup
 
 pytest.importorskip("optuna")
 
@@ -36,12 +34,12 @@ POSTGRES = Path("/usr/lib/postgresql")
 DRIVER = """
 import json, sys
 from pathlib import Path
-from toy import designs, toy_setup
+from toy import held_up, toy_setup
 from bitwright.search.queue import Clock, Queue
 from bitwright.search.store import Store
-executor = Queue(toy_setup(0.3), sys.argv[1], Store(Path(sys.argv[2])), Clock(1, 3, 0.05))
+executor = Queue(toy_setup(0), sys.argv[1], Store(Path(sys.argv[2])), Clock(1, 3, 0.05))
 found = {}
-executor.evaluate(designs(12), lambda design, figures: found.update({design.key: figures.metric}))
+executor.evaluate(held_up(Path(sys.argv[2])), lambda design, figures: found.update({design.key: figures.metric}))
 executor.close()
 print(json.dumps(found), flush=True)
 """
@@ -165,34 +163,37 @@ def test_a_database_that_does_not_answer_is_one_sentence_without_its_password(tm
 
 
 def test_workers_killed_and_a_driver_killed_change_nothing(tmp_path, postgresql):
-    driver = (sys.executable, "-c", DRIVER, postgresql, str(tmp_path / "found"))
+    """Evaluations wait for this test, so that each kill falls where it should however slow the machine is."""
+    folder = tmp_path / "found"
+    folder.mkdir()
+    wanted, driver = held_up(folder), (sys.executable, "-c", DRIVER, postgresql, str(folder))
     first = started(*driver)
     workers = [started(*COMMAND, postgresql) for _ in range(2)]
-
     storage = storage_at(postgresql, CLOCK)
 
-    def running():
+    def trials(*states):
         studies = storage.get_all_studies()
-        return studies and storage.get_all_trials(studies[0]._study_id, states=(TrialState.RUNNING,))
+        return storage.get_all_trials(studies[0]._study_id, states=states or None) if studies else []
 
-    wait_until(lambda: len(running() or ()) == 2, 120)  # so that the killed one is at work
-    workers[0].send_signal(signal.SIGKILL)
-    wait_until(lambda: len(Store(tmp_path / "found").log()) >= 3)
-    first.send_signal(signal.SIGKILL)
+    wait_until(lambda: len(trials(TrialState.RUNNING)) == 2, 300)  # both are at what does not end by itself
+    workers[0].kill()
+    (folder / "begun").touch()
+    wait_until(lambda: len(Store(folder).log()) >= 3, 300)
+    first.kill()  # before the last design has ended
     first.communicate()
-    time.sleep(1.0)  # what the worker finishes meanwhile is in the database
+    (folder / "over").touch()
+    wait_until(lambda: len(trials(TrialState.COMPLETE)) > len(Store(folder).log()), 300)  # without a driver
     workers += [started(*COMMAND, postgresql)]
     second = started(*driver)
-    output, errors = second.communicate(timeout=120)
+    output, errors = second.communicate(timeout=300)
     assert second.returncode == 0, errors
     for worker in workers:
         worker.kill()
         worker.communicate()
-    assert json.loads(output) == {d.key: Toy(0).figures(d.assignment).metric for d in designs(12)}
-    trials = storage.get_all_trials(storage.get_all_studies()[0]._study_id)
-    finished = Counter(trial.user_attrs["key"] for trial in trials if trial.state == TrialState.COMPLETE)
-    assert finished == Counter(design.key for design in designs(12))
-    assert sum(trial.state == TrialState.FAIL for trial in trials) >= 1
+    assert json.loads(output) == {d.key: Toy(0).figures(d.assignment).metric for d in wanted}
+    finished = Counter(trial.user_attrs["key"] for trial in trials(TrialState.COMPLETE))
+    assert finished == Counter(design.key for design in wanted)
+    assert trials(TrialState.FAIL)
     storage.engine.dispose()
 
 

@@ -4,6 +4,7 @@ import hashlib
 import os
 import sys
 import time
+from pathlib import Path
 
 from bitwright.search.point import Alone, Assignment, Damage, Design, Figures, Machine
 from bitwright.search.worker import Setup, main
@@ -12,7 +13,7 @@ COMMAND = (sys.executable, __file__)
 
 
 class Toy:
-    """Takes some seconds an assignment; the value "poison" kills it, "hangs" never ends."""
+    """Takes some seconds an assignment; the value "poison" kills it, "until FILE" ends when there is one."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = float(seconds)
@@ -21,7 +22,10 @@ class Toy:
         if "poison" in assignment.values():
             os._exit(3)
         print("a library says something")
-        time.sleep(3600 if "hangs" in assignment.values() else self.seconds)
+        for text in assignment.values():
+            while text.startswith("until ") and not os.path.exists(text.removeprefix("until ")):
+                time.sleep(0.02)
+        time.sleep(self.seconds)
         digest = hashlib.sha256(repr(sorted(assignment.items())).encode()).digest()
         return Figures(digest[0] / 2, digest[1] / 2, None, float(digest[2]), 4, self.seconds)
 
@@ -45,6 +49,12 @@ def toy_setup(seconds: float | str, folder: str = "") -> Setup:
 
 def designs(count: int) -> list[Design]:
     return [Design((("a", f"scheme {i}"), ("b", "other")), Machine()) for i in range(count)]
+
+
+def held_up(folder: Path) -> list[Design]:
+    """Twelve: two that wait for a file "begun" there, and a last one that waits for "over"."""
+    first = [Design((("a", f"until {folder / 'begun'}"), ("b", str(i))), Machine()) for i in range(2)]
+    return [*first, *designs(9), Design((("a", f"until {folder / 'over'}"),), Machine())]
 
 
 def alone(count: int) -> list[Alone]:

@@ -59,7 +59,8 @@ def finding(result: SearchResult) -> Finding:
     kept = point.figures.held_out_metric
     text = f"{metric} {notation.decimal(point.figures.metric, 2)} {unit}"
     text += "" if kept is None else f" ({notation.decimal(kept, 2)} on held-out samples)"
-    text += f", {three(point.known_costs.area_mm2)} mm², {three(point.known_costs.energy_uj)} µJ, {three(point.known_costs.delay_ms)} ms"
+    costs = point.known_costs
+    text += f", {three(costs.area_mm2)} mm², {three(costs.energy_uj)} µJ, {three(costs.delay_ms)} ms"
     schemes = ", ".join(dict.fromkeys(dict(point.design.layers).values()))
     within = f" within {' and '.join(result.budget)}" if result.budget else ""
     return Finding(f"The best design{within}: ", schemes, f" on {point.design.machine.array}: {text}.")
