@@ -14,8 +14,10 @@ import torch
 
 from bitwright.model.zoo import TASKS
 from bitwright.report import notation
+from bitwright.report.search import verdict
 from bitwright.result_search import Gain, SearchResult
 from bitwright.search import Machine, Question, search
+from bitwright.search.driver import gains
 from bitwright.store import read_json
 
 RESULTS = Path(__file__).parent / "results"
@@ -35,9 +37,10 @@ HEAD = """# Mixed designs beside uniform ones of equal cost
 `python experiments/search.py`. For each network and each uniform design: the best design that `bitwright search` found
 among those that take no more area × delay **and** no more energy, on arrays of 16 × 16 and 32 × 32 (generic45, weight
 stationary, 128 KB buffers, LPDDR4). Schemes to choose from: {schemes}. The gain is of the metric, to its good side,
-on the searched half of the samples and on the held-out half; 0 where the uniform design itself is the best. Positive
-gains of the searched half are in part luck (the best of many); the held-out ones are not. Damages are divergences
-of the outputs (`kl`), and for {by_error} errors of layers' outputs.
+on the searched half of the samples and on the held-out half; 0 where the uniform design itself is the best. The last
+two columns are the same of the best mixed design, of several schemes: below 0 where it loses to the uniform one, –
+where no mixed design takes as little. Positive gains of the searched half are in part luck (the best of many); the
+held-out ones are not. Damages are divergences of the outputs (`kl`), and for {by_error} errors of layers' outputs.
 """
 
 
@@ -54,7 +57,8 @@ def main(names: list[str], trials: int) -> None:
 
 def write() -> None:
     """The page over every search that is finished."""
-    results = [read_json(path, SearchResult) for path in sorted(RUNS.glob("*/search.json"))]
+    found = [read_json(path, SearchResult) for path in sorted(RUNS.glob("*/search.json"))]
+    results = [replace(r, gains=gains(r.points, higher_is_better=r.info.higher_is_better)) for r in found]
     named = ", ".join(f"`{text}`" for text in results[0].schemes)
     lines = [HEAD.format(schemes=named, by_error=" and ".join(BY_ERROR)), *_summary(results)]
     for result in results:
@@ -64,17 +68,22 @@ def write() -> None:
 
 def _summary(results: list[SearchResult]) -> list[str]:
     rows = ["| network | uniform designs | beaten on searched samples | and on held-out ones | mean gain held out | "
+            "by mixed designs | equal | lost to, by at most | no mixed one as cheap | "
             "networks evaluated | rank correlation with damages: metric, noise |",
-            "|---|---|---|---|---|---|---|"]  # fmt: skip
+            "|---|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
     for result in results:
-        gains = result.gains
-        beaten = [gain for gain in gains if gain.gain > 0]
+        found = result.gains
+        beaten = [gain for gain in found if gain.gain > 0]
         both = [gain for gain in beaten if (gain.held_out_gain or 0) > 0]
-        kept = [gain.held_out_gain or 0.0 for gain in gains]
-        trust = ", ".join("–" if t.correlation is None else f"{t.correlation:.2f}" for t in result.trust)
+        kept = [gain.held_out_gain or 0.0 for gain in found]
+        mixed = [gain.mixed_gain for gain in found if gain.mixed_gain is not None]
+        lost = [-gain for gain in mixed if gain < 0]
+        by = f"{len(lost)}, {notation.decimal(max(lost), 2)}" if lost else "0"
+        trust = ", ".join("–" if t.correlation is None else notation.decimal(t.correlation, 2) for t in result.trust)
         rows.append(
-            f"| {result.info.task} | {len(gains)} | {len(beaten)} | {len(both)} | "
-            f"{notation.signed(sum(kept) / max(len(kept), 1), 2)} | {result.evaluated} | {trust} |"
+            f"| {result.info.task} | {len(found)} | {len(beaten)} | {len(both)} | "
+            f"{notation.signed(sum(kept) / max(len(kept), 1), 2)} | {sum(gain > 0 for gain in mixed)} | "
+            f"{mixed.count(0.0)} | {by} | {len(found) - len(mixed)} | {result.evaluated} | {trust} |"
         )
     return rows
 
@@ -85,8 +94,9 @@ def _section(result: SearchResult) -> list[str]:
         f"## {info.task}", "",
         f"{info.metric}, float {notation.decimal(result.float_metric, 2)} {info.metric_unit}; {info.samples} samples; "
         f"{len(result.points)} designs, {result.evaluated} networks evaluated in {result.evaluation_seconds:.0f} s.",
-        "", f"| uniform | array | {info.metric_unit or info.metric} | best of no more cost | searched | held out |",
-        "|---|---|---|---|---|---|", *(_line(result, gain) for gain in result.gains),
+        "", verdict(result), "",
+        f"| uniform | array | {info.metric_unit or info.metric} | best of no more cost | searched | held out | mixed | "
+        "held out |", "|---|---|---|---|---|---|---|---|", *(_line(result, gain) for gain in result.gains),
     ]  # fmt: skip
 
 
@@ -97,11 +107,9 @@ def _line(result: SearchResult, gain: Gain) -> str:
         texts = [text for _, text in point.design.layers]
         best = ", ".join(f"`{text}` × {texts.count(text)}" for text in dict.fromkeys(texts))
         best += f" on {point.design.machine.array} ({point.origin})"
-    held = notation.DASH if gain.held_out_gain is None else notation.signed(gain.held_out_gain, 2)
-    return (
-        f"| `{gain.scheme}` | {gain.machine.array} | {notation.decimal(gain.metric, 2)} | {best} | "
-        f"{notation.signed(gain.gain, 2)} | {held} |"
-    )
+    more = (gain.gain, gain.held_out_gain, gain.mixed_gain, gain.mixed_held_out_gain)
+    cells = " | ".join(notation.DASH if value is None else notation.signed(value, 2) for value in more)
+    return f"| `{gain.scheme}` | {gain.machine.array} | {notation.decimal(gain.metric, 2)} | {best} | {cells} |"
 
 
 if __name__ == "__main__":

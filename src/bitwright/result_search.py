@@ -122,6 +122,9 @@ class Gain:
     best: int | None  # index in `points`; None where the uniform design itself is the best
     gain: float  # of the metric, towards its good side
     held_out_gain: float | None
+    mixed: int | None = None  # the same of the best with several schemes; None where none takes as little
+    mixed_gain: float | None = None
+    mixed_held_out_gain: float | None = None
 
 
 @dataclass(frozen=True)

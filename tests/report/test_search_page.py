@@ -63,6 +63,17 @@ def test_where_every_evaluation_fails_the_finding_says_why(result):
     assert f"{told.before}{told.scheme}{told.after}" == "No design could be evaluated: conv1 overflows."
 
 
+def test_the_verdict_says_by_how_much_mixed_designs_lose(result):
+    own = result.gains[0]
+    beaten = replace(own, mixed=1, mixed_gain=0.5, mixed_held_out_gain=-0.1)
+    lost = replace(own, mixed=1, mixed_gain=-1.25, mixed_held_out_gain=0.0)
+    assert search.verdict(replace(result, gains=(own, beaten, lost, lost))) == (
+        "Mixed designs of no more area × delay and energy beat 1 of 4 uniform ones (0 of them on held-out samples "
+        "too), equal 0 and lose to 2, by 1.25 % at most; beside 1 there is no mixed design that takes as little."
+    )
+    assert "beat 0 of 1 uniform ones; beside 1 there is" in search.verdict(result)
+
+
 def test_columns_are_sorted_by_the_numbers_that_they_show(result, tmp_path):
     cells = re.findall(r'<td data-key="([^"]*)" class="(\w+)">([^<]*)</td>', page_of(result, tmp_path))
     keys = {shown: (key, kind) for key, kind, shown in cells}

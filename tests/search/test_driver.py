@@ -5,8 +5,8 @@ import pytest
 
 from bitwright.config import from_text
 from bitwright.model.zoo import EMBEDDED
-from bitwright.result_search import SearchResult
-from bitwright.search.driver import correlation, search
+from bitwright.result_search import Costs, Design, Figures, Point, SearchResult
+from bitwright.search.driver import correlation, gains, search
 from bitwright.search.point import Machine
 from bitwright.search.question import Question
 from bitwright.store import read_json
@@ -150,3 +150,22 @@ def test_another_question_in_the_same_folder_keeps_the_answer_to_the_first(tmp_p
     assert read_json(kept / "search.json", SearchResult).budget == first.budget
     assert read_json(tmp_path / "search.json", SearchResult).budget == ("energy<=5uJ",)
     assert not (tmp_path / "recipe.txt").exists()
+
+
+def priced(schemes, metric, area, energy, origin="search"):
+    costs = Costs(float(area), float(area), energy, 1.0, 1.0, 1.0, 8.0)
+    layers = tuple((f"layer {i}", text) for i, text in enumerate(schemes))
+    return Point(Design(layers), costs, 0.0, Figures(float(metric), metric - 1.0, None, None, 4, 0.0), origin)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_gains_are_of_the_best_and_of_the_best_mixed_design_of_no_more_cost(sign):
+    points = [
+        priced("aa", sign * 90, 2.0, 2.0, "uniform"), priced("bb", sign * 80, 1.0, 1.0, "uniform"),
+        priced("cc", sign * 95, 3.0, 2.0, "uniform"), priced("ab", sign * 89, 1.5, 1.5),
+        priced("ac", sign * 99, 3, 2.5), priced("bc", sign * 93, 2.5, 2.0),
+    ]  # fmt: skip
+    first, second, third = gains(points, higher_is_better=sign > 0)
+    assert (first.best, first.gain, first.mixed, first.mixed_gain) == (None, 0, 3, -1)
+    assert (second.best, second.mixed, second.mixed_gain, second.mixed_held_out_gain) == (None, None, None, None)
+    assert (third.best, third.mixed, third.mixed_gain, third.mixed_held_out_gain) == (None, 5, -2, -2)

@@ -66,6 +66,21 @@ def finding(result: SearchResult) -> Finding:
     return Finding(f"The best design{within}: ", schemes, f" on {point.design.machine.array}: {text}.")
 
 
+def verdict(result: SearchResult) -> str:
+    """Whether designs of several schemes beat uniform ones of no less cost, or by how much not."""
+    rivals = [(gain.mixed_gain, gain.mixed_held_out_gain) for gain in result.gains if gain.mixed_gain is not None]
+    unit = f" {result.info.metric_unit}" if result.info.metric_unit else ""
+    beaten = [(gain, held) for gain, held in rivals if gain > 0]
+    kept = sum(held is not None and held > 0 for _, held in beaten)
+    lost = [-gain for gain, _ in rivals if gain < 0]
+    text = f"Mixed designs of no more area × delay and energy beat {len(beaten)} of {len(result.gains)} uniform ones"
+    text += f" ({kept} of them on held-out samples too)" if beaten else ""
+    text += f", equal {len(rivals) - len(beaten) - len(lost)} and lose to {len(lost)}" if rivals else ""
+    text += f", by {notation.decimal(max(lost), 2)}{unit} at most" if lost else ""
+    rest = len(result.gains) - len(rivals)
+    return f"{text}; beside {rest} there is no mixed design that takes as little." if rest else f"{text}."
+
+
 def front_plot(result: SearchResult) -> dict:
     """The metric against one cost at a time; the front as a line."""
     shown = [p for p in result.points if p.figures is not None and p.figures.error is None and p.is_feasible]

@@ -10,7 +10,7 @@ from bitwright.report.rendering import write_page
 from bitwright.report.search import three
 from bitwright.result_search import Point, SearchResult
 
-COLUMNS = ("mm²", "µJ", "ms", "kB", "acc", "array", "schemes")
+COLUMNS = ("mm²", "µJ", "ms", "kB", "sum bits", "array", "schemes")
 
 
 def write_report(result: SearchResult, path: Path) -> None:
@@ -53,11 +53,12 @@ def lines(result: SearchResult) -> list[str]:
         "",
         *_aligned(*front_table(result)),
         "",
-        "beside uniform designs, at no more area × delay and energy:",
+        f"uniform designs, and how much more {info.metric} the best of no more area × delay and energy has:",
         *_aligned(*gain_table(result)),
+        search.verdict(result),
         "",
-        *(f"{t.beside}: {_correlation(t.correlation)} over {t.designs} designs (rank correlation with the sum of "
-          "damages)" for t in result.trust),
+        *(f"sums of layers' damages order designs as the {t.beside} does: {_correlation(t.correlation)} "
+          f"(rank correlation over {t.designs} designs; 1 is the same order)" for t in result.trust),
         *(f"cells: {remark}" for remark in remarks(result)),
         *(f"left out: {line}" for line in result.left_out),
         f"{told.before}{told.scheme}{told.after}",
@@ -76,14 +77,14 @@ def front_table(result: SearchResult) -> tuple[list[str], list[list[str]]]:
 
 
 def gain_table(result: SearchResult) -> tuple[list[str], list[list[str]]]:
-    """Headings and lines: each uniform design that was evaluated, and how much more a searched one has."""
+    """Headings and lines: each uniform design that was evaluated, and how much more the best, and mixed one, has."""
     unit = result.info.metric_unit or result.info.metric
-    rows = [
-        [gain.scheme, gain.machine.array, notation.decimal(gain.metric, 2), notation.signed(gain.gain, 2),
-         notation.DASH if gain.held_out_gain is None else notation.signed(gain.held_out_gain, 2)]
-        for gain in result.gains
-    ]  # fmt: skip
-    return ["uniform", "array", unit, "searched", "held out"], rows
+    rows = []
+    for gain in result.gains:
+        more = (gain.gain, gain.held_out_gain, gain.mixed_gain, gain.mixed_held_out_gain)
+        cells = (notation.DASH if value is None else notation.signed(value, 2) for value in more)
+        rows.append([gain.scheme, gain.machine.array, notation.decimal(gain.metric, 2), *cells])
+    return ["uniform", "array", unit, "best", "held out", "best mixed", "held out"], rows
 
 
 def layer_table(result: SearchResult, point: Point) -> tuple[list[str], list[list[str]]]:
@@ -148,6 +149,7 @@ def _context(result: SearchResult) -> dict:
         ],
         "front": front_table(result),
         "gains": gain_table(result),
+        "verdict": search.verdict(result),
         "designs": [(i, point, layer_table(result, point)) for i, point in enumerate(_shown(result), 1)],
         "chosen": None if result.chosen is None else result.front.index(result.chosen) + 1,
         "trust": [(t.beside, _correlation(t.correlation), t.designs) for t in result.trust],

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from bitwright.cost.hardware import accelerator
 from bitwright.cost.table_cells import cells_of
 from bitwright.model.task import Task, rank_correlation
 from bitwright.result import RunInfo
-from bitwright.result_search import Costs, Design, Gain, Machine, Point, SearchResult, Trust
+from bitwright.result_search import Costs, Design, Figures, Gain, Machine, Point, SearchResult, Trust
 from bitwright.search import strategies
 from bitwright.search.allocate import Place, allocations, damage_of, nearest_allocation, places
 from bitwright.search.budget import DROP, METRIC, Budget, Quality
@@ -199,7 +200,8 @@ def _result(
         candidates.names, tuple((n, t, d) for (n, t), d in damages.items()),
         tuple((n, t, why) for (n, t), why in candidates.refused.items()), points,
         tuple(points.index(point) for point in best), None if chosen is None else points.index(chosen), nearest,
-        _trust(points, terms), _gains(points, terms), candidates.left_out, key_of(asdict(replace(question, trials=1))),
+        _trust(points, terms), gains(points, higher_is_better=terms.higher_is_better), candidates.left_out,
+        key_of(asdict(replace(question, trials=1))),
     )  # fmt: skip
 
 
@@ -254,30 +256,33 @@ def correlation(first: list[float], second: list[float]) -> float | None:
     return rank_correlation(np.array(first), np.array(second))
 
 
-def _gains(points: Sequence[Point], terms: Terms) -> tuple[Gain, ...]:
+def gains(points: Sequence[Point], *, higher_is_better: bool) -> tuple[Gain, ...]:
     """Each uniform design that was evaluated, beside the best at no more area × delay and energy."""
-    found = []
-    for point in points:
-        if point.origin != "uniform" or point.metric is None or len(point.design.schemes) > 1:
+    known = [(p.figures, p.known_costs, p) for p in points if p.figures is not None and p.metric is not None]
+    sign, found = 1 if higher_is_better else -1, []
+    for own, most, point in known:
+        if point.origin != "uniform" or len(point.design.schemes) > 1:
             continue
         able = [
-            (i, p) for i, p in enumerate(points)
-            if p.metric is not None and p.known_costs.area_delay <= point.known_costs.area_delay * (1 + 1e-9)
-            and p.known_costs.energy_uj <= point.known_costs.energy_uj * (1 + 1e-9)
+            (sign * figures.metric, figures, p) for figures, costs, p in known
+            if costs.area_delay <= most.area_delay * (1 + 1e-9) and costs.energy_uj <= most.energy_uj * (1 + 1e-9)
         ]  # fmt: skip
-        index, best = min(able, key=lambda pair: terms.loss(pair[1].metric))  # type: ignore[arg-type]
-        assert best.figures is not None, "it has a metric"
-        assert point.figures is not None, "it has a metric"
-        kept, own = best.figures.held_out_metric, point.figures.held_out_metric
-        found.append(
-            Gain(
-                point.design.schemes[0],
-                point.design.machine,
-                point.metric,
-                own,
-                None if best is point else index,
-                terms.loss(point.metric) - terms.loss(best.figures.metric),
-                None if kept is None or own is None else terms.loss(own) - terms.loss(kept),
-            )
-        )
+        several = [each for each in able if len(each[2].design.schemes) > 1]
+        _, figures, best = max(able, key=itemgetter(0))
+        gain = Gain(
+            point.design.schemes[0], point.design.machine, own.metric, own.held_out_metric,
+            None if best is point else points.index(best), *_gain(own, figures, sign),
+        )  # fmt: skip
+        if several:
+            _, figures, mixed = max(several, key=itemgetter(0))
+            more, held_out = _gain(own, figures, sign)
+            gain = replace(gain, mixed=points.index(mixed), mixed_gain=more, mixed_held_out_gain=held_out)
+        found.append(gain)
     return tuple(found)
+
+
+def _gain(before: Figures, after: Figures, sign: int) -> tuple[float, float | None]:
+    """Of the metric, to its good side, on searched samples and on held-out ones."""
+    is_kept = before.held_out_metric is not None and after.held_out_metric is not None
+    held_out = sign * (after.held_out_metric - before.held_out_metric) if is_kept else None  # type: ignore[operator]
+    return sign * (after.metric - before.metric), held_out
