@@ -19,7 +19,7 @@ class Machine:
 class Design:
     """A scheme for each layer, and the accelerator that computes them."""
 
-    layers: tuple[tuple[str, str], ...]  # name and scheme's text, in the order of execution
+    layers: tuple[tuple[str, str], ...]  # name and scheme's text, as the model lists them
     machine: Machine = Machine()
 
     @property

@@ -69,7 +69,7 @@ def test_the_verdict_says_by_how_much_mixed_designs_lose(result):
     lost = replace(own, mixed=1, mixed_gain=-1.25, mixed_held_out_gain=0.0)
     assert search.verdict(replace(result, gains=(own, beaten, lost, lost))) == (
         "Mixed designs of no more area × delay and energy beat 1 of 4 uniform ones (0 of them on held-out samples "
-        "too), equal 0 and lose to 2, by 1.25 % at most; beside 1 there is no mixed design that takes as little."
+        "too), equal 0 and lose to 2, by 1.25 points at most; beside 1 there is no mixed design that takes as little."
     )
     assert "beat 0 of 1 uniform ones; beside 1 there is" in search.verdict(result)
 
@@ -92,7 +92,7 @@ def test_costs_that_are_not_known_are_no_numbers(result, tmp_path):
 def test_what_stands_behind_the_cells_is_said_in_the_terminal_too(result):
     costs = replace(result.points[0].costs, left_out=("slower than asked for",))
     said = search_page.lines(replace(result, points=(replace(result.points[0], costs=costs), *result.points[1:])))
-    assert "cells: slower than asked for" in said
+    assert "its cells: slower than asked for" in said
 
 
 @pytest.mark.parametrize(

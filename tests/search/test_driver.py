@@ -7,8 +7,10 @@ from bitwright.config import from_text
 from bitwright.model.zoo import EMBEDDED
 from bitwright.result_search import Costs, Design, Figures, Point, SearchResult
 from bitwright.search.driver import correlation, gains, search
+from bitwright.search.executors import executor_of
 from bitwright.search.point import Machine
 from bitwright.search.question import Question
+from bitwright.search.worker import Setup
 from bitwright.store import read_json
 
 QUESTION = Question(
@@ -169,3 +171,13 @@ def test_gains_are_of_the_best_and_of_the_best_mixed_design_of_no_more_cost(sign
     assert (first.best, first.gain, first.mixed, first.mixed_gain) == (None, 0, 3, -1)
     assert (second.best, second.mixed, second.mixed_gain, second.mixed_held_out_gain) == (None, None, None, None)
     assert (third.best, third.mixed, third.mixed_gain, third.mixed_held_out_gain) == (None, 5, -2, -2)
+
+
+def test_several_workers_too_end_an_impossible_budget_with_the_nearest_design(tmp_path):
+    question = replace(QUESTION, budget=("area<=0.1mm2",), trials=6, strategies=(), limit=24)
+    setup = Setup("digits", None, 24, question.schemes, question.held_out)
+    with executor_of("local", setup, 2) as executor:
+        found = search(EMBEDDED["digits"], question, folder=tmp_path, executor=executor)
+    assert found.chosen is None
+    assert [text for text, _ in found.nearest.excess] == ["area<=0.1mm2"]
+    assert found.nearest.metric > 90

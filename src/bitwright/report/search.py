@@ -69,7 +69,7 @@ def finding(result: SearchResult) -> Finding:
 def verdict(result: SearchResult) -> str:
     """Whether designs of several schemes beat uniform ones of no less cost, or by how much not."""
     rivals = [(gain.mixed_gain, gain.mixed_held_out_gain) for gain in result.gains if gain.mixed_gain is not None]
-    unit = f" {result.info.metric_unit}" if result.info.metric_unit else ""
+    unit = {"": "", "%": " points"}.get(result.info.metric_unit, f" {result.info.metric_unit}")
     beaten = [(gain, held) for gain, held in rivals if gain > 0]
     kept = sum(held is not None and held > 0 for _, held in beaten)
     lost = [-gain for gain, _ in rivals if gain < 0]

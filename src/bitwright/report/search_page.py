@@ -53,16 +53,27 @@ def lines(result: SearchResult) -> list[str]:
         "",
         *_aligned(*front_table(result)),
         "",
-        f"uniform designs, and how much more {info.metric} the best of no more area × delay and energy has:",
-        *_aligned(*gain_table(result)),
-        search.verdict(result),
-        "",
+        *_gain_lines(result),
         *(f"sums of layers' damages order designs as the {t.beside} does: {_correlation(t.correlation)} "
-          f"(rank correlation over {t.designs} designs; 1 is the same order)" for t in result.trust),
-        *(f"cells: {remark}" for remark in remarks(result)),
+          f"(rank correlation over {t.designs} designs; 1 is the same order)" for t in result.trust if t.designs),
+        *(f"its cells: {remark}" for remark in _best_remarks(result)),
         *(f"left out: {line}" for line in result.left_out),
         f"{told.before}{told.scheme}{told.after}",
     ]  # fmt: skip
+
+
+def _gain_lines(result: SearchResult) -> list[str]:
+    """Nothing where no uniform design keeps the budget."""
+    if not result.gains:
+        return []
+    said = f"uniform designs, and how much more {result.info.metric} the best of no more area × delay and energy has:"
+    return [said, *_aligned(*gain_table(result)), search.verdict(result), ""]
+
+
+def _best_remarks(result: SearchResult) -> tuple[str, ...]:
+    """What stands behind the costs of the design that the search ends with."""
+    best = result.nearest if result.chosen is None else result.points[result.chosen]
+    return () if best is None else best.known_costs.left_out
 
 
 def remarks(result: SearchResult) -> list[str]:
@@ -137,7 +148,7 @@ def _context(result: SearchResult) -> dict:
     unit = f"\u00a0{info.metric_unit}" if info.metric_unit else ""
     return {
         "info": info,
-        "budget": " and ".join(result.budget) or "no limit",
+        "budget": " and ".join(result.budget),
         "finding": search.finding(result),
         "families": search.families(result),
         "statistics": [

@@ -95,7 +95,7 @@ class Candidates:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """Layers in the order of execution."""
+        """Layers as the model lists them."""
         return tuple(self.float_layers)
 
     @cached_property

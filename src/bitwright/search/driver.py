@@ -92,9 +92,9 @@ def search(
         idle = [name for name in question.strategies if name not in {name for _, name in published}]
         study.evaluate(seeds)
         study.run([*study.points], progress)
+        result = _result(study, question, info, candidates, damages, started)  # may evaluate the nearest design
     finally:
         running.close()
-    result = _result(study, question, info, candidates, damages, started)
     without = tuple(f"strategy {name}: it has no design of these schemes" for name in idle)
     result = replace(result, left_out=(*result.left_out, *without))
     if folder is not None:
