@@ -5,7 +5,8 @@
 Each search has a fresh folder, the same seed and so the same designs. Seconds are of processors, so that others on the
 machine matter little: the driver's, and of each time that it waits those of the busiest worker. "Start" is all before
 the first generation, imports counted: data, float model, candidates, sensitivities, allocation and seeds; of it
-"waited" is for workers. "Search" is what generations take beside evaluation: proposals, prices, bookkeeping, tables.
+"waited" is for workers. "Search" is what generations take beside evaluation: proposals, prices, bookkeeping, tables;
+"over evaluation" is over that of all workers together.
 With a database two processes of `bitwright worker` evaluate besides. "Clock" is what the search took on this machine.
 """
 
@@ -42,6 +43,7 @@ class Spent:
     waited: float = 0.0
     start: float = 0.0
     start_waited: float = 0.0
+    evaluated: float = 0.0  # by all workers together
 
     @property
     def all(self) -> float:
@@ -103,10 +105,13 @@ def _line(
             evaluate(*words)  # type: ignore[arg-type]
             if is_here:
                 spent.waited += time.process_time() - own
+                spent.evaluated = spent.waited
                 return
             if not spent.waited:  # the first time workers start, meanwhile the driver does
                 spent.waited = max(0.0, max(map(_seconds, _children())) - spent.imports - (own - begun))
-            spent.waited += max(_seconds(pid) - before.get(pid, 0.0) for pid in of())
+            taken = [_seconds(pid) - before.get(pid, 0.0) for pid in of()]
+            spent.waited += max(taken)
+            spent.evaluated += sum(taken)
 
         executor.evaluate = evaluated  # type: ignore[method-assign]
         return executor
@@ -124,7 +129,7 @@ def _line(
     rest, evaluation = spent.all - spent.start - (spent.waited - spent.start_waited), spent.waited - spent.start_waited
     figures = (spent.all, clock, spent.start, spent.start_waited, evaluation, rest)
     cells = [str(found.evaluated), *(f"{value:.1f}" for value in figures[:-1]), f"{rest:.2f}"]
-    return [*cells, f"{rest / spent.waited:.3f}"], spent.all
+    return [*cells, f"{rest / spent.evaluated:.3f}"], spent.all
 
 
 def _children() -> list[int]:

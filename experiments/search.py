@@ -91,16 +91,21 @@ def _summary(results: list[SearchResult]) -> list[str]:
 
 def _ohq(results: list[SearchResult]) -> list[str]:
     """Its designs beside eight bits everywhere on the same array."""
-    rows = ["## OHQ beside `integer(8, 8)`", "",
-            "What OHQ's procedure chose of these schemes, beside `integer(8, 8)` on the same array. Its paper has 15 to "
-            "30 % less latency on an FPGA; this array is as fast in four bits as in eight where memory does not bind.",
-            "", "| network | less delay | energy | metric, searched | held out |", "|---|---|---|---|---|"]  # fmt: skip
+    rows = [
+        "## OHQ beside `integer(8, 8)`",
+        "",
+        "What OHQ's procedure chose of these schemes, beside `integer(8, 8)` on the same array. Its paper has 15 to "
+        "30 % less latency on an FPGA; here four bits are as fast as eight where memory does not bind.",
+        "",
+        "| network | less delay | energy | metric, searched | held out |",
+        "|---|---|---|---|---|",
+    ]
     for result in results:
         for point in result.points:
             if point.origin != "ohq" or point.figures is None:
                 continue
-            eight = next(p for p in result.points if p.design.machine == point.design.machine and p.figures
-                         and p.design.schemes == ("integer(8, 8)",))  # fmt: skip
+            same = [p for p in result.points if p.design.machine == point.design.machine and p.figures is not None]
+            eight = next(p for p in same if p.design.schemes == ("integer(8, 8)",))
             own, other, figures = point.known_costs, eight.known_costs, eight.figures
             found = point.figures
             more = (found.metric - figures.metric, found.held_out_metric - figures.held_out_metric)

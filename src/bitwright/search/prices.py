@@ -6,6 +6,7 @@ add, and a layer takes the energy of its own.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 from typing import NamedTuple
 
 from bitwright.cost.accelerator import Accelerator
@@ -47,7 +48,7 @@ class Prices:
     candidates: Candidates
     cells: Cells
     words: Mapping[str, object] = field(default_factory=dict)
-    _macs: dict[tuple[Product, ...], Mac] = field(default_factory=dict)
+    _macs: dict[frozenset[tuple[int, int]], Mac] = field(default_factory=dict)
     _same: dict[Mac, Mac] = field(default_factory=dict)
     _needs: dict[Product, tuple[int, int]] = field(default_factory=dict)
     _kinds: dict[Need, int] = field(default_factory=dict)
@@ -123,9 +124,9 @@ class Prices:
             kind, bits = self._need(product)
             if kind not in widest or widest[kind][0] < bits:
                 widest[kind] = bits, product
-        key = tuple(product for _, product in widest.values())
+        key = frozenset((kind, bits) for kind, (bits, _) in widest.items())
         if key not in self._macs:
-            mac = self.cells(tuple((p.gemm, p.scheme) for p in key))
+            mac = self.cells(tuple((p.gemm, p.scheme) for _, (_, p) in sorted(widest.items(), key=itemgetter(0))))
             self._macs[key] = self._same.setdefault(mac, mac)
         return self._macs[key]
 
