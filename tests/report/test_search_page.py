@@ -3,6 +3,8 @@
 import csv
 import json
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 
 import pytest
@@ -124,3 +126,19 @@ def test_the_table_has_a_line_for_each_design(result, tmp_path):
     assert [(row["metric"], row["energy_uj"], row["head"]) for row in rows] == [
         ("98.0", "5.0", SCHEMES[0]), ("97.5", "4.0", SCHEMES[1]), ("90.0", "3.0", SCHEMES[1])
     ]  # fmt: skip
+
+
+BROWSER = shutil.which("chromium")
+FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage",
+         "--virtual-time-budget=6000", "--enable-logging=stderr", "--dump-dom")  # fmt: skip
+
+
+@pytest.mark.skipif(BROWSER is None, reason="chromium is not on PATH")
+def test_a_browser_draws_the_three_figures_without_complaint(result, tmp_path):
+    page_of(result, tmp_path)
+    command = [BROWSER, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / "search.html").as_uri()]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    body = re.sub(r"<script.*?</script>", "", run.stdout, flags=re.DOTALL)
+    assert body.count('class="main-svg"') >= 3
+    assert "beat 0 of 1 uniform ones" in body
+    assert "CONSOLE" not in run.stderr
