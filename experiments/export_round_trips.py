@@ -8,18 +8,29 @@ stops after MINUTES and the next one goes on, so the page says what has run.
 
 import json
 import re
+import signal
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import onnx
 import torch
+from torch import nn
+from transformers_folders import PUBLISHED, inputs_of, write
 
 import bitwright as bw
-from bitwright.export import TARGETS, Tracing
+from bitwright.config import from_text
+from bitwright.export import TARGETS, Target, Tracing
+from bitwright.export.trace import sites
+from bitwright.model.task import Inputs
 from bitwright.model.zoo import TASKS
+from bitwright.recipe import Recipe, Rule
+from bitwright.sources.huggingface import load_folder
 
 HERE = Path(__file__).parent
 SAVED = Path("runs/export_round_trips.jsonl")
@@ -34,84 +45,180 @@ SCHEMES = (
     "overq(4, 8)", "overq_on()", "term_revealing()", "combined()",
 )  # fmt: skip
 CALIBRATION, SAMPLES = 8, 1
-SLOW = ("qonnx",)
-"""Engines that run a node at a time in Python."""
-TURNS = tuple(
-    (networks, tuple(name for name in TARGETS if (name in SLOW) == is_slow))
-    for networks in (SMALL, LARGE) for is_slow in (False, True)
+FOLDERS = {f"{name} in transformers": name for name in PUBLISHED}
+"""Networks that transformers has, as folders of its own: compressed-tensors holds no others."""
+HELD = (
+    *SCHEMES, "integer(3, None, weight_share=PerBlock(4))", "integer(8, 8, zero=Zero.FITTED)",
+    "minifloat(input_share=PerRow(), input_range=None)", "nvfp4(weight_only=True)", "nvfp4(four_over_six=True)",
+    "mxfp4(weight_only=True)", "mxfp6(weight_only=True)", "mxfp8(weight_only=True)", "mxfp4(RoundedRule())",
+    "mxfp8(rule=RoundedRule())",
 )  # fmt: skip
-"""Networks and targets in the order in which they are asked for."""
+"""For those, the forms that the layout has words for as well."""
+LIMIT = 5
+"""Minutes for a file to be written, run and compared."""
+SLOW = ("qonnx",)
+"""Engines that run a node at a time in Python, and whose passes over a graph take the square of its nodes."""
+NODES, LAYERS, STEPS = 300, 4, 8
+"""In a slow engine: above so many nodes so many layers are quantized, and of a text so many tokens are read."""
+CORE = SCHEMES[:8]
+TURNS = (
+    *((network, HELD, ("compressed-tensors",)) for network in FOLDERS),
+    *(
+        (network, schemes, tuple(name for name in TARGETS if (name in SLOW) == is_slow))
+        for schemes in (CORE, SCHEMES[len(CORE) :]) for is_slow in (False, True) for network in NETWORKS
+    ),
+)  # fmt: skip
+"""Networks, schemes and targets in the order in which they are asked for."""
 
 
 def main(minutes: float) -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
+    signal.signal(signal.SIGALRM, _out_of_time)
     SAVED.parent.mkdir(exist_ok=True)
     rows = [json.loads(line) for line in SAVED.read_text().splitlines()] if SAVED.exists() else []
     done, end = {(r["network"], r["scheme"], r["target"]) for r in rows}, time.monotonic() + 60 * minutes
-    for networks, targets in TURNS:
-        for network in networks:
-            left = [(s, [name for name in targets if (network, s, name) not in done]) for s in SCHEMES]
-            for scheme, target, found in round_trips(network, [(s, names) for s, names in left if names]):
-                rows.append({"network": network, "scheme": scheme, "target": target, "found": found})
-                with SAVED.open("a") as file:
-                    file.write(json.dumps(rows[-1]) + "\n")
-                print(*rows[-1].values(), flush=True)
-                if time.monotonic() > end:
-                    break
-            PAGE.write_text(page(rows))
+    for network, schemes, targets in TURNS:
+        left = [(s, [name for name in targets if (network, s, name) not in done]) for s in schemes]
+        for scheme, target, found in round_trips(network, [(s, names) for s, names in left if names]):
+            rows.append({"network": network, "scheme": scheme, "target": target, "found": found})
+            with SAVED.open("a") as file:
+                file.write(json.dumps(rows[-1]) + "\n")
+            print(*rows[-1].values(), flush=True)
             if time.monotonic() > end:
-                return
+                break
+        PAGE.write_text(page(rows))
+        if time.monotonic() > end:
+            return
 
 
-def round_trips(network: str, wanted: list[tuple[str, list[str]]]) -> Iterator[tuple[str, str, str]]:
+@dataclass(frozen=True)
+class Network:
+    """A float network, what calibrates it, and which of its layers are quantized."""
+
+    model: nn.Module
+    batch: Any
+    inputs: Inputs
+    layers: str | None = None
+
+    @staticmethod
+    def of(name: str) -> "Network":
+        task = TASKS[FOLDERS.get(name, name)]
+        batch = next(iter(task.calibration())).first(CALIBRATION)
+        if name not in FOLDERS:
+            return Network(task.load(), batch, batch.first(SAMPLES).inputs)
+        with tempfile.TemporaryDirectory() as folder:
+            model = load_folder(write(FOLDERS[name], Path(folder))).model
+        tokens = batch.inputs[0]
+        layers = PUBLISHED[FOLDERS[name]].linears
+        return Network(model, inputs_of(tokens), inputs_of(tokens[:SAMPLES]), layers)
+
+    def under(self, scheme: str, layers: Sequence[str] = ()) -> nn.Module:
+        """Quantized, or only the layers of these names."""
+        pattern = self.layers if not layers else f"re:^({'|'.join(map(re.escape, layers))})$"
+        return bw.quantize(
+            self.model, scheme if pattern is None else Recipe((Rule(pattern, from_text(scheme)),)), [self.batch]
+        )
+
+    def shortened(self) -> "Network":
+        """With the first steps of a text alone to be compared."""
+        return replace(self, inputs=tuple(x if x.is_floating_point() else x[:, :STEPS] for x in self.inputs))
+
+
+def round_trips(name: str, wanted: list[tuple[str, list[str]]]) -> Iterator[tuple[str, str, str]]:
     """What became of each scheme in each target: a word of its kind, and the reason."""
     if not wanted:
         return
-    task, trace = TASKS[network], Tracing()
-    model, batch = task.load(), next(iter(task.calibration())).first(CALIBRATION)
-    inputs = batch.first(SAMPLES).inputs
-    for scheme, names in wanted:
-        frozen = bw.quantize(model, scheme, [batch])
-        for name in names:
-            reason = TARGETS[name].refusal(frozen)
-            found = f"refused: {reason}" if reason else round_trip(TARGETS[name], frozen, model, inputs, trace)
-            yield scheme, name, found
+    network, trace = Network.of(name), Tracing()
+    for scheme, targets in wanted:
+        frozen = network.under(scheme)
+        for target in targets:
+            reason = TARGETS[target].refusal(frozen)
+            found = f"refused: {reason}" if reason else round_trip(TARGETS[target], network, scheme, frozen, trace)
+            yield scheme, target, found
 
 
-def round_trip(target, frozen, model, inputs, trace) -> str:
+def round_trip(target: Target, network: Network, scheme: str, frozen: nn.Module, trace: Tracing) -> str:
     start = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"model{target.suffix}"
-        try:
-            target.write(frozen, path, inputs, trace)
-            found = target.verify(path, frozen, model, inputs)
-        except Exception as error:  # whatever an engine raises is what was found
-            return f"wrong: {type(error).__name__}: {str(error).replace(folder + '/', '')}"
-        return f"{found} in {time.perf_counter() - start:.0f} s"
+    signal.alarm(60 * LIMIT)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"model{target.suffix}"
+            try:
+                part = written(target, network, scheme, frozen, path, trace)
+                found = target.verify(path, part.frozen, network.model, part.inputs)
+            except OutOfTime:
+                return f"unfinished: {target.engine} needs more than {LIMIT} minutes"
+            except Exception as error:  # whatever an engine raises is what was found
+                return f"wrong: {type(error).__name__}: {str(error).replace(folder + '/', '')}"
+    finally:
+        signal.alarm(0)
+    return f"{found}{part.said} in {time.perf_counter() - start:.0f} s"
+
+
+@dataclass(frozen=True)
+class Part:
+    """What of a network was written, and on what it is compared."""
+
+    frozen: nn.Module
+    inputs: Inputs
+    said: str = ""
+
+
+def written(target: Target, network: Network, scheme: str, frozen: nn.Module, path: Path, trace: Tracing) -> Part:
+    """The file at `path`: of the network, or of a few of its layers in float where a slow engine would not end."""
+    if target.name not in SLOW:
+        target.write(frozen, path, network.inputs, trace)
+        return Part(frozen, network.inputs)
+    short = network.shortened()
+    target.write(frozen, path, short.inputs, trace)
+    every = list(sites(frozen))
+    if len(onnx.load(path).graph.node) <= NODES or len(every) <= LAYERS:
+        return Part(frozen, short.inputs)
+    chosen = [every[round(i * (len(every) - 1) / (LAYERS - 1))] for i in range(LAYERS)]
+    few = network.under(scheme, chosen)
+    target.write(few, path, short.inputs, trace)
+    return Part(few, short.inputs, f" ({LAYERS} of {len(every)} layers)")
+
+
+class OutOfTime(Exception):
+    """A file took longer than LIMIT."""
+
+
+def _out_of_time(*_: object) -> None:
+    raise OutOfTime
 
 
 def page(rows: list[dict[str, str]]) -> str:
     """The results as a table a network."""
     found = {(r["network"], r["scheme"], r["target"]): r["found"] for r in rows}
+    tables = [(network, SCHEMES, tuple(TARGETS)) for network in NETWORKS]
+    tables += [(network, HELD, ("compressed-tensors",)) for network in FOLDERS]
+    every = sum(len(schemes) * len(targets) for _, schemes, targets in tables)
     kinds = [text.partition(":")[0] for text in found.values()]
-    equal = sum(kind.startswith("equal") for kind in kinds)
-    every = len(NETWORKS) * len(SCHEMES) * len(TARGETS)
+    equal, parts = sum(kind.startswith("equal") for kind in kinds), sum(" layers)" in text for text in found.values())
     lines = [
         "# Real networks in other engines", "",
         f"**{every} files: {equal} equal, {kinds.count('refused')} refused with the reason below, "
-        f"{kinds.count('wrong')} wrong, {every - len(found)} not run.** An empty cell has not been reached yet.", "",
-        f"{len(NETWORKS)} networks, {len(SCHEMES)} schemes, {len(TARGETS)} targets; {CALIBRATION} samples calibrate, "
+        f"{kinds.count('wrong')} wrong, {kinds.count('unfinished')} not ended within {LIMIT} minutes, "
+        f"{every - len(found)} not run.** An empty cell has not been reached yet.", "",
+        f"{len(NETWORKS)} networks, {len(SCHEMES)} schemes, {len(TARGETS)} targets; {len(FOLDERS)} of the networks as "
+        f"folders of transformers, their linear layers quantized but for the head. {CALIBRATION} samples calibrate, "
         f"{SAMPLES} are compared layer by layer with exact arithmetic: integers of both operands (or sums, by integer "
         "operators) must be equal, outputs equal but for the order of float additions. "
         "Made by `python experiments/export_round_trips.py`.", "",
+        f"The `qonnx` package runs a node at a time, and its cleanup takes the square of a graph's nodes. {STEPS} "
+        f"tokens of a text are read there, and of networks whose file has more than {NODES} nodes {LAYERS} layers are "
+        f"quantized, from the first to the last at equal distances: {parts} files, marked \\*.", "",
+        "compressed-tensors has no integers without the lowest code, which ours leave out: † counts the inputs that "
+        "are at it there, and ‡ those so near a tie that a zero point added before rounding moves them across.", "",
         "Each number is the largest difference of a layer's output, as a part of its largest value.",
     ]  # fmt: skip
     reasons: dict[str, int] = {}
-    for network in NETWORKS:
-        lines += ["", f"## {network}", "", f"| scheme | {' | '.join(TARGETS)} |", f"|{'---|' * (1 + len(TARGETS))}"]
-        for scheme in SCHEMES:
-            cells = [_cell(found.get((network, scheme, name), ""), reasons) for name in TARGETS]
+    for network, schemes, targets in tables:
+        lines += ["", f"## {network}", "", f"| scheme | {' | '.join(targets)} |", f"|{'---|' * (1 + len(targets))}"]
+        for scheme in schemes:
+            cells = [_cell(found.get((network, scheme, name), ""), reasons) for name in targets]
             if any(cells):
                 lines.append(f"| `{scheme}` | {' | '.join(cells)} |")
     lines += ["", "## Reasons", "", *(f"{number}. {reason}" for reason, number in reasons.items())]
@@ -120,10 +227,14 @@ def page(rows: list[dict[str, str]]) -> str:
 
 def _cell(text: str, reasons: dict[str, int]) -> str:
     kind, colon, reason = text.partition(": ")
-    if not colon:
-        return text.replace("equal integers, outputs within ", "").partition(" in ")[0].replace(" bit for bit", "")
-    reason = re.sub(r"^layer \S+: ", "", reason)  # the first that is refused; others are like it
-    return f"{kind} ({reasons.setdefault(reason, len(reasons) + 1)})"
+    if colon:
+        reason = re.sub(r"^layer \S+: ", "", reason)  # the first that is refused; others are like it
+        return f"{kind} ({reasons.setdefault(reason, len(reasons) + 1)})"
+    number = re.sub(r"^equal integers, outputs within (\S+?);?( .*|$)", r"\1", text).partition(" in ")[0]
+    counts = re.findall(r"(\d+) of [\d,]+ inputs at (a code|ties)", text)
+    marks = [f"{count} {'†' if where == 'a code' else '‡'}" for count, where in counts]
+    part = "\\*" * (" layers)" in text)
+    return ", ".join([number.replace(" bit for bit", "") + part, *marks])
 
 
 if __name__ == "__main__":

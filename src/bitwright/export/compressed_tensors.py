@@ -5,7 +5,7 @@ layer that the layout cannot hold is refused by its name. `bitwright.sources.qua
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from bitwright import formats
 from bitwright.checkpoint.folder import INDEX, TensorFolder, read_config
 from bitwright.checkpoint.formats import TOKENS, described, words_down
 from bitwright.checkpoint.layouts import Described, read_weight
-from bitwright.formats import E2M1, E2M3, E4M3, E8M0, FLOAT32, Int
+from bitwright.export.unholdable import Unholdable, require_exact_sums
+from bitwright.formats import E2M1, E2M3, E4M3, E8M0, FLOAT32, Int, Rounding
 from bitwright.model.attention import Attention
 from bitwright.model.layers import FakeQuantizedLayer, QuantizedEmbedding, QuantizedLayer
 from bitwright.model.lowering import Linear
@@ -69,10 +70,13 @@ def write(
         own: Any = getattr(frozen, "config", None)
         if not hasattr(own, "to_dict"):
             raise ValueError("the model has no config of transformers; give the content of config.json as `config`")
-        config = json.loads(own.to_json_string(use_diff=False))
+        found = json.loads(own.to_json_string(use_diff=False))
+        config = {**found, "architectures": found.get("architectures") or [type(frozen).__name__]}
     layers = placed(frozen)
     if not layers:
         raise ValueError("the model has no quantized layer; give what bitwright.quantize returns")
+    if _has_codes_for_outputs(frozen):
+        config = {**config, "tie_word_embeddings": False}  # engines would put the embedding in their place
     tensors = {f"{path}.{name}": t for path, one in layers.items() for name, t in one.tensors.items()}
     tensors |= {name: t.detach().cpu().clone().contiguous() for name, t in _rest(frozen, layers).items()}
     names = [n for n, m in frozen.named_modules() if isinstance(m, nn.Linear)]
@@ -91,7 +95,7 @@ def verify(folder: Path | str, frozen: nn.Module) -> None:
     folder = Path(folder)
     tensors, config = TensorFolder(folder), read_config(folder / CONFIG)["quantization_config"]
     by_name = {name: group for group in config["config_groups"].values() for name in group["targets"]}
-    for path, layer in _layers(frozen):
+    for path, layer in quantized_layers(frozen).items():
         weight = layer.quantized_weight()
         group = by_name.get(path) or by_name["Linear"]
         names = [n for n in tensors.entries if n.rpartition(".")[0] == path and not n.endswith(".bias")]
@@ -129,11 +133,12 @@ def _write_tensors(tensors: Mapping[str, Tensor], folder: Path, shard_bytes: int
 
 def placed(frozen: nn.Module) -> dict[str, Placed]:
     """Every quantized layer by path. What no layout holds raises ValueError."""
-    return {path: _placed(path, layer) for path, layer in _layers(frozen)}
+    return {path: _placed(path, layer) for path, layer in quantized_layers(frozen).items()}
 
 
-def _layers(frozen: nn.Module) -> Iterator[tuple[str, QuantizedLayer]]:
-    """Quantized layers by path. What no layout holds raises ValueError."""
+def quantized_layers(frozen: nn.Module) -> dict[str, QuantizedLayer]:
+    """By path. What is no linear layer raises ValueError."""
+    found = {}
     for path, module in frozen.named_modules():
         if isinstance(module, FakeQuantizedLayer):
             raise ValueError(f"layer {path} is not frozen; call bitwright.model.prepare.freeze before it is written")
@@ -143,7 +148,12 @@ def _layers(frozen: nn.Module) -> Iterator[tuple[str, QuantizedLayer]]:
         if isinstance(module, QuantizedLayer):
             if not isinstance(module.lowering, Linear):
                 raise _refusal(path, f"a {module.lowering.kind}")
-            yield path, module
+            try:
+                require_exact_sums(module)
+            except Unholdable as reason:
+                raise _refusal(path, str(reason)) from None
+            found[path] = module
+    return found
 
 
 def _refusal(path: str, what: str) -> ValueError:
@@ -207,7 +217,8 @@ def _floats(path: str, weight: QuantizedTensor) -> tuple[str, dict[str, Any], di
         part["weight_scale"] = torch.from_numpy(weight.scales[0].astype(np.uint8))
         how = {"strategy": "group", "group_size": 32}
         return _MX[element], described(element.bits, "float", how) | _MX_KINDS, part  # type: ignore[index]
-    if element == E2M1 and [s.share for s in scales] == [PerTensor(), PerBlock(16)] and scales[1].format == E4M3:
+    is_nvfp4 = [s.share for s in scales] == [PerTensor(), PerBlock(16)] and scales[-1].format == E4M3
+    if element == E2M1 and is_nvfp4 and k % 16 == 0:
         fine = torch.from_numpy(weight.scales[1].astype(np.uint8)).view(torch.float8_e4m3fn)
         coarse = np.float32(scales[0].format.decode(weight.scales[0]).item())
         part |= {"weight_scale": fine, "weight_global_scale": torch.tensor([_inverse(coarse)])}
@@ -224,7 +235,7 @@ def _floats(path: str, weight: QuantizedTensor) -> tuple[str, dict[str, Any], di
         if isinstance(share, PerTile):
             how = {"strategy": "block", "block_structure": [share.rows, share.columns]}
         return "float-quantized", described(8, "float", how), part
-    raise _refusal(path, f"{element} under {' × '.join(f'{s.format} {s.share}' for s in scales)}")
+    raise _refusal(path, f"{k} weights a row in {element} under {' × '.join(f'{s.format} {s.share}' for s in scales)}")
 
 
 def _inputs(
@@ -236,6 +247,8 @@ def _inputs(
     kind, bits = "float" if is_float else "int", element.bits
     if not is_float and not (isinstance(element, Int) and bits <= 8 and not element.exponent):
         raise _refusal(path, f"an input in {element}")
+    if quantizer.rounding is not Rounding.NEAREST_EVEN:
+        raise _refusal(path, f"an input rounded by {quantizer.rounding}, where engines round ties to even")
     is_symmetric = is_float or bool(element.bounds().lowest < 0)
     if len(quantizer.scales) == 2 and element == E2M1 and fine.share == PerBlock(16) and is_static:
         if quantizer.candidates() != (6.0,) or fine.room != E4M3.full_scale:
@@ -277,6 +290,12 @@ def _inverse(scale: np.float32) -> np.float32:
     near = np.float32(1) / scale
     tries = [near, np.nextafter(near, np.float32(0)), np.nextafter(near, np.float32(np.inf))]
     return min(tries, key=lambda x: abs(float(np.float32(1) / x) - float(scale)))
+
+
+def _has_codes_for_outputs(frozen: nn.Module) -> bool:
+    """Whether a model of transformers has its output layer quantized, whose weight may have been the embedding's."""
+    outputs: Any = getattr(frozen, "get_output_embeddings", lambda: None)
+    return isinstance(outputs(), QuantizedLayer)
 
 
 def _rest(frozen: nn.Module, layers: Mapping[str, Placed]) -> dict[str, Tensor]:

@@ -9,8 +9,9 @@ from onnx import TensorProto
 
 from bitwright.export.graph import Fragment
 from bitwright.export.layers import Words, as_filters, window
-from bitwright.export.operands import Grid, Ranges, Unholdable, grid_of, quantize_linear, zero_of
+from bitwright.export.operands import Grid, Ranges, grid_of, quantize_linear, zero_of
 from bitwright.export.trace import Site
+from bitwright.export.unholdable import Unholdable
 from bitwright.model.attention import Attention
 from bitwright.model.layers import QuantizedEmbedding, QuantizedLayer
 from bitwright.model.lowering import Linear

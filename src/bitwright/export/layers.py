@@ -15,12 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from bitwright import kernels
-from bitwright.datapath import Overflow
 from bitwright.export.graph import Fragment, replace
-from bitwright.export.operands import Ranges, Unholdable, is_of_tensor
+from bitwright.export.operands import Ranges, is_of_tensor
 from bitwright.export.targets import ways_out
 from bitwright.export.trace import DOMAIN, Site, sites
-from bitwright.formats import FLOAT32
+from bitwright.export.unholdable import Unholdable, require_exact_sums
 from bitwright.model.attention import Attention
 from bitwright.model.convolution import Conv
 from bitwright.model.layers import QuantizedEmbedding, QuantizedLayer
@@ -148,7 +147,7 @@ def refusal(frozen: nn.Module, write: Writer, target: str) -> str | None:
     """What a target has no words for, and in which layer; None where it holds the whole model."""
     for name, site in sites(frozen).items():
         try:
-            _require_exact_sums(site)
+            require_exact_sums(site)
             if isinstance(site, Attention):
                 for left, right in (("query", "key"), ("probability", "value")):
                     write(Fragment(name), site, {"left": left, "right": right, "k": "1", "rank": "4"}, ["x", "w"])
@@ -157,29 +156,6 @@ def refusal(frozen: nn.Module, write: Writer, target: str) -> str | None:
         except Unholdable as reason:
             return f"layer {name}: {target} cannot hold {reason}"
     return None
-
-
-def _require_exact_sums(site: Site) -> None:
-    """Unholdable where a register would change a sum, which no operator does."""
-    if isinstance(site, QuantizedEmbedding) or (isinstance(site, QuantizedLayer) and site.input_quantizer is None):
-        return
-    datapath = site.scheme.datapath
-    inner, outer = datapath.inner, datapath.outer
-    if datapath.scale_product not in (None, FLOAT32) or datapath.product is not None:
-        raise Unholdable("products that are rounded before they are summed")
-    if inner.readout is not None:
-        raise Unholdable("a register that is read through a function")
-    is_inner_float = inner.format is not None and inner.range is None
-    if is_inner_float or (outer.range is None and outer.format not in (None, FLOAT32)):
-        raise Unholdable("a float register other than float32")
-    certificate = site.certificate if isinstance(site, QuantizedLayer) else None
-    for register, bits in (
-        (inner, None if certificate is None else certificate.inner_bits),
-        (outer, None if certificate is None else certificate.outer_bits),
-    ):
-        may_overflow = register.overflow is not Overflow.FORBID and register.range is not None
-        if may_overflow and (certificate is None or (bits is not None and bits > (register.bits or 0))):
-            raise Unholdable(f"a {register.bits}-bit register that may overflow")
 
 
 def _proofs(found: dict[str, Site]) -> dict[str, dict[str, object]]:

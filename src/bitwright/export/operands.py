@@ -13,6 +13,7 @@ import torch
 from onnx import TensorProto
 
 from bitwright.export.graph import Fragment
+from bitwright.export.unholdable import Unholdable
 from bitwright.formats import BFLOAT16, E4M3, E5M2, FLOAT16, FLOAT32, Format, Int, Minifloat, Rounding, Table
 from bitwright.kernels import Unsupported
 from bitwright.kernels.library import NativeFormat
@@ -28,10 +29,6 @@ CASTS = {
 
 
 Ranges = tuple[Range | None, ...]
-
-
-class Unholdable(ValueError):
-    """The target has nothing to say this with."""
 
 
 def is_of_tensor(quantizer: Quantizer) -> bool:

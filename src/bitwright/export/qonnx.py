@@ -18,9 +18,10 @@ from torch import nn
 
 from bitwright.export import layers
 from bitwright.export.graph import Fragment, fold_constants
-from bitwright.export.operands import Ranges, Unholdable, by_steps, grid_of, require_scalar, rounded
+from bitwright.export.operands import Ranges, by_steps, grid_of, require_scalar, rounded
 from bitwright.export.trace import IR_VERSION, trace
 from bitwright.export.tracing import Tracer
+from bitwright.export.unholdable import Unholdable
 from bitwright.formats import FLOAT32, Format, Int, Minifloat, Rounding, Specials
 from bitwright.model.layers import QuantizedLayer
 from bitwright.model.task import Inputs

@@ -5,6 +5,7 @@ Modules of targets are imported when they are used, as each needs its own packag
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -126,7 +127,7 @@ class _Qonnx(_Graph):
 class _CompressedTensors(Target):
     name: str = "compressed-tensors"
     suffix: str = ".checkpoint"
-    engine: str = "reading it back"
+    engine: str = "transformers"
 
     def refusal(self, frozen: "nn.Module") -> str | None:
         from bitwright.export import compressed_tensors
@@ -148,7 +149,11 @@ class _CompressedTensors(Target):
         from bitwright.export import compressed_tensors
 
         compressed_tensors.verify(path, frozen)
-        return "weights decode to the same values"
+        if not (find_spec("transformers") and find_spec("compressed_tensors")):
+            return "weights decode to the same values; not run, as compressed-tensors is not installed"
+        from bitwright.export.compressed_tensors_run import compare
+
+        return str(compare(path, frozen, inputs))
 
 
 def _equal(difference: float) -> str:

@@ -6,7 +6,8 @@ import numpy as np
 from onnx import TensorProto
 
 from bitwright.export.graph import Fragment
-from bitwright.export.operands import Unholdable, require_scalar
+from bitwright.export.operands import require_scalar
+from bitwright.export.unholdable import Unholdable
 from bitwright.formats import FLOAT32, Format, Int
 from bitwright.model.layers import QuantizedLayer
 from bitwright.quantization import QuantizedTensor
