@@ -5,10 +5,13 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 import types
 import typing
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 T = TypeVar("T")
 
@@ -26,6 +29,20 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Bytes to a file that is either the old one or wholly the new one."""
+    with _replacing(path) as file:
+        file.write(content)
+
+
+def copy_atomically(source: Path, path: Path) -> None:
+    """A file's content and times likewise. A link is followed at `source` and replaced at `path`."""
+    with source.open("rb") as given, _replacing(path) as file:
+        shutil.copyfileobj(given, file)
+    shutil.copystat(source, path)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """A new file that takes the name of another, or of a link, once it is whole."""
     name = path.parent / f".{path.name}.{secrets.token_hex(8)}"
     try:
         handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)  # less the umask, as open() does
@@ -33,7 +50,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from None
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(name, path)

@@ -281,3 +281,35 @@ def test_what_a_layout_cannot_hold_is_refused_in_one_sentence(model, tmp_path, a
     assert done.exit_code == 2
     assert sentence in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_links_are_followed_where_they_are_read_and_replaced_where_they_are_written(model, tmp_path):
+    folder, _ = model
+    blob, out, elsewhere = tmp_path / "blobs" / "1", tmp_path / "out", tmp_path / "elsewhere"
+    blob.parent.mkdir()
+    blob.write_text('{"a": 1}')
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer.json").symlink_to(blob)  # as in the hub's cache
+    elsewhere.write_text('{"a": 1}')
+    out.mkdir()
+    (out / "tokenizer.json").symlink_to(elsewhere)
+    (out / "config.json").symlink_to(tmp_path / "nowhere")
+    quantize_checkpoint(folder, out, Integers())
+    assert not (out / "tokenizer.json").is_symlink()
+    assert (out / "tokenizer.json").read_text() == '{"a": 1}'
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_file_of_ones_own_in_the_output_is_not_overwritten(model, tmp_path):
+    folder, _ = model
+    (folder / "README.md").write_text("theirs")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "README.md").write_text("mine")
+    with pytest.raises(
+        ValueError, match=r"README\.md is there already and is not that of .*; remove it, or choose another"
+    ):
+        quantize_checkpoint(folder, tmp_path / "out", Integers())
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["README.md"]
+    (tmp_path / "out" / "README.md").unlink()
+    quantize_checkpoint(folder, tmp_path / "out", Integers())
+    assert (tmp_path / "out" / "README.md").read_text() == "theirs"

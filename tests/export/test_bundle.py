@@ -165,3 +165,36 @@ def test_an_installed_package_offers_its_formats_by_entry_points(small, tmp_path
     frozen = bw.quantize(small, OWN, [X])
     bundle.verify(bundle.write(frozen, tmp_path), frozen, small, (X,))
     config._installed.cache_clear()
+
+
+class Named(nn.Module):
+    """Linear layers one after the other, under these names."""
+
+    def __init__(self, names):
+        super().__init__()
+        self.names = names
+        for name in names:
+            self.add_module(name, nn.Linear(8, 8))
+
+    def forward(self, x):
+        for name in self.names:
+            x = torch.relu(self.get_submodule(name)(x))
+        return x
+
+
+ODD = ["a/b", "a", "A", "a%20b", "é", "x+y(z", "codes", "scales", "a\nb", "re:x", "$", "a b", "/", "/a", "a\0b", "(a|b)*"]
+
+
+@pytest.mark.parametrize("make", [lambda: Named(ODD), lambda: nn.Linear(8, 4)], ids=["odd names", "no name"])
+def test_layers_of_any_name_come_back(make, tmp_path):
+    model, x = make().eval(), torch.randn(5, 8)
+    frozen = bw.quantize(model, "integer(8, 8)", [x])
+    bundle.verify(bundle.write(frozen, tmp_path), frozen, make().eval(), (x,))
+
+
+def test_a_layer_under_two_names_comes_back(tmp_path):
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU())
+    model.add_module("again", model[0])
+    x = torch.randn(5, 8)
+    frozen = bw.quantize(model.eval(), "nvfp4()", [x])
+    bundle.verify(bundle.write(frozen, tmp_path), frozen, model, (x,))

@@ -140,3 +140,16 @@ def test_the_targets_that_hold_a_model_are_named(models):
     assert ways_out(models(next(f for f in CATALOGUE if f.__name__ == "nvfp4"))[1]) == (
         "targets that can: bundle, onnx, onnx-native, qonnx"
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("name", ["onnx", "onnx-integers", "onnx-native", "qonnx"])
+def test_a_model_in_another_float_is_refused_with_the_way_out(name, dtype, tmp_path):
+    require(name)
+    model, x = nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8)).eval().to(dtype), torch.randn(3, 8, dtype=dtype)
+    frozen = bw.quantize(model, "integer(8, 8)", [x])
+    match = (
+        rf"0\.bias is in {str(dtype)[6:]}, and the file computes in float32: call \.float\(\).*targets that can: bundle"
+    )
+    with pytest.raises(ValueError, match=match):
+        TARGETS[name].write(frozen, tmp_path / "model", (x,), Tracing())

@@ -289,3 +289,50 @@ def test_a_model_is_a_module_without_steps_for_what_is_constant(tmp_path):
     model = load(saved(tmp_path, [helper.make_node("Identity", ["x"], ["y"])]))
     assert isinstance(model, nn.Module)
     assert not model.training
+
+
+WEIGHT = numpy_helper.from_array(np.ones((3, 3, 3, 3), np.float32), "w")
+
+
+@pytest.mark.parametrize("op", ["Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool"])
+def test_an_unknown_padding_is_named_with_those_that_there_are(tmp_path, op):
+    inputs, kernel = (["x", "w"], {}) if op.startswith("Conv") else (["x"], {"kernel_shape": [2, 2]})
+    path = saved(tmp_path, [helper.make_node(op, inputs, ["y"], auto_pad="SAME", **kernel)], [WEIGHT])
+    with pytest.raises(ValueError, match="auto_pad 'SAME' is none of NOTSET, VALID, SAME_UPPER, SAME_LOWER"):
+        load(path)(torch.zeros(1, 3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("op", "attributes"),
+    [
+        ("LRN", {"size": 2**30}), ("AveragePool", {"kernel_shape": [2**15, 2**15]}),
+        ("LpPool", {"kernel_shape": [3, 3], "pads": [2**14] * 4}),
+        ("MaxPool", {"kernel_shape": [3, 3], "pads": [2**14] * 4}),
+        ("MaxPool", {"kernel_shape": [2**15, 2**15], "auto_pad": "SAME_UPPER"}), ("Conv", {"pads": [2**14] * 4}),
+        ("Conv", {"pads": [2**14, 2**14, 0, 0]}), ("Conv", {"dilations": [2**14, 2**14], "auto_pad": "SAME_LOWER"}),
+        ("ConvTranspose", {"output_shape": [2**15, 2**15]}),
+    ],
+)  # fmt: skip
+def test_windows_of_absurd_sizes_are_refused_before_memory_is_taken(tmp_path, op, attributes):
+    inputs = ["x", "w"] if op.startswith("Conv") else ["x"]
+    model = load(saved(tmp_path, [helper.make_node(op, inputs, ["y"], **attributes)], [WEIGHT]))
+    with pytest.raises(ValueError, match=r"asks for the shape .* at most \d+ elements"):
+        model(torch.zeros(1, 3, 8, 8))
+
+
+def test_pads_for_another_number_of_axes_are_refused(tmp_path):
+    refused(
+        saved(tmp_path, [helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1])], [WEIGHT]), "3 pads", "2 axes"
+    )
+
+
+@pytest.mark.parametrize("location", ["a\0b", "a" * 5000], ids=["nul", "long"])
+def test_a_place_that_no_file_has_is_refused(tmp_path, location):
+    proto = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[3, 3, 3, 3], data_location=TensorProto.EXTERNAL)
+    proto.external_data.add(key="location", value=location)
+    refused(saved(tmp_path, [helper.make_node("Conv", ["x", "w"], ["y"])], [proto]), "which no file can be called")
+
+
+def test_shapes_that_are_only_declared_take_no_memory(tmp_path):
+    path = saved(tmp_path, [helper.make_node("Conv", ["x", "w"], ["y"])], [WEIGHT], shape=(2**31, 3, 2**31, 2**31))
+    assert load(path)(torch.zeros(1, 3, 8, 8)).shape == (1, 3, 6, 6)

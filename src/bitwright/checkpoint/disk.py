@@ -89,7 +89,7 @@ class Writer:
 
     def __init__(self, path: Path, size: int) -> None:
         self.path = path
-        self._file = path.open("wb", buffering=0)
+        self._file = path.open("xb", buffering=0)  # never through a link
         self._file.truncate(size)
         self._direct = _open_direct(path, os.O_WRONLY)
         self._buffer = Buffer()

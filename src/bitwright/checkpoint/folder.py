@@ -1,5 +1,6 @@
 """A folder of safetensors as one set of tensors by name, read one at a time. Nothing in it is executed."""
 
+import filecmp
 import json
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,10 @@ import numpy as np
 
 from bitwright.checkpoint.layouts import Raw
 from bitwright.checkpoint.tensors import Entry, TensorFile
+from bitwright.store import copy_atomically
 
-INDEX = "model.safetensors.index.json"
+INDEX, CONFIG = "model.safetensors.index.json", "config.json"
+PICKLED = (".bin", ".pt", ".pth")
 LARGEST_JSON = 64 << 20
 """Bytes of a configuration or an index."""
 
@@ -88,3 +91,29 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"{path} holds no JSON object; fetch it again")
     return found
+
+
+def require_room_for_rest(source: Path, out: Path) -> None:
+    """ValueError where `copy_rest` would overwrite what is another file, such as a README of one's own."""
+    for path in _rest(source):
+        there = out / path.name
+        if there.exists() and not (there.is_file() and filecmp.cmp(path, there, shallow=False)):
+            raise ValueError(
+                f"{there} is there already and is not that of {source}; remove it, or choose another folder"
+            )
+
+
+def copy_rest(source: Path, out: Path) -> None:
+    """What lies beside the weights, less pickled copies of them, its configuration and its index.
+
+    The hub's cache is made of links, which are followed; a link in `out` is replaced, not written through.
+    """
+    for path in _rest(source):
+        copy_atomically(path, out / path.name)
+
+
+def _rest(source: Path) -> list[Path]:
+    return [
+        path for path in sorted(source.iterdir())
+        if path.is_file() and path.suffix not in (".safetensors", *PICKLED) and path.name not in (CONFIG, INDEX)
+    ]  # fmt: skip

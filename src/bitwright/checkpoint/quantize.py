@@ -4,7 +4,6 @@ Each output file appears only when it is whole, so a run that was stopped goes o
 """
 
 import json
-import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -16,13 +15,12 @@ import numpy as np
 
 from bitwright.checkpoint.codes import NotFinite, magnitudes, stored
 from bitwright.checkpoint.disk import Buffer
-from bitwright.checkpoint.folder import INDEX, read_config
+from bitwright.checkpoint.folder import CONFIG, INDEX, copy_rest, read_config, require_room_for_rest
 from bitwright.checkpoint.formats import CheckpointFormat
 from bitwright.checkpoint.selection import Selection
 from bitwright.checkpoint.tensors import CHUNK, SIZES, Entry, TensorFile, TensorWriter, is_written
 from bitwright.store import write_atomically
 
-PICKLED = (".bin", ".pt", ".pth")
 Progress = Callable[[str, int, int], None]
 
 
@@ -64,6 +62,7 @@ def quantize_checkpoint(
     plans = {file.path.name: _plan(file, chosen, format) for file in files}
     config |= {"quantization_config": _config(files, chosen, format, selection)}
     missing = _missing(files, out, plans, config)
+    require_room_for_rest(source, out)
     out.mkdir(parents=True, exist_ok=True)
     total = sum(file.entries[name].bytes for file in missing for name in file.entries)
     largest = _largest(files, missing, chosen, format, selection)
@@ -151,7 +150,7 @@ def _named(file: TensorFile, entry: Entry) -> Iterator[None]:
 
 
 def _float_config(source: Path) -> dict[str, object]:
-    config = read_config(source / "config.json")
+    config = read_config(source / CONFIG)
     if "quantization_config" in config:
         raise ValueError(f"{source} is quantized already; start from the model in floats")
     return config
@@ -170,7 +169,7 @@ def _missing(
             raise ValueError(
                 f"{path} is there already, of another scheme or older weights; remove it, or choose another folder"
             )
-    path = out / "config.json"
+    path = out / CONFIG
     if path.exists() and (missing or read_config(path).get("quantization_config") != config["quantization_config"]):
         raise ValueError(f"{out} holds another model; choose another folder, or remove it")
     return missing
@@ -204,13 +203,11 @@ def _write_rest(
     source: Path, out: Path, files: list[TensorFile], plans: dict[str, list[Entry]], config: dict[str, object]
 ) -> None:
     """config.json, the index of files, and whatever else lies beside the weights, less their pickled copies."""
-    for path in source.iterdir():
-        if path.is_file() and path.suffix not in (".safetensors", *PICKLED) and path.name not in ("config.json", INDEX):
-            shutil.copy2(path, out / path.name)
+    copy_rest(source, out)
     if len(files) > 1 or (source / INDEX).exists():
         index = {
             "metadata": {"total_size": sum(e.bytes for plan in plans.values() for e in plan)},
             "weight_map": {e.name: name for name, plan in sorted(plans.items()) for e in plan},
         }
         write_atomically(out / INDEX, (json.dumps(index, indent=2) + "\n").encode())
-    write_atomically(out / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+    write_atomically(out / CONFIG, (json.dumps(config, indent=2) + "\n").encode())

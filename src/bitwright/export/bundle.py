@@ -7,6 +7,7 @@ the same architecture, whose weights do not matter.
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -93,8 +94,10 @@ def read(folder: Path | str, model: nn.Module, example: Inputs | None = None, wo
     folder = Path(folder)
     manifest, tensors = _files(folder)
     schemes = {place.name: [_scheme(folder, text, words) for text in place.schemes] for place in manifest.places}
-    recipe = Recipe(tuple(Rule(f"re:^{_escaped(name)}$", found[0]) for name, found in schemes.items()))
-    state = {name[1:]: t for name, t in tensors.items() if name.startswith("/")}
+    recipe = Recipe(tuple(Rule(f"re:^{re.escape(name)}$", found[0]) for name, found in schemes.items()))
+    parts = {place.name: _parts_of(place, tensors) for place in manifest.places}
+    inside = {f"{layer}/{part}" for layer, own in parts.items() for part in own}
+    state = {name[1:]: t for name, t in tensors.items() if name.startswith("/") and name not in inside}
     frozen = _skeleton(folder, model, recipe, state, example)
     replacements: dict[int, nn.Module] = {}
     places = {place.name: place for place in manifest.places}
@@ -102,8 +105,7 @@ def read(folder: Path | str, model: nn.Module, example: Inputs | None = None, wo
         name = module.name
         if name not in places:
             raise ValueError(f"{folder}: its manifest has no layer {name}; it is of another architecture")
-        own = {key.removeprefix(f"{name}/"): t for key, t in tensors.items() if key.startswith(f"{name}/")}
-        replacements[id(module)] = _restored(module, places[name], schemes[name], own)
+        replacements[id(module)] = _restored(module, places[name], schemes[name], parts[name])
     frozen = replaced(frozen, replacements)
     frozen.load_state_dict(state, strict=False)
     return frozen
@@ -121,6 +123,13 @@ def verify(folder: Path | str, frozen: nn.Module, model: nn.Module, inputs: Inpu
         expected, found = call(frozen, inputs), call(again, inputs)
     if isinstance(expected, Tensor) and not torch.equal(expected, found):
         raise ValueError(f"{folder}: outputs differ after reading it back")
+
+
+def _parts_of(place: Place, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A layer's own tensors by what they are. Its name may be empty, or begin as that of state does."""
+    prefix = f"{place.name}/"
+    own = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+    return {name: tensor for name, tensor in own.items() if _PART.fullmatch(name)}
 
 
 def _files(folder: Path) -> tuple[Manifest, dict[str, Tensor]]:
@@ -167,7 +176,9 @@ def _places(model: nn.Module) -> Iterator[tuple[str, Placed]]:
 def _rest(model: nn.Module) -> dict[str, Tensor]:
     """State that is not codes, scales or learned ranges."""
     inside = {}
-    for path, module in _places(model):
+    for path, module in model.named_modules(remove_duplicate=False):  # state has a module under each of its names
+        if not isinstance(module, Placed):
+            continue
         kept = {"bias"} if isinstance(module, QuantizedLayer | FakeQuantizedLayer) else set()
         inside[f"{path}." if path else ""] = kept
     return {
@@ -233,6 +244,7 @@ def _rows_of(module: QuantizedEmbedding | FakeQuantizedLayer) -> tuple[int, int]
 
 
 _OPERANDS = ("query", "key", "probability", "value")
+_PART = re.compile(rf"codes|zero points|scales/\d+|({'|'.join(('input', *_OPERANDS))})/\d+/(low|high)")
 
 
 def _of_tensor(weight: QuantizedTensor) -> dict[str, Tensor]:
@@ -297,7 +309,3 @@ def _scheme(folder: Path, text: str, words: Words) -> Scheme:
     if not isinstance(scheme, Scheme):
         raise ValueError(f"{folder}: {json.dumps(text)[:80]} is not a scheme")
     return scheme
-
-
-def _escaped(name: str) -> str:
-    return name.replace(".", r"\.")

@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from bitwright import formats
-from bitwright.checkpoint.folder import INDEX, TensorFolder, read_config
+from bitwright.checkpoint.folder import CONFIG, INDEX, TensorFolder, read_config
 from bitwright.checkpoint.formats import TOKENS, described, words_down
 from bitwright.checkpoint.layouts import Described, read_weight
 from bitwright.export.unholdable import Unholdable, require_exact_sums
@@ -37,7 +37,7 @@ from bitwright.quantization import (
 from bitwright.schemes.mx import RoundedRule
 from bitwright.store import write_atomically
 
-TENSORS, CONFIG = "model.safetensors", "config.json"
+TENSORS = "model.safetensors"
 SHARD_BYTES = 5 * 10**9
 """Above this, tensors are in several files beside an index."""
 ELSEWHERE = "bitwright.export.bundle holds every scheme"
@@ -139,7 +139,7 @@ def placed(frozen: nn.Module) -> dict[str, Placed]:
 def quantized_layers(frozen: nn.Module) -> dict[str, QuantizedLayer]:
     """By path. What is no linear layer raises ValueError."""
     found = {}
-    for path, module in frozen.named_modules():
+    for path, module in frozen.named_modules(remove_duplicate=False):
         if isinstance(module, FakeQuantizedLayer):
             raise ValueError(f"layer {path} is not frozen; call bitwright.model.prepare.freeze before it is written")
         if isinstance(module, QuantizedEmbedding | Attention):

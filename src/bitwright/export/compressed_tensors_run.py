@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from bitwright import kernels
-from bitwright.checkpoint.folder import read_config
-from bitwright.export.compressed_tensors import CONFIG, quantized_layers
+from bitwright.checkpoint.folder import CONFIG, read_config
+from bitwright.export.compressed_tensors import quantized_layers
 from bitwright.model.layers import QuantizedLayer
 from bitwright.model.task import Inputs
 from bitwright.quantization import Zero

@@ -18,7 +18,7 @@ from bitwright import kernels
 from bitwright.export.graph import Fragment, replace
 from bitwright.export.operands import Ranges, is_of_tensor
 from bitwright.export.targets import ways_out
-from bitwright.export.trace import DOMAIN, Site, sites
+from bitwright.export.trace import DOMAIN, Site, of_another_float, sites
 from bitwright.export.unholdable import Unholdable, require_exact_sums
 from bitwright.model.attention import Attention
 from bitwright.model.convolution import Conv
@@ -145,6 +145,9 @@ def _label(named: dict[str, str], taken: Collection[str]) -> str:
 
 def refusal(frozen: nn.Module, write: Writer, target: str) -> str | None:
     """What a target has no words for, and in which layer; None where it holds the whole model."""
+    reason = of_another_float(frozen.state_dict())
+    if reason is not None:
+        return reason
     for name, site in sites(frozen).items():
         try:
             require_exact_sums(site)

@@ -7,13 +7,14 @@
 import copy
 import inspect
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import onnx
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from bitwright.model.attention import Attention
 from bitwright.model.layers import QuantizedEmbedding, QuantizedLayer
@@ -38,6 +39,10 @@ def sites(frozen: nn.Module) -> dict[str, Site]:
 def trace(frozen: nn.Module, inputs: Inputs, *, has_free_axis: bool = True) -> onnx.ModelProto:
     """The graph for inputs of these shapes, with the first axis of each free where the model allows it and if asked."""
     sites(frozen)
+    given = [t for t in pytree.tree_leaves(inputs) if isinstance(t, Tensor)]
+    reason = of_another_float({f"input {i}": t for i, t in enumerate(given)} | frozen.state_dict())
+    if reason is not None:
+        raise ValueError(reason)
     model = copy.deepcopy(frozen).eval()
     standing: dict[int, nn.Module] = {}
     for module in model.modules():
@@ -50,8 +55,8 @@ def trace(frozen: nn.Module, inputs: Inputs, *, has_free_axis: bool = True) -> o
             module.gemms = ()  # type: ignore[assignment]  # counted before, and not while tracing
     model = replaced(model, standing)
     arguments, keywords = ((), inputs) if isinstance(inputs, dict) else (tuple(inputs), {})
-    given = inspect.signature(model.forward).bind(*arguments, **keywords).arguments
-    shapes = {name: _free(value) for name, value in given.items()} if has_free_axis else None
+    bound = inspect.signature(model.forward).bind(*arguments, **keywords).arguments
+    shapes = {name: _free(value) for name, value in bound.items()} if has_free_axis else None
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             model, arguments, kwargs=keywords, dynamo=True, dynamic_shapes=shapes, opset_version=OPSET, optimize=True,
@@ -61,6 +66,18 @@ def trace(frozen: nn.Module, inputs: Inputs, *, has_free_axis: bool = True) -> o
     proto = program.model_proto
     proto.ir_version = IR_VERSION
     return proto
+
+
+def of_another_float(tensors: Mapping[str, Tensor]) -> str | None:
+    """Why a file in float32 does not hold these, by name; None where it does."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            found = str(tensor.dtype).removeprefix("torch.")
+            return (
+                f"{name} is in {found}, and the file computes in float32: call .float() of the model and its inputs "
+                "before it is quantized"
+            )
+    return None
 
 
 def _free(value: Any) -> Any:

@@ -18,9 +18,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from bitwright.checkpoint import Selection
-from bitwright.checkpoint.folder import INDEX, TensorFolder, read_config
+from bitwright.checkpoint.folder import CONFIG, INDEX, TensorFolder, copy_rest, read_config, require_room_for_rest
 from bitwright.checkpoint.layouts import values_of
-from bitwright.export.compressed_tensors import CONFIG, Placed, configuration, placed
+from bitwright.export.compressed_tensors import Placed, configuration, placed
 from bitwright.model.prepare import calibrate, freeze, prepare
 from bitwright.model.task import Batch
 from bitwright.model.transform import gptq
@@ -59,6 +59,7 @@ def quantize_calibrated(
     blocks = getattr(getattr(model, "model", None), "layers", None)
     if not isinstance(blocks, nn.ModuleList) or not hasattr(model.model, "embed_tokens"):
         raise ValueError(f"{type(model).__name__} has no model.layers and model.embed_tokens; Llama-like models have")
+    require_room_for_rest(source, out)
     out.mkdir(parents=True, exist_ok=True)
     count = len(blocks)
     _load_(model.model.embed_tokens, tensors, "model.embed_tokens.")  # type: ignore[arg-type]
@@ -233,8 +234,6 @@ def _write_rest(
     total = sum((out / _file(i, count)).stat().st_size for i in range(count + 1))
     index = {"metadata": {"total_size": total}, "weight_map": places}
     write_atomically(out / INDEX, (json.dumps(index, indent=2) + "\n").encode())
-    for path in source.iterdir():
-        if path.is_file() and path.suffix not in (".safetensors", ".bin") and path.name not in (CONFIG, INDEX):
-            shutil.copy2(path, out / path.name)
+    copy_rest(source, out)
     whole = {**config, "quantization_config": configuration(described, ["lm_head"])}
     write_atomically(out / CONFIG, (json.dumps(whole, indent=2) + "\n").encode())

@@ -4,7 +4,6 @@ No code of the folder runs and nothing is unpickled: a model is a class of trans
 """
 
 import contextlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from bitwright.checkpoint.folder import CONFIG, read_config
 from bitwright.sources.network import Network, Prepare
 
 FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
@@ -68,14 +68,8 @@ def require_files(folder: Path) -> None:
         raise ValueError(
             f"{folder} holds {instead}; where it is trusted, save it with save_pretrained, which writes safetensors"
         )
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{folder / 'config.json'} is not JSON ({error}); fetch it again") from None
-    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
-        raise ValueError(
-            f"{folder / 'config.json'} names no model_type; it must be transformers' description of a model"
-        )
+    if not isinstance(read_config(folder / CONFIG).get("model_type"), str):
+        raise ValueError(f"{folder / CONFIG} names no model_type; it must be transformers' description of a model")
 
 
 def model_of(transformers: Any, folder: Path, config: Any) -> torch.nn.Module:

@@ -23,6 +23,9 @@ LIMIT = 1 << 28
 LARGEST_FILE = 1 << 31
 """Bytes that a protocol buffer can have."""
 
+LONGEST_PATH = 1000
+"""Letters of a path to tensors outside of the file."""
+
 OLDEST = 1
 """Operators of the first opsets that broadcast in their own way are refused by their attributes."""
 
@@ -233,6 +236,8 @@ def _with_data(proto: TensorProto, size: int, folder: Path | None) -> TensorProt
     location, what = entries.get("location", ""), f"tensor {proto.name!r}"
     if folder is None:
         raise ValueError(f"{what} is stored in another file; give the model by its path")
+    if len(location) > LONGEST_PATH or "\0" in location:
+        raise ValueError(f"{what} is stored in {location[:40]!r}…, which no file can be called; the model is damaged")
     base = folder.resolve()
     file = (base / location).resolve()
     if not location or not file.is_relative_to(base) or Path(location).is_absolute():

@@ -14,6 +14,9 @@ from bitwright.sources.onnx_patterns import OWN, ScaledDotProduct
 from bitwright.sources.onnx_recurrent import RECURRENT, as_torch
 from bitwright.sources.onnx_windows import flat_pads, pad_same, paddings
 
+WIDEST_PAD = 1 << 12
+"""Zeros on a side that a layer is made with."""
+
 Constants = dict[str, Tensor]
 
 CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -77,13 +80,13 @@ def convolution(node: Node, constants: Constants, rank: int | None) -> Made | No
     around: list[tuple[int, int]] = [(0, 0)] * axes
     before: Operator | None = None
     arguments: dict[str, Any] = {}
-    if auto.startswith("SAME"):
+    if auto in ("SAME_UPPER", "SAME_LOWER"):
         before = pad_same
         arguments = {"kernel": kernel, "strides": strides, "dilations": dilations, "auto_pad": auto}
     else:
         around = paddings((), kernel, pads=options.get("pads"), auto_pad=auto)
-        if len(around) != axes or any(v < 0 for pair in around for v in pair):
-            return None
+        if len(around) != axes or any(not 0 <= v <= WIDEST_PAD for pair in around for v in pair):
+            return None  # the operator asks for room first
         if any(low != high for low, high in around):
             before, arguments, around = functional.pad, {"pad": flat_pads(around)}, [(0, 0)] * axes
     layer = CONVS[axes - 1](

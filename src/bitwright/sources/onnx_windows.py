@@ -11,6 +11,9 @@ from torch.nn import functional
 from bitwright.sources.onnx_file import require_room
 from bitwright.sources.onnx_math import Operator, axis_of
 
+AUTO_PADS = ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER", "")
+"""What the attribute may say; the last as the first."""
+
 CONV = (functional.conv1d, functional.conv2d, functional.conv3d)
 TRANSPOSED = (functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d)
 MAX = (functional.max_pool1d, functional.max_pool2d, functional.max_pool3d)
@@ -28,11 +31,16 @@ def paddings(sizes: Sequence[int], kernel: Sequence[int], *, strides: Sequence[i
              auto_pad: str = "NOTSET") -> list[tuple[int, int]]:  # fmt: skip
     """Zeros before and after, axis by axis."""
     rank = len(kernel)
+    if auto_pad not in AUTO_PADS:
+        raise ValueError(f"auto_pad {auto_pad[:40]!r} is none of {', '.join(AUTO_PADS[:-1])}")
     if auto_pad in ("NOTSET", "VALID", ""):
         given = list(pads or [0] * 2 * rank) if auto_pad != "VALID" else [0] * 2 * rank
+        if len(given) != 2 * rank:
+            raise ValueError(f"{len(given)} pads found for {rank} axes; each has one before and one after")
         return list(zip(given[:rank], given[rank:], strict=True))
     found = []
     for size, k, s, d in zip(sizes, kernel, strides or [1] * rank, dilations or [1] * rank, strict=True):
+        _require_steps((s,))
         total = max((-(-size // s) - 1) * s + d * (k - 1) + 1 - size, 0)
         small = total // 2
         found.append((small, total - small) if auto_pad == "SAME_UPPER" else (total - small, small))
@@ -44,12 +52,22 @@ def flat_pads(pads: Sequence[tuple[int, int]]) -> list[int]:
     return [v for pair in reversed(pads) for v in pair]
 
 
+def padded(x: Tensor, around: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
+    """The last axes with so many values before and after; ValueError where no memory holds that."""
+    sizes = [n + low + high for n, (low, high) in zip(x.shape[2:], around, strict=True)]
+    require_room([*x.shape[:2], *sizes], "padding")
+    return functional.pad(x, flat_pads(around), value=value)
+
+
+def _require_steps(strides: Sequence[int]) -> None:
+    if min(strides, default=1) < 1:
+        raise ValueError(f"strides {tuple(strides)} found; windows move by 1 or more")
+
+
 def pad_same(x: Tensor, *, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int],
              auto_pad: str) -> Tensor:  # fmt: skip
     """Zeros so that an output has ceil(size / stride) elements."""
-    return functional.pad(
-        x, flat_pads(paddings(x.shape[2:], kernel, strides=strides, dilations=dilations, auto_pad=auto_pad))
-    )
+    return padded(x, paddings(x.shape[2:], kernel, strides=strides, dilations=dilations, auto_pad=auto_pad))
 
 
 def conv(x: Tensor, w: Tensor, b: Tensor | None = None, *, group: int = 1, kernel_shape: Sequence[int] = (),
@@ -60,8 +78,9 @@ def conv(x: Tensor, w: Tensor, b: Tensor | None = None, *, group: int = 1, kerne
     around = paddings(x.shape[2:], kernel, strides=strides, dilations=dilations, pads=pads, auto_pad=auto_pad)
     function = for_axes(CONV, rank, "a convolution")
     ones = [1] * rank
-    padded = functional.pad(x, flat_pads(around))
-    return function(padded, w, b, stride=tuple(strides or ones), dilation=tuple(dilations or ones), groups=group)
+    return function(
+        padded(x, around), w, b, stride=tuple(strides or ones), dilation=tuple(dilations or ones), groups=group
+    )
 
 
 def conv_transpose(
@@ -74,14 +93,14 @@ def conv_transpose(
     extra = list(output_padding or [0] * rank)
     sizes = [(n - 1) * s + (k - 1) * d + 1 for n, s, k, d in zip(x.shape[2:], step, w.shape[2:], apart, strict=True)]
     require_room([x.shape[0], w.shape[1] * group, *sizes], "ConvTranspose")
-    if output_shape is not None or auto_pad.startswith("SAME"):
+    if output_shape is not None or auto_pad in ("SAME_UPPER", "SAME_LOWER"):
         wanted = list(output_shape or [n * s for n, s in zip(x.shape[2:], step, strict=True)])[-rank:]
         cut = [full + e - n for full, e, n in zip(sizes, extra, wanted, strict=True)]
         around = [(c - c // 2, c // 2) if auto_pad != "SAME_UPPER" else (c // 2, c - c // 2) for c in cut]
     else:
         around = paddings(sizes, w.shape[2:], pads=pads, auto_pad=auto_pad)
     full = for_axes(TRANSPOSED, rank, "a transposed convolution")(x, w, None, stride=step, dilation=apart, groups=group)
-    y = functional.pad(full, flat_pads([(-low, e - high) for (low, high), e in zip(around, extra, strict=True)]))
+    y = padded(full, [(-low, e - high) for (low, high), e in zip(around, extra, strict=True)])
     return y if b is None else y + b.view(-1, *[1] * rank)
 
 
@@ -89,6 +108,8 @@ def _pooled(x: Tensor, kernel: Sequence[int], options: dict[str, Any]) -> tuple[
     """Padding on both sides, with what a rounded-up size reads beyond, and the declared padding after."""
     rank = len(kernel)
     strides, dilations = options.get("strides") or [1] * rank, options.get("dilations") or [1] * rank
+    require_room(kernel, "a window")
+    _require_steps(strides)
     declared = paddings(x.shape[2:], kernel, strides=strides, dilations=dilations, pads=options.get("pads"),
                         auto_pad=options.get("auto_pad", "NOTSET"))  # fmt: skip
     found = []
@@ -108,23 +129,23 @@ def max_pool(x: Tensor, *, kernel_shape: Sequence[int], storage_order: int = 0, 
     rank = len(kernel_shape)
     around, _ = _pooled(x, kernel_shape, options)
     real = x if x.is_floating_point() else x.double()
-    padded = functional.pad(real, flat_pads(around), value=-math.inf)
+    wide = padded(real, around, -math.inf)
     ones = (1,) * rank
     y, index = for_axes(MAX, rank, "a pooling")(
-        padded, tuple(kernel_shape), tuple(options.get("strides") or ones), 0,
+        wide, tuple(kernel_shape), tuple(options.get("strides") or ones), 0,
         tuple(options.get("dilations") or ones), return_indices=True,
     ) if outputs > 1 else (for_axes(MAX, rank, "a pooling")(
-        padded, tuple(kernel_shape), tuple(options.get("strides") or ones), 0, tuple(options.get("dilations") or ones)
+        wide, tuple(kernel_shape), tuple(options.get("strides") or ones), 0, tuple(options.get("dilations") or ones)
     ), None)  # fmt: skip
     if index is None:
         return y.to(x.dtype)
-    return y.to(x.dtype), _flat_index(index, x, padded, [low for low, _ in around], storage_order)
+    return y.to(x.dtype), _flat_index(index, x, wide, [low for low, _ in around], storage_order)
 
 
-def _flat_index(index: Tensor, x: Tensor, padded: Tensor, before: Sequence[int], storage_order: int) -> Tensor:
+def _flat_index(index: Tensor, x: Tensor, wide: Tensor, before: Sequence[int], storage_order: int) -> Tensor:
     places: list[Tensor] = []
     rest = index
-    for size in reversed(padded.shape[2:]):
+    for size in reversed(wide.shape[2:]):
         places.insert(0, rest % size)
         rest = rest // size
     places = [p - low for p, low in zip(places, before, strict=True)]
@@ -151,22 +172,22 @@ def average_pool(x: Tensor, *, kernel_shape: Sequence[int], count_include_pad: i
     strides, dilations = options.get("strides") or [1] * rank, options.get("dilations") or [1] * rank
     counted = torch.ones(1, 1, *x.shape[2:], dtype=x.dtype)
     if count_include_pad:
-        counted = functional.pad(
-            counted, flat_pads([(b[0], min(a, b[1])) for b, a in zip(around, after, strict=True)]), value=1.0
-        )
+        counted = padded(counted, [(b[0], min(a, b[1])) for b, a in zip(around, after, strict=True)], 1.0)
         rest = [(0, b[1] - min(a, b[1])) for b, a in zip(around, after, strict=True)]
     else:
         rest = around
-    counts = _window_sums(functional.pad(counted, flat_pads(rest)), kernel_shape, strides, dilations)
-    return _window_sums(functional.pad(x, flat_pads(around)), kernel_shape, strides, dilations) / counts
+    counts = _window_sums(padded(counted, rest), kernel_shape, strides, dilations)
+    return _window_sums(padded(x, around), kernel_shape, strides, dilations) / counts
 
 
 def lp_pool(x: Tensor, *, kernel_shape: Sequence[int], p: int = 2, **options: Any) -> Tensor:
     rank = len(kernel_shape)
     around, _ = _pooled(x, kernel_shape, options)
-    padded = functional.pad(x.abs() ** p, flat_pads(around))
     sums = _window_sums(
-        padded, kernel_shape, options.get("strides") or [1] * rank, options.get("dilations") or [1] * rank
+        padded(x.abs() ** p, around),
+        kernel_shape,
+        options.get("strides") or [1] * rank,
+        options.get("dilations") or [1] * rank,
     )
     return sums ** (1 / p)
 
@@ -220,8 +241,8 @@ def group_norm(x: Tensor, scale: Tensor, shift: Tensor, *, num_groups: int, epsi
 
 
 def local_response(x: Tensor, *, size: int, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0) -> Tensor:
+    require_room([x.numel() // max(x.shape[1], 1), x.shape[1] + size - 1, size], "LRN")
     squares = functional.pad(x.square().movedim(1, -1), ((size - 1) // 2, size - 1 - (size - 1) // 2))
-    require_room([*squares.shape, size], "LRN")
     sums = squares.unfold(-1, size, 1).sum(-1).movedim(-1, 1)
     return x / (bias + alpha / size * sums) ** beta
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from bitwright.checkpoint.folder import TensorFolder, read_config
+from bitwright.checkpoint.folder import CONFIG, TensorFolder, read_config
 from bitwright.checkpoint.layouts import Raw, values_of
 from bitwright.datapath import WIDE, Accumulator, Datapath
 from bitwright.formats import FLOAT32
@@ -89,7 +89,7 @@ def _description(folder: Path) -> tuple[str, dict[str, Any]]:
     """The method's name, and what the folder says of it."""
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder; give that of a quantized model")
-    found = read_config(folder / "config.json").get("quantization_config")
+    found = read_config(folder / CONFIG).get("quantization_config")
     if found is None and (folder / "hf_quant_config.json").is_file():
         found = {"quant_method": "modelopt"} | read_config(folder / "hf_quant_config.json")
     if not isinstance(found, dict):

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 from torch.export import ExportedProgram
 
+from bitwright.checkpoint.folder import CONFIG, read_config
 from bitwright.model.task import Task
 from bitwright.model.zoo import TASKS
 from bitwright.sources.network import Network
@@ -109,19 +110,10 @@ def of_function(name: str) -> Task | Network:
 
 
 def of_folder(folder: Path) -> Task | Network:
-    if not (folder / "config.json").exists():
-        raise ValueError(
-            f"{folder} has no config.json; a folder in Hugging Face's layout has one, with weights in safetensors"
-        )
-    import json
-
     from bitwright.sources import huggingface
 
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        config = None  # said by what reads it
-    if (folder / "hf_quant_config.json").exists() or (isinstance(config, dict) and config.get("quantization_config")):
+    config = read_config(folder / CONFIG)
+    if (folder / "hf_quant_config.json").exists() or config.get("quantization_config"):
         return as_network(quantized(folder), folder.resolve().name, str(folder))
     return huggingface.load_folder(folder)
 
