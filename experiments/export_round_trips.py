@@ -60,14 +60,13 @@ SLOW = ("qonnx",)
 """Engines that run a node at a time in Python, and whose passes over a graph take the square of its nodes."""
 NODES, LAYERS, STEPS = 150, 3, 8
 """In a slow engine: above so many nodes so many layers are quantized, and of a text so many tokens are read."""
-FAST = tuple(name for name in TARGETS if name not in SLOW)
+CHECKPOINTS = "compressed-tensors"
+FAST = tuple(name for name in TARGETS if name not in (*SLOW, CHECKPOINTS))
 CORE, REST = SCHEMES[:8], SCHEMES[8:]
 TURNS = (
-    *((network, HELD, ("compressed-tensors",)) for network in FOLDERS),
-    *((network, SCHEMES, FAST) for network in SMALL),
-    *((network, CORE, SLOW) for network in SMALL),
-    *((network, CORE, names) for names in (FAST, SLOW) for network in LARGE),
-    *((network, REST, names) for names in (SLOW, FAST) for network in NETWORKS),
+    *((network, HELD, (CHECKPOINTS,)) for network in FOLDERS),
+    *((network, CORE, names) for names in (FAST, SLOW) for network in NETWORKS),
+    *((network, REST, names) for names in (FAST, SLOW) for network in NETWORKS),
 )
 """Networks, schemes and targets in the order in which they are asked for."""
 
@@ -193,8 +192,10 @@ def _out_of_time(*_: object) -> None:
 def page(rows: list[dict[str, str]]) -> str:
     """The results as a table a network."""
     found = {(r["network"], r["scheme"], r["target"]): r["found"] for r in rows}
-    tables = [(network, SCHEMES, tuple(TARGETS)) for network in NETWORKS]
-    tables += [(network, HELD, ("compressed-tensors",)) for network in FOLDERS]
+    tables = [(network, SCHEMES, (*FAST, *SLOW)) for network in NETWORKS]
+    tables += [(network, HELD, (CHECKPOINTS,)) for network in FOLDERS]
+    found = {(n, s, t): found[n, s, t] for n, schemes, names in tables for s in schemes for t in names
+             if (n, s, t) in found}  # fmt: skip
     every = sum(len(schemes) * len(targets) for _, schemes, targets in tables)
     kinds = [text.partition(":")[0] for text in found.values()]
     equal, parts = sum(kind.startswith("equal") for kind in kinds), sum(" layers)" in text for text in found.values())
@@ -203,8 +204,9 @@ def page(rows: list[dict[str, str]]) -> str:
         f"**{every} files: {equal} equal, {kinds.count('refused')} refused with the reason below, "
         f"{kinds.count('wrong')} wrong, {kinds.count('unfinished')} not ended within {LIMIT} minutes of a processor, "
         f"{every - len(found)} not run.** An empty cell has not been reached yet.", "",
-        f"{len(NETWORKS)} networks, {len(SCHEMES)} schemes, {len(TARGETS)} targets; {len(FOLDERS)} of the networks as "
-        f"folders of transformers, their linear layers quantized but for the head. {CALIBRATION} samples calibrate, "
+        f"{len(NETWORKS)} networks, {len(SCHEMES)} schemes, {len(FAST + SLOW)} targets; {CHECKPOINTS} holds models of "
+        f"transformers alone: {len(FOLDERS)} of the networks as its folders, their linear layers but for the head, "
+        f"under {len(HELD)} schemes. {CALIBRATION} samples calibrate, "
         f"{SAMPLES} are compared layer by layer with exact arithmetic: integers of both operands (or sums, by integer "
         "operators) must be equal, outputs equal but for the order of float additions. "
         "Made by `python experiments/export_round_trips.py`.", "",

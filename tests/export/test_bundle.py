@@ -182,7 +182,10 @@ class Named(nn.Module):
         return x
 
 
-ODD = ["a/b", "a", "A", "a%20b", "é", "x+y(z", "codes", "scales", "a\nb", "re:x", "$", "a b", "/", "/a", "a\0b", "(a|b)*"]
+ODD = [
+    "a/b", "a", "A", "a%20b", "é", "x+y(z", "codes", "scales",
+    "a\nb", "re:x", "$", "a b", "/", "/a", "a\0b", "(a|b)*",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("make", [lambda: Named(ODD), lambda: nn.Linear(8, 4)], ids=["odd names", "no name"])

@@ -1,5 +1,6 @@
 """Checkpoints run by transformers itself: integers of weights and inputs are ours, layers compute their product."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,10 @@ def test_an_input_scale_that_was_changed_is_found(llama, tmp_path):
     save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(ValueError, match=r"up_proj: \d+ integers of its input are others in transformers"):
         run.compare(tmp_path, frozen, TOKENS)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_a_model_in_half_precision_is_held(llama, tmp_path, dtype):
+    half = copy.deepcopy(llama).to(dtype)
+    frozen = bw.quantize(half, Recipe((Rule("re:.*proj", from_text("nvfp4(weight_only=True)")),)), [TOKENS])
+    assert run.compare(compressed_tensors.write(frozen, tmp_path), frozen, TOKENS).layers < 1e-6
