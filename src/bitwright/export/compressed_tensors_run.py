@@ -3,9 +3,10 @@
 transformers decodes weights and quantizes inputs by the compressed-tensors package, the layout's reference.
 """
 
+import io
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,6 @@ from bitwright.export.compressed_tensors import quantized_layers
 from bitwright.model.layers import QuantizedLayer
 from bitwright.model.task import Inputs
 from bitwright.quantization import Zero
-from bitwright.sources.huggingface import quiet
 
 BFLOAT16 = 2.0**-8 + 2.0**-22
 """Largest relative error of a value that an inverted scale moved by a last bit and 8 bits hold."""
@@ -95,7 +95,7 @@ def _engine(folder: Path) -> nn.Module:
     made = getattr(transformers, str(names[0]), None)
     if made is None:
         raise ValueError(f"{folder}: the architecture {names[0]!r} is none of transformers {transformers.__version__}")
-    with quiet(transformers), _silent():
+    with _silent():
         model = made.from_pretrained(folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False)
         model.hf_quantizer.compressor.decompress_model(model)
     if hasattr(model.config, "use_cache"):
@@ -186,10 +186,11 @@ def _relative(found: Tensor, expected: Tensor) -> float:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Without the package's bars and advice, which go to loguru or logging."""
+    """Without the packages' bars and advice."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        yield
+        with redirect_stderr(io.StringIO()):
+            yield
     finally:
         logging.disable(level)
