@@ -207,8 +207,8 @@ def page(rows: list[dict[str, str]]) -> str:
         f"{len(NETWORKS)} networks, {len(SCHEMES)} schemes, {len(FAST + SLOW)} targets; {CHECKPOINTS} holds models of "
         f"transformers alone: {len(FOLDERS)} of the networks as its folders, their linear layers but for the head, "
         f"under {len(HELD)} schemes. {CALIBRATION} samples calibrate, "
-        f"{SAMPLES} are compared layer by layer with exact arithmetic: integers of both operands (or sums, by integer "
-        "operators) must be equal, outputs equal but for the order of float additions. "
+        f"{SAMPLES} of them is compared layer by layer with exact arithmetic: integers of both operands (or sums, "
+        "by integer operators) must be equal, outputs equal but for the order of float additions. "
         "Made by `python experiments/export_round_trips.py`.", "",
         f"The `qonnx` package runs a node at a time, and its cleanup takes the square of a graph's nodes. {STEPS} "
         f"tokens of a text are read there, and of networks whose file has more than {NODES} nodes {LAYERS} layers are "
