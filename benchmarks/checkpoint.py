@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python benchmarks/checkpoint.py [--size 4096]
 
-Codes are first compared with compressed-tensors'. Peers that are not installed are left out, which is said. Whole
-folders: checkpoint_folder.py.
+Codes are first compared with compressed-tensors'. Ours are made in pieces of the size that `bitwright quantize` works
+in. Peers that are not installed are left out, which is said. Whole folders: checkpoint_folder.py.
 """
 
 import argparse
@@ -15,6 +15,8 @@ from timing import Case, Group, main
 
 from bitwright.checkpoint import NAMED, CheckpointFormat, Integers
 from bitwright.checkpoint.codes import magnitudes
+from bitwright.checkpoint.disk import Buffer
+from bitwright.checkpoint.tensors import CHUNK
 
 FORMATS: dict[str, CheckpointFormat] = {
     "int4": Integers(), "int4 zero points": Integers(has_zero_points=True), "int3": Integers(3),
@@ -29,20 +31,25 @@ def bfloat16(shape: tuple[int, ...], seed: int) -> np.ndarray:
 
 def one_weight(size: int) -> Group:
     x = bfloat16((size, size), 0)
-    out = np.empty_like(x)
+    out, memory, step = np.empty_like(x), Buffer(), max(CHUNK // (2 * size), 1)
     peers = _compressed_tensors(x) | _torchao(x)
 
     def note(peer: str) -> str:
         return f"{peer}as seconds for 10^9 parameters: ms × {1e6 / size**2:.3g}"
 
     def ours(name: str, format: CheckpointFormat) -> Case:
-        def run() -> list[np.ndarray]:
+        def pieces() -> Iterator[np.ndarray]:
             largest = float(magnitudes(x, "BF16", size).max())  # also finds NaN
-            return format.quantize(x, "BF16", largest)
+            for start in range(0, size, step):
+                yield format.quantize(x[start : start + step], "BF16", largest, memory)[0]
+
+        def run() -> None:
+            for _ in pieces():
+                pass
 
         def check() -> str | None:
             peer = peers.get(f"compressed-tensors {name}")
-            is_equal = peer is None or run()[0].tobytes() == _bytes(peer())
+            is_equal = peer is None or b"".join(codes.tobytes() for codes in pieces()) == _bytes(peer())
             return None if is_equal else "not compressed-tensors' codes"
 
         return Case(f"bitwright {name}", run, check, note(""))

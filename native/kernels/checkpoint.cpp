@@ -13,12 +13,13 @@ namespace {
 
 constexpr int64_t kRun = 2048;  // elements worked on together
 
-// Kinds of numbers: what is stored, as float32, and float32 rounded to it.
+// Kinds of numbers: what is stored, as float32, float32 rounded to it, and held within 2**60.
 struct Single {
     static constexpr bool kIsSingle = true, kIsBrain = false;
     using Stored = float;
     static INLINE float widen(float x) { return x; }
     static INLINE float round(float x) { return x; }
+    static INLINE float held(float x) { return x; }
     static INLINE int32_t magnitude(float x) { return bits_of(x) & 0x7fffffff; }
     static INLINE float of_magnitude(int32_t bits) { return float_of(bits); }
 };
@@ -31,6 +32,7 @@ struct Brain {
         const uint32_t bits = static_cast<uint32_t>(bits_of(x));
         return float_of(static_cast<int32_t>((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000u));
     }
+    static INLINE float held(float x) { return std::min(std::max(x, -0x1p60f), 0x1p60f); }
     static INLINE uint16_t magnitude(uint16_t x) { return x & 0x7fff; }
     static INLINE float of_magnitude(uint16_t bits) { return widen(bits); }
 };
@@ -49,6 +51,7 @@ struct Half {
         const float rounded = (x + magic) - magic;
         return std::fabs(x) < 65520.0f ? std::copysign(rounded, x) : x;
     }
+    static INLINE float held(float x) { return x; }
     static INLINE uint16_t magnitude(uint16_t x) { return x & 0x7fff; }
     static INLINE float of_magnitude(uint16_t bits) { return bits < 0x7c00 ? widen(bits) : HUGE_VALF; }
 };
@@ -122,9 +125,10 @@ enum class Quotient { kDivided, kRefined, kProduct };
 // bfloat16 over bfloat16, rounded to bfloat16: the product with the rounded inverse rounds alike. Quotients a / b of
 // integers below 2**8 are no midpoints m / 2**j of odd m > 2**8, as m would divide a, and lie 2**-18 of themselves or
 // more from them; where results are denormal, midpoints are exact in float32, and others 2**-142 away.
-// Others are refined: levels that are not rounded to zero are exact, and smaller ones keep their sign.
+// Others are refined: levels that are not rounded to zero are exact, and smaller ones keep their sign; weights beyond
+// 2**60 are held there, as they are clipped under scales of up to 1.
 template <class Kind>
-Quotient quotient_of(const CheckpointRows& r, const typename Kind::Stored* x, const float* scale, int64_t cells) {
+Quotient quotient_of(const CheckpointRows& r, const float* scale, int64_t cells) {
     float least = scale[0], most = scale[0];
     int32_t bits = 0;
     for (int64_t c = 0; c < cells; ++c) {
@@ -134,27 +138,27 @@ Quotient quotient_of(const CheckpointRows& r, const typename Kind::Stored* x, co
     }
     if (Kind::kIsSingle || !(least >= 0x1p-60f)) return Quotient::kDivided;
     if (Kind::kIsBrain && r.is_rounded && (bits & 0xffff) == 0) return most <= 0x1p60f ? Quotient::kProduct : Quotient::kDivided;
-    if (!kHasFma || r.element == 2 || !(most <= 1.0f)) return Quotient::kDivided;  // E2M3 keeps the sign of zero
-    typename Kind::Stored largest = 0;
-    for (int64_t i = 0; i < r.k; ++i) {
-        const typename Kind::Stored magnitude = Kind::magnitude(x[i]);
-        largest = magnitude > largest ? magnitude : largest;
-    }
-    return Kind::of_magnitude(largest) <= 0x1p60f ? Quotient::kRefined : Quotient::kDivided;
+    const bool is_refined = kHasFma && r.element != 2 && most <= 1.0f;  // E2M3 keeps the sign of zero
+    return is_refined ? Quotient::kRefined : Quotient::kDivided;
 }
 
-template <class Kind, class Element, class Level>
-INLINE void cell_of(
-    const typename Kind::Stored* __restrict x, uint8_t* __restrict codes, int64_t count, Level level, const float* zero,
-    bool is_rounded, const Element& element) {
+template <class Kind>
+struct Held {
+    Refined refined;
+    INLINE float operator()(float x) const { return refined(Kind::held(x)); }
+};
+
+template <class Kind, class Level>
+INLINE void levels_of(
+    const typename Kind::Stored* __restrict x, float* __restrict levels, int64_t count, Level level, const float* zero,
+    bool is_rounded) {
     if (is_rounded && zero) {  // each step alone is rounded
         const float by = *zero;
-        for (int64_t i = 0; i < count; ++i)
-            codes[i] = static_cast<uint8_t>(element(Kind::round(Kind::round(level(Kind::widen(x[i]))) + by)));
+        for (int64_t i = 0; i < count; ++i) levels[i] = Kind::round(Kind::round(level(Kind::widen(x[i]))) + by);
     } else if (is_rounded) {
-        for (int64_t i = 0; i < count; ++i) codes[i] = static_cast<uint8_t>(element(Kind::round(level(Kind::widen(x[i])))));
+        for (int64_t i = 0; i < count; ++i) levels[i] = Kind::round(level(Kind::widen(x[i])));
     } else {
-        for (int64_t i = 0; i < count; ++i) codes[i] = static_cast<uint8_t>(element(level(Kind::widen(x[i]))));
+        for (int64_t i = 0; i < count; ++i) levels[i] = level(Kind::widen(x[i]));
     }
 }
 
@@ -164,19 +168,24 @@ INLINE void codes_row(const CheckpointRows& r, const Element& element, int64_t r
     const auto* x = static_cast<const typename Kind::Stored*>(r.x) + row * r.k;
     const float* scale = r.scale + row * groups;
     const float* zero = r.zero ? r.zero + row * groups : nullptr;
+    float levels[kRun], inverse[kRun];
     uint8_t codes[kRun];
     for (int64_t start = 0; start < r.k; start += kRun) {
-        const int64_t count = std::min(kRun, r.k - start);
-        for (int64_t at = 0; at < count;) {
-            const int64_t cell = (start + at) / group, end = std::min((cell + 1) * group - start, count);
-            const float* shift = zero ? zero + cell : nullptr;
+        const int64_t count = std::min(kRun, r.k - start), first = start / group;
+        const int64_t cells = (start + count - 1) / group + 1 - first;
+        for (int64_t c = 0; c < cells; ++c) inverse[c] = 1.0f / scale[first + c];
+        for (int64_t c = 0, at = 0; c < cells; ++c) {
+            const int64_t end = std::min((first + c + 1) * group - start, count);
+            const auto level = make(scale[first + c], inverse[c]);
+            const float* shift = zero ? zero + first + c : nullptr;
             if (kGroup && end - at == kGroup) {
-                cell_of<Kind>(x + start + at, codes + at, kGroup, make(scale[cell]), shift, r.is_rounded, element);
+                levels_of<Kind>(x + start + at, levels + at, kGroup, level, shift, r.is_rounded);
             } else {
-                cell_of<Kind>(x + start + at, codes + at, end - at, make(scale[cell]), shift, r.is_rounded, element);
+                levels_of<Kind>(x + start + at, levels + at, end - at, level, shift, r.is_rounded);
             }
             at = end;
         }
+        for (int64_t i = 0; i < count; ++i) codes[i] = static_cast<uint8_t>(element(levels[i]));  // of any cells: long vectors
         pack(codes, r.packed + row * r.row_bytes + start * r.bits / 8, count, r.bits);
     }
 }
@@ -185,16 +194,17 @@ template <class Kind, class Element, int64_t kGroup>
 void codes_rows(const CheckpointRows& r, const Element& element, int64_t first, int64_t last) {
     const int64_t groups = (r.k + r.group - 1) / r.group;
     for (int64_t row = first; row < last; ++row) {
-        const auto* x = static_cast<const typename Kind::Stored*>(r.x) + row * r.k;
-        switch (quotient_of<Kind>(r, x, r.scale + row * groups, groups)) {
+        switch (quotient_of<Kind>(r, r.scale + row * groups, groups)) {
             case Quotient::kProduct:
-                codes_row<Kind, Element, kGroup>(r, element, row, [](float by) { return Shrunk{1.0f / by}; });
+                codes_row<Kind, Element, kGroup>(r, element, row, [](float, float inverse) { return Shrunk{inverse}; });
                 break;
             case Quotient::kRefined:
-                if (kHasFma) codes_row<Kind, Element, kGroup>(r, element, row, [](float by) { return Refined{by, 1.0f / by}; });
+                if (!kHasFma) break;
+                codes_row<Kind, Element, kGroup>(
+                    r, element, row, [](float by, float inverse) { return Held<Kind>{{by, inverse}}; });
                 break;
             case Quotient::kDivided:
-                codes_row<Kind, Element, kGroup>(r, element, row, [](float by) { return Divided{by}; });
+                codes_row<Kind, Element, kGroup>(r, element, row, [](float by, float) { return Divided{by}; });
         }
     }
 }

@@ -114,9 +114,13 @@ def round_to(x: np.ndarray | np.float32, dtype: str) -> np.ndarray:
     if dtype == "F16":
         with np.errstate(over="ignore"):
             return np.asarray(x, np.float32).astype(np.float16).astype(np.float32)
-    bits = np.asarray(x, np.float32).reshape(-1).view(np.uint32)
-    rounded = (bits + 0x7FFF + (bits >> 16 & 1)) & np.uint32(0xFFFF0000)
-    return rounded.view(np.float32).reshape(np.shape(x))
+    bits = np.array(x, np.float32).reshape(-1).view(np.uint32)
+    odd = bits >> 16
+    odd &= 1
+    bits += odd  # in place: more memory would take longer than the sums
+    bits += 0x7FFF
+    bits &= 0xFFFF0000
+    return bits.view(np.float32).reshape(np.shape(x))
 
 
 def narrow(x: Float[np.ndarray, "..."], dtype: str) -> Shaped[np.ndarray, "..."]:

@@ -165,7 +165,7 @@ class Nvfp4(CheckpointFormat):
         ideal = by * round_to(magnitudes(rows, dtype, 16) / np.float32(6), dtype)
         codes = _e4m3_codes(ideal)
         codes[codes == 0] = 0x20  # 0.125
-        scale = _VALUES[codes] / by
+        scale = np.take(_VALUES / by, codes)
         return [packed_codes(rows, E2M1, Levels(dtype, 16, scale, is_rounded=False), memory=memory), codes]
 
     def constants(self, weight: Entry, largest: float) -> list[bytes]:
@@ -320,8 +320,7 @@ def mx_scale_codes(magnitude: Cells, element: Format, dtype: str) -> Shaped[np.n
 
 
 def _e4m3_codes(x: Cells) -> Shaped[np.ndarray, "rows groups"]:
-    flat = np.zeros(-(-x.size // 8) * 8, np.float32)
-    flat[: x.size] = x.ravel()
+    flat = np.pad(x.reshape(-1), (0, -x.size % 8)) if x.size % 8 else x.reshape(-1)
     one = Levels("F32", flat.size, np.ones((1, 1), np.float32))
     return packed_codes(flat[None], E4M3, one)[0, : x.size].reshape(x.shape)
 
