@@ -13,6 +13,16 @@ enum RegisterKind : int32_t {
     kWide = 6,      // as kScaled, of elements and sums that double holds
     kStep = 7,      // int32, clipped to low ... high after every product
     kWatch = 8,     // int32, not clipped: counts chunks of products on whose way a sum leaves low ... high
+    kAdd = 9,       // int32 that no sum of tiles leaves
+    kMark = 10,     // the same, with a spare bit: counts sums that leave low ... high after a tile
+};
+
+// How the products of a tile enter its own register.
+enum InnerKind : int32_t {
+    kUnlimited = 0,
+    kSaturates = 1,  // after every product
+    kWraps = 2,      // a power of two values
+    kWatches = 3,    // exact: counts sums that leave their register after any product
 };
 
 struct Products {
@@ -39,6 +49,8 @@ struct Products {
     int32_t shift, up, odd, most;
     int64_t largest;  // product of elements, of kSaturate
     int32_t x_shift;  // kStep: by which x moves so that 32 bits are the register's, beside the spare bits of w; or -1
+    int32_t inner;    // an InnerKind, of all but kExact, kSaturate, kWide, kStep and kWatch
+    int64_t inner_low, inner_high;
 };
 
 // Words that w takes when it is packed, and its panels. Where they lie depends on the level of instructions.

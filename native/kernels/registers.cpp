@@ -5,76 +5,12 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "inner.hpp"
 #include "rows.hpp"
+#include "tile_registers.hpp"
 
 namespace LEVEL {
 namespace {
-
-// Registers: a tile's sum enters in `add`; r, c and t are its row, vector and tile.
-struct Clipped {
-    using Lanes = Ints;
-    using Total = int32_t;
-    Ints low, high;
-    INLINE Ints add(Ints total, Ints sum, int, int, int64_t) const { return smaller(larger(total + sum, low), high); }
-};
-
-struct Scaled {
-    using Lanes = Floats;
-    using Total = float;
-    const float* x;
-    const int32_t* w;
-    int64_t pitch;
-    INLINE Floats add(Floats total, Ints sum, int r, int c, int64_t t) const {
-        return total + to_floats(sum) * (all(x[r * pitch + t]) * load<Floats>(w + t * kWidth + c * kLanes));
-    }
-};
-
-// Scales are integers whose products float32 holds.
-template <bool kClips>
-struct ScaledInts {
-    using Lanes = Ints;
-    using Total = int32_t;
-    const float* x;
-    const int32_t* w;
-    int64_t pitch;
-    int32_t shift;
-    Ints up, odd, most, low, high;
-    ScaledInts(const Products& p, const float* xs, const int32_t* ws, int64_t tiles)
-        : x(xs), w(ws), pitch(tiles), shift(p.shift), up(all(p.up)), odd(all(p.odd)), most(all(p.most)),
-          low(all(lowest_of(p))), high(all(highest_of(p))) {}
-    INLINE Ints add(Ints total, Ints sum, int r, int c, int64_t t) const {
-        const Ints product = to_ints(all(x[r * pitch + t]) * load<Floats>(w + t * kWidth + c * kLanes));
-        const Ints next = total + sum * smaller((product + up + ((product >> shift) & odd)) >> shift, most);
-        return kClips ? smaller(larger(next, low), high) : next;
-    }
-};
-
-// To nearest, ties to even: adding a number whose last bit is the step rounds to the step.
-struct Nearest {
-    Floats smallest, to_magic, highest;
-    INLINE Floats operator()(Floats value) const {
-        const Floats magic = larger((Floats)((Ints)value & 0x7f800000), smallest) * to_magic;
-        return larger(smaller((value + magic) - magic, highest), -highest);
-    }
-};
-
-struct TowardZero {
-    Ints kept;
-    Floats highest;
-    INLINE Floats operator()(Floats value) const {
-        return larger(smaller((Floats)((Ints)value & kept), highest), -highest);
-    }
-};
-
-template <class Round, bool kTwice>
-struct Narrow {
-    using Lanes = Floats;
-    using Total = float;
-    Round round;
-    INLINE Floats add(Floats total, Ints sum, int, int, int64_t) const {
-        return round(total + (kTwice ? round(to_floats(sum)) : to_floats(sum)));
-    }
-};
 
 // Rows of x meet a panel: all tiles of a block of K, of kPairs slots each, or of `pairs_a_tile` where that is 0.
 template <int kPairs, class Register>
@@ -122,24 +58,45 @@ void add_up(const Rows& rows, int32_t* x, Make make, typename decltype(make(0, 0
         });
 }
 
-// With loops of fixed length for the tiles that are common.
+// The same where the sums of tiles go through a register of their own. Returns how many of them were changed.
+template <class Inner, class Make>
+int64_t add_stepped(const Rows& rows, int32_t* x, const Inner& inner, Make make, typename decltype(make(0, 0, 0))::Total* totals, int64_t pitch) {
+    const Cut cut = stepped_cut(rows.p);
+    int64_t changed = 0;
+    for_all_panels(rows, cut, pitch / kWidth, rows.p.packed, x, kEvery,
+        [&](const int32_t* at, const int32_t* w, int64_t start, int64_t slots, int64_t r, int64_t panel) {
+            const auto reg = make(start / cut.slots_a_tile, r, panel);
+            changed += meet_stepped(
+                inner, reg, at, w, slots / cut.slots_a_tile, cut.slots_a_tile, totals + r * pitch + panel * kWidth, pitch);
+        });
+    return changed;
+}
+
+// With loops of fixed length for the tiles that are common. Returns how many sums of tiles overflow changed.
 template <class Make>
-void add_tiles(const Rows& rows, int32_t* x, Make make, typename decltype(make(0, 0, 0))::Total* totals, int64_t pitch) {
-    switch (stepped_cut(rows.p).slots_a_tile) {
-        case 1: return add_up<1>(rows, x, make, totals, pitch);
-        case 8: return add_up<8>(rows, x, make, totals, pitch);
-        case 16: return add_up<16>(rows, x, make, totals, pitch);
-        case 32: return add_up<32>(rows, x, make, totals, pitch);
-        default: return add_up<0>(rows, x, make, totals, pitch);
+int64_t add_tiles(const Rows& rows, int32_t* x, Make make, typename decltype(make(0, 0, 0))::Total* totals, int64_t pitch) {
+    const Products& p = rows.p;
+    switch (p.inner) {
+        case kSaturates: return add_stepped(rows, x, Saturates{Limits(p)}, make, totals, pitch);
+        case kWraps: return add_stepped(rows, x, Wraps{Limits(p), (1 << p.spare_bits) - 1}, make, totals, pitch);
+        case kWatches: return add_stepped(rows, x, Watches{Limits(p)}, make, totals, pitch);
+        default: break;
     }
+    switch (stepped_cut(p).slots_a_tile) {
+        case 1: add_up<1>(rows, x, make, totals, pitch); break;
+        case 8: add_up<8>(rows, x, make, totals, pitch); break;
+        case 16: add_up<16>(rows, x, make, totals, pitch); break;
+        case 32: add_up<32>(rows, x, make, totals, pitch); break;
+        default: add_up<0>(rows, x, make, totals, pitch);
+    }
+    return 0;
 }
 
 template <class Round>
-void add_rounded(const Rows& rows, int32_t* x, const Round& round, float* totals, int64_t pitch) {
+int64_t add_rounded(const Rows& rows, int32_t* x, const Round& round, float* totals, int64_t pitch) {
     if (rows.p.rounds_twice)
-        add_tiles(rows, x, [&](int64_t, int64_t, int64_t) { return Narrow<Round, true>{round}; }, totals, pitch);
-    else
-        add_tiles(rows, x, [&](int64_t, int64_t, int64_t) { return Narrow<Round, false>{round}; }, totals, pitch);
+        return add_tiles(rows, x, [&](int64_t, int64_t, int64_t) { return Narrow<Round, true>{round}; }, totals, pitch);
+    return add_tiles(rows, x, [&](int64_t, int64_t, int64_t) { return Narrow<Round, false>{round}; }, totals, pitch);
 }
 
 // How many sums differ from the exact ones, which add(wanted, sums, pitch) adds up in the panels that are wanted: those that
@@ -196,14 +153,15 @@ int64_t add_scaled(const Rows& rows, int32_t* x, const float* scales, std::vecto
     };
     const bool is_clipped = p.spare_bits > 0;
     totals.assign(rows.padded * pitch, is_clipped);
-    if (!is_clipped) {
-        add_tiles(rows, x, made(std::false_type()), totals.data(), pitch);
-        return 0;
-    }
-    add_tiles(rows, x, made(std::true_type()), totals.data(), pitch);
+    if (!is_clipped) return add_tiles(rows, x, made(std::false_type()), totals.data(), pitch);
+    const int64_t changed = add_tiles(rows, x, made(std::true_type()), totals.data(), pitch);
     const Cut cut = stepped_cut(p);
-    return count_clipped(rows, totals.data(), pitch, p.spare_bits, exact, [&](auto wanted, int32_t* sums, int64_t width) {
+    return changed + count_clipped(rows, totals.data(), pitch, p.spare_bits, exact, [&](auto wanted, int32_t* sums, int64_t width) {
         const auto make = made(std::false_type());
+        if (p.inner) {
+            add_tiles(rows, x, make, sums, width);
+            return;
+        }
         for_all_panels(rows, cut, width / kWidth, p.packed, x, wanted,
             [&](const int32_t* at, const int32_t* w, int64_t start, int64_t slots, int64_t r, int64_t panel) {
                 meet<0>(make(start / cut.slots_a_tile, r, panel), at, w, slots / cut.slots_a_tile, cut.slots_a_tile,
@@ -258,6 +216,15 @@ struct Registers {
     std::vector<float> floats, scales;
 };
 
+const auto kPlain = [](int64_t, int64_t, int64_t) { return Added{}; };
+
+int64_t count_odd(const Rows& rows, const int32_t* totals, int64_t pitch) {
+    int64_t count = 0;
+    for (int64_t r = 0; r < rows.count; ++r)
+        for (int64_t c = 0; c < rows.p.n; ++c) count += totals[r * pitch + c] & 1;
+    return count;
+}
+
 int64_t add_integers(const Rows& rows, Registers& of, int64_t pitch) {
     const Products& p = rows.p;
     const int64_t size = rows.padded * pitch;
@@ -265,14 +232,23 @@ int64_t add_integers(const Rows& rows, Registers& of, int64_t pitch) {
     if (p.kind == kClip) {
         of.ints.assign(size, p.spare_bits >= 2);
         const Clipped clipped{all(lowest_of(p)), all(highest_of(p))};
-        add_tiles(rows, x, [&](int64_t, int64_t, int64_t) { return clipped; }, of.ints.data(), pitch);
-        return count_clipped(rows, x, of.ints.data(), pitch, of.exact);
+        const int64_t changed = add_tiles(rows, x, [&](int64_t, int64_t, int64_t) { return clipped; }, of.ints.data(), pitch);
+        if (!p.inner) return count_clipped(rows, x, of.ints.data(), pitch, of.exact);
+        return changed + count_clipped(rows, of.ints.data(), pitch, p.spare_bits, of.exact, [&](auto, int32_t* sums, int64_t width) {
+            add_tiles(rows, x, kPlain, sums, width);
+        });
     }
     if (p.kind == kScaledInt) {
         copy_scales(rows, parts_of(p.k, p.tile), of.scales);
         return add_scaled(rows, x, of.scales.data(), of.ints, pitch, of.exact);
     }
     of.ints.assign(size, 0);
+    if (p.kind == kAdd) return add_tiles(rows, x, kPlain, of.ints.data(), pitch);
+    if (p.kind == kMark) {
+        const Marked marked{all(lowest_of(p)), all(highest_of(p))};
+        add_tiles(rows, x, [&](int64_t, int64_t, int64_t) { return marked; }, of.ints.data(), pitch);
+        return count_odd(rows, of.ints.data(), pitch);
+    }
     for_all_panels(rows, stepped_cut(p), pitch / kWidth, p.packed, x, kEvery,
         [&](const int32_t* at, const int32_t* w, int64_t, int64_t slots, int64_t r, int64_t panel) {
             add_pairs(at, w, slots, &of.ints[r * pitch + panel * kWidth], pitch);
@@ -280,7 +256,7 @@ int64_t add_integers(const Rows& rows, Registers& of, int64_t pitch) {
     return 0;
 }
 
-void add_floats(const Rows& rows, Registers& of, int64_t pitch) {
+int64_t add_floats(const Rows& rows, Registers& of, int64_t pitch) {
     const Products& p = rows.p;
     int32_t* x = of.x.data();
     of.floats.assign(rows.padded * pitch, 0.0f);
@@ -289,29 +265,28 @@ void add_floats(const Rows& rows, Registers& of, int64_t pitch) {
         copy_scales(rows, tiles, of.scales);
         const float* xs = of.scales.data();
         const int32_t* ws = p.packed + pitch * stepped_cut(p).slots;
-        add_tiles(rows, x, [=](int64_t t, int64_t r, int64_t panel) {
+        return add_tiles(rows, x, [=](int64_t t, int64_t r, int64_t panel) {
             return Scaled{xs + r * tiles + t, ws + (panel * tiles + t) * kWidth, tiles};
         }, of.floats.data(), pitch);
-    } else if (p.rounding == 0) {
+    }
+    if (p.rounding == 0) {
         const float smallest = static_cast<float>(int64_t{1} << p.smallest_exponent);
         const float magic = 1.5f * static_cast<float>(1 << (23 - p.mantissa_bits));
-        add_rounded(rows, x, Nearest{all(smallest), all(magic), all(p.highest)}, of.floats.data(), pitch);
-    } else {
-        const Ints kept = all(~((1 << (23 - p.mantissa_bits)) - 1));
-        add_rounded(rows, x, TowardZero{kept, all(p.highest)}, of.floats.data(), pitch);
+        return add_rounded(rows, x, Nearest{all(smallest), all(magic), all(p.highest)}, of.floats.data(), pitch);
     }
+    const Ints kept = all(~((1 << (23 - p.mantissa_bits)) - 1));
+    return add_rounded(rows, x, TowardZero{kept, all(p.highest)}, of.floats.data(), pitch);
 }
 
 int64_t multiply_rows(const Products& p, int64_t first, int64_t last) {
     const int64_t pitch = parts_of(p.n, kWidth) * kWidth;
     const std::vector<double> w_outside = outside_of_columns(p);
-    const bool is_integer = p.kind == kExact || p.kind == kClip || p.kind == kScaledInt;
+    const bool is_integer = p.kind != kScaled && p.kind != kFloat;
     Registers of;
     of.x.resize(rows_at_once(pitch, last - first) * kPitch);
     int64_t overflows = 0;
     in_blocks(p, first, last, pitch, [&](const Rows& rows) {
-        if (is_integer) overflows += add_integers(rows, of, pitch);
-        else add_floats(rows, of, pitch);
+        overflows += is_integer ? add_integers(rows, of, pitch) : add_floats(rows, of, pitch);
         for (int64_t r = 0; r < rows.count; ++r) {
             const int64_t row = rows.first + r;
             if (!is_integer) {

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from bitwright.datapath import WIDE, Accumulator, Cyclic, Datapath, Overflow
 from bitwright.formats import BFLOAT16, E2M1, E4M3, E8M0, FLOAT32, Int, Minifloat, Rounding
 from bitwright.kernels import Operand, Stationary, Unsupported, library, matmul, only
-from bitwright.kernels.native import registers as native
+from bitwright.kernels.native import multiply as native
+from bitwright.kernels.native import products
 from bitwright.quantization import PerBlock, PerRow, PerTensor, Quantizer, Scale
 from bitwright.schemes import mxfp4, mxint8, nvfp4
 
@@ -50,6 +51,17 @@ def assert_equals_reference(datapath, a, b):
     np.testing.assert_array_equal(values.numpy(), expected.values)
     assert (overflows, sums) == (expected.overflows, expected.accumulations)
     return expected.overflows
+
+
+def assert_equals_reference_or_is_refused(datapath, a, b):
+    """Both raise OverflowError, or neither."""
+    try:
+        datapath.matmul(a, b)
+    except OverflowError:
+        with pytest.raises(OverflowError):
+            native.matmul(datapath, Operand.of(a), Stationary(Operand.of(b)))
+        return None
+    return assert_equals_reference(datapath, a, b)
 
 
 SIZES = [(1, 1, 1), (7, 5, 2), (9, 130, 33), (13, 3, 515), (200, 3, 20)]
@@ -250,6 +262,64 @@ def test_what_the_library_takes_equals_the_reference(m, n, k, bits, seed, format
     assert_equals_reference(datapath, a, b)
 
 
+OUTER = [
+    WIDE, Accumulator(FLOAT32), Accumulator(Int(30)), *(Accumulator(Int(12), overflow) for overflow in Overflow),
+    Accumulator(Int(15, narrow=True), Overflow.SATURATE), Accumulator(Int(11), Overflow.WRAP),
+    Accumulator(Minifloat(5, 8)), Accumulator(BFLOAT16, rounding=TOWARD_ZERO),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("is_worst", [False, True], ids=["random", "worst"])
+@pytest.mark.parametrize("outer", OUTER, ids=str)
+@pytest.mark.parametrize("overflow", Overflow, ids=str)
+def test_a_register_that_tiles_leave_equals_the_reference_in_every_outer_one(overflow, outer, is_worst):
+    overflows = 0
+    for size, tile, bits in [((3, 2, 7), 3, 7), ((9, 35, 70), 16, 7), ((9, 3, 130), 64, 5), ((2, 3, 1030), 512, 8)]:
+        a, b = operands((U4, S4), *size, is_worst=is_worst)
+        datapath = Datapath(Accumulator(Int(bits), overflow), outer, tile=tile)
+        overflows += assert_equals_reference_or_is_refused(datapath, a, b) or 0
+    assert overflows or overflow is Overflow.FORBID
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(1, 20), st.integers(1, 40), st.integers(1, 150), st.integers(1, 40), st.integers(2, 16),
+    st.sampled_from(Overflow), st.sampled_from(OUTER), st.sampled_from([(U8, S8), (S8, S8), (U4, S4)]), st.booleans(),
+)  # fmt: skip
+def test_any_register_of_any_tile_equals_the_reference(m, n, k, tile, bits, overflow, outer, formats, is_worst):
+    a, b = operands(formats, m, n, k, m * n, is_worst=is_worst)
+    inner = Accumulator(Int(bits), overflow)
+    assert_equals_reference_or_is_refused(Datapath(inner, outer, tile=tile), a, b)
+
+
+@pytest.mark.parametrize("overflow", Overflow, ids=str)
+@pytest.mark.parametrize("scheme", [nvfp4(), mxfp4()], ids=["NVFP4", "MXFP4"])
+def test_blocks_whose_sums_leave_their_register_equal_the_reference(scheme, overflow):
+    generator = np.random.default_rng(0)
+    x, w = (generator.standard_normal((rows, 100)).astype(np.float32) for rows in (9, 21))
+    a, b = scheme.input.quantize(x), scheme.weight.quantize(w)
+    for bits in (7, 9, 20):
+        datapath = replace(scheme.datapath, inner=Accumulator(Int(bits), overflow))
+        assert_equals_reference_or_is_refused(datapath, a, b)
+
+
+def test_a_tile_that_leaves_its_register_and_comes_back_is_refused():
+    x, w = np.array([[7, 7, 7, 1]], np.float32), np.array([[7, 7, -7, -1]], np.float32)
+    one = (Scale(PerTensor()),)
+    a, b = (Quantizer(S4, one).quantize(v) for v in (x, w))
+    with pytest.raises(OverflowError):
+        native.matmul(Datapath(Accumulator(Int(7)), tile=4), Operand.of(a), Stationary(Operand.of(b)))
+
+
+@pytest.mark.parametrize("unit", [-40, -60, 30])
+def test_sums_of_blocks_are_rounded_where_float32_is_denormal_or_ends(unit):
+    formats = Int(4, exponent=unit), Int(4, exponent=unit // 2)
+    generator = np.random.default_rng(0)
+    x, w = (np.ldexp(generator.standard_normal((rows, 64)), -40).astype(np.float32) for rows in (5, 6))
+    a, b = (Quantizer(f, (Scale(PerBlock(16), E8M0),)).quantize(v) for f, v in zip(formats, (x, w), strict=True))
+    assert_equals_reference(Datapath(), a, b)
+
+
 def test_threads_rows_of_columns_and_views_do_not_show(monkeypatch):
     monkeypatch.setattr(native, "LARGE", 1)
     a, b = operands((U4, S4), 301, 70, 90)
@@ -294,7 +364,7 @@ def test_weights_are_packed_once_for_each_layout_and_few_are_kept():
 @pytest.mark.parametrize(
     "datapath",
     [
-        Datapath(Accumulator(Int(12), Overflow.SATURATE), tile=4),
+        Datapath(Accumulator(Int(12), Overflow.WRAP, readout=Cyclic(1)), tile=4),
         Datapath(Accumulator(Minifloat(5, 8)), product=Minifloat(4, 3)), Datapath(Accumulator(FLOAT32)),
     ],
     ids=str,
@@ -341,10 +411,10 @@ def test_few_layouts_are_kept():
 
 def test_a_library_whose_products_are_of_another_version_is_not_called(monkeypatch):
     a, b = operands((U8, S8), 3, 4, 6)
-    native._library.cache_clear()
-    monkeypatch.setattr(native.ctypes, "sizeof", lambda structure: 1)
+    products.products_library.cache_clear()
+    monkeypatch.setattr(products.ctypes, "sizeof", lambda structure: 1)
     try:
         with pytest.raises(Unsupported, match="another version"):
             native.matmul(Datapath(), Operand.of(a), Stationary(Operand.of(b)))
     finally:
-        native._library.cache_clear()
+        products.products_library.cache_clear()

@@ -3,10 +3,10 @@
 from torch import Tensor
 
 from bitwright.kernels.native import groups, scalars
+from bitwright.kernels.native.multiply import matmul
 from bitwright.kernels.native.outputs import depthwise, rescale
 from bitwright.kernels.native.packed import FloatProduct, IntegerProduct, TokenProduct
 from bitwright.kernels.native.packing import pack_matrix, unpack_matrix
-from bitwright.kernels.native.registers import matmul
 from bitwright.kernels.native.scalars import NotFinite
 from bitwright.kernels.native.scaled_taps import Window, depthwise_scaled
 from bitwright.kernels.native.search import squared_errors

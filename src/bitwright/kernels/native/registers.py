@@ -6,17 +6,32 @@ exact in any order; registers that saturate, round or scale do so along K, at ev
 
 import ctypes
 from dataclasses import dataclass
-from functools import cache
-from typing import ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from bitwright.datapath import Accumulator, Aligned, Datapath, Overflow
 from bitwright.formats import FLOAT32, Format, Int, Minifloat, Rounding, Table
-from bitwright.kernels.library import library_with
-from bitwright.kernels.matmul import Stationary, are_tiles_free, significant_bits
-from bitwright.kernels.native.scale_products import ScaleProducts
+from bitwright.kernels.matmul import Stationary, are_tiles_free
+from bitwright.kernels.native.products import (
+    ADD,
+    CLIP,
+    EXACT,
+    FLOAT,
+    LAYOUTS,
+    MARK,
+    SATURATE,
+    SATURATES,
+    SCALED,
+    STEP,
+    UNLIMITED,
+    WATCH,
+    WATCHES,
+    WRAPS,
+    NativeProducts,
+    products_library,
+)
 from bitwright.kernels.operand import Operand
 from bitwright.kernels.registers import Rounder, broken_promise
 from bitwright.kernels.rounding import Unsupported
@@ -25,130 +40,33 @@ from bitwright.quantization import Zero
 LARGE = 1 << 24
 """Products from which on a second thread is worth its start."""
 LONGEST_TILE = 512
-EXACT, SATURATE, CLIP, SCALED, FLOAT, SCALED_INT, WIDE, STEP, WATCH = range(9)
-LAYOUTS = {SATURATE: SATURATE, SCALED: SCALED, SCALED_INT: SCALED, WIDE: WIDE}
-"""Of packed weights; others are like those of EXACT."""
 
 
-class NativeProducts(ctypes.Structure):
-    """One call's work; mirrors native/registers.hpp."""
-
-    _fields_: ClassVar = [
-        *[(name, ctypes.c_void_p) for name in (
-            "x", "w", "x_inside", "w_inside", "x_outside", "w_outside", "out", "columns", "packed", "pairs"
-        )],
-        *[(name, ctypes.c_int64) for name in ("m", "n", "k", "x_pitch", "w_pitch", "out_pitch", "tile")],
-        *[(name, ctypes.c_double) for name in ("x_by", "w_by", "unit")],
-        *[(name, ctypes.c_int32) for name in ("kind", "spare_bits")],
-        *[(name, ctypes.c_int64) for name in ("low", "high", "slope")],
-        *[(name, ctypes.c_int32) for name in (
-            "wraps", "rounding", "mantissa_bits", "smallest_exponent", "rounds_twice"
-        )],
-        ("highest", ctypes.c_float),
-        *[(name, ctypes.c_int32) for name in ("shift", "up", "odd", "most")],
-        ("largest", ctypes.c_int64), ("x_shift", ctypes.c_int32),
-    ]  # fmt: skip
-
-
-def matmul(datapath: Datapath, x: Operand, w: Stationary) -> tuple[Tensor, int, int]:
-    """As `bitwright.kernels.matmul`. Raises `Unsupported` for what the library does not take."""
-    if x.inside is not None or w.operand.inside is not None:
-        return _scaled(datapath, x, w)
-    job = _Job.of(x, w)
-    if not job.is_short:
-        raise Unsupported("elements of more than 16 bits")
-    if datapath.tile is None:
-        return job.one_sum(datapath), job.overflows, job.m * job.n
-    tile = min(datapath.tile, job.k)
-    sums = job.m * job.n * (-(-job.k // tile) + 1)
-    return job.tiled(datapath, tile), job.overflows, sums
-
-
-def _scaled(datapath: Datapath, x: Operand, w: Stationary) -> tuple[Tensor, int, int]:
-    """Exact sums of blocks, times the product of their scales, in an outer register."""
-    blocks = {o.elements.shape[1:] for o in (x, w.operand) if o.inside is not None}
-    if len(blocks) > 1:
-        raise Unsupported("blocks of different sizes")
-    count, block = blocks.pop()
-    if datapath.tile not in (None, block) or datapath.product is not None or datapath.inner.readout is not None:
-        raise Unsupported("tiles of a block")
-    job = _Job.of(x, w)
-    bound = job.largest_x * w.block_norm if w.operand.inside is not None else job.largest_x * job.largest_w * block
-    if not _holds(datapath.inner, bound):
-        raise Unsupported("block sums that leave their register")
-    how = _scaled_integers if datapath.outer.is_integer else _scaled_floats
-    settings = how(datapath, job, bound, block)
-    out = job.run(**settings, tile=block, k=min(job.k, count * block), out=None, columns=None)
-    return out, job.overflows, job.m * job.n * (count + 1)
-
-
-def _scaled_floats(datapath: Datapath, job: "_Job", bound: float, block: int) -> dict[str, int]:
-    """In float32: of sums that it holds, or of those that only float64 does."""
-    outer = datapath.outer
-    if outer.format != FLOAT32 or outer.rounding is not Rounding.NEAREST_EVEN:
-        raise Unsupported(f"an outer accumulator of {outer.format}")
-    x, w = job.x, job.w.operand
-    if job.is_short and bound < 2**24 and block <= LONGEST_TILE and _has_plain_scales(datapath, x, w):
-        return {"kind": SCALED}
-    is_rounded = datapath.scale_product == FLOAT32 and datapath.scale_rounding is Rounding.NEAREST_EVEN
-    if bound >= 2**53 or not (is_rounded or datapath.scale_product is None):
-        raise Unsupported("block sums of more than 53 bits, or scales rounded otherwise")
-    return {"kind": WIDE, "rounds_twice": int(is_rounded)}
-
-
-def _scaled_integers(datapath: Datapath, job: "_Job", bound: float, block: int) -> dict[str, int]:
-    """In an integer register, of integer scales whose product may be rounded to fewer bits."""
-    if not job.is_short or block > LONGEST_TILE:
-        raise Unsupported("elements of more than 16 bits, or long blocks")
-    products = ScaleProducts.of(datapath, job.x, job.w.operand)
-    rounded = products.largest
-    each, total = bound * rounded, job.largest_x * job.w.norm * rounded
-    if max(each, total) >= 2**31:
-        raise Unsupported("scaled sums of more than 32 bits")
-    how = {"kind": SCALED_INT, **products.rounding, "scale_exponent": products.exponent}
-    outer = datapath.outer
-    if _holds(outer, total):
-        return how
-    assert outer.range is not None, "others hold all"
-    low, high = outer.range
-    if outer.overflow is Overflow.WRAP and high < 2**31:
-        return {**how, "wraps": 1, "low": low, "high": high}
-    is_narrow = 4 * max(max(-low, high) + each, total) < 2**31 and job.largest_w < 2**13
-    if outer.overflow is Overflow.SATURATE and is_narrow:
-        return {**how, "spare_bits": 2, "low": low, "high": high}  # they tell whether a sum was ever clipped
-    raise Unsupported("a promise that may be broken, or a register of more than 29 bits")
-
-
-def _has_plain_scales(datapath: Datapath, x: Operand, w: Operand) -> bool:
-    """Whether products of block scales, rounded as the datapath says, are those of float32."""
-    scaled = [o for o in (x, w) if o.inside is not None]
-    is_rounded = datapath.scale_product == FLOAT32 and datapath.scale_rounding is Rounding.NEAREST_EVEN
-    bits = sum(significant_bits(o.quantizer.scales[-1].format) for o in scaled)
-    is_exact = datapath.scale_product is None and bits <= 24
-    return (is_rounded or is_exact) and not any(_has_extreme_scales(o) for o in scaled)
-
-
-def _has_extreme_scales(operand: Operand) -> bool:
-    """Whether float32 may not hold a product of two such scales; those of blocks of zeros do not matter."""
-    inside = operand.inside
-    if inside is None or not inside.numel():
-        return False
-    low, high = inside.aminmax()
-    if low >= 2.0**-45 and high <= 2.0**45:
-        return False
-    is_extreme = (inside < 2.0**-45) & (inside > 0)
-    return bool(high > 2.0**45) or bool(operand.elements[is_extreme].any())
-
-
-def _holds(register: Accumulator, bound: float) -> bool:
+def holds(register: Accumulator, bound: float) -> bool:
     """Whether an integer register never overflows, with sums of up to this."""
     if not register.is_integer:
         return False
     return register.range is None or bound <= min(-register.range[0], register.range[1])
 
 
+@dataclass(frozen=True)
+class Inside:
+    """What products go through inside a tile."""
+
+    inner: int = UNLIMITED
+    low: int = 0
+    high: int = 0
+
+    @property
+    def is_exact(self) -> bool:
+        return self.inner == UNLIMITED
+
+
+EXACT_TILES = Inside()
+
+
 @dataclass
-class _Job:
+class Job:
     """Two operands of integers."""
 
     x: Operand
@@ -158,11 +76,11 @@ class _Job:
     overflows: int = 0
 
     @staticmethod
-    def of(x: Operand, w: Stationary) -> "_Job":
-        _library()
+    def of(x: Operand, w: Stationary) -> "Job":
+        products_library()
         if any(t.device.type != "cpu" or t.dtype != torch.float32 for t in (x.elements, w.operand.elements)):
             raise Unsupported(f"{x.elements.dtype} on {x.elements.device.type}")
-        job = _Job(x, w, *_extremes(x))
+        job = Job(x, w, *_extremes(x))
         if not job.m * job.n or not job.k:
             raise Unsupported("no elements")
         return job
@@ -171,6 +89,10 @@ class _Job:
     def is_short(self) -> bool:
         """Whether elements are integers of 16 bits."""
         return max(self.largest_x, self.largest_w) <= 32767
+
+    def is_plain(self, tile: int) -> bool:
+        """Whether float32 rounds units as it rounds reals: sums of tiles of 24 bits under scales of 2**-90 to 2**90."""
+        return -36 <= self.x.unit + self.w.operand.unit <= 0 and self.k < 2**13 * tile
 
     @property
     def m(self) -> int:
@@ -199,14 +121,14 @@ class _Job:
             raise Unsupported("sums of more than 32 bits")
         if not inner.is_integer:
             return self._rounded(inner, 1, datapath.product)
-        if inner.readout is None and (_holds(inner, bound) or self._is_in_range(inner)):
+        if inner.readout is None and (holds(inner, bound) or self._is_in_range(inner)):
             return self.run(EXACT)
         if inner.overflow is Overflow.WRAP:
             return self._wrapped(inner)
         return self._saturated(inner, 1) if inner.overflow is Overflow.SATURATE else self._watched(inner)
 
     def tiled(self, datapath: Datapath, tile: int) -> Tensor:
-        """Exact sums of tiles in an outer register."""
+        """Sums of tiles, each in a register, in an outer register."""
         inner, outer = datapath.inner, datapath.outer
         is_plain = datapath.scale_product in (None, FLOAT32) and datapath.product is None and inner.readout is None
         bound = self.largest_x * self.w.norm
@@ -214,15 +136,70 @@ class _Job:
             raise Unsupported("registers of tiles")
         if are_tiles_free(datapath, self.x, self.w):
             return self.run(EXACT)
-        if not _holds(inner, self.largest_x * max(self.w.norms_of_signs(tile))):
-            raise Unsupported("a register that tiles leave")
+        inside = self.inside(inner, tile, self.largest_x * max(self.w.norms_of_signs(tile)))
         if not outer.is_integer:
-            return self._rounded(outer, tile, outer.format)
+            return self._rounded_tiles(outer, tile, bound, inside)
+        if holds(outer, bound):
+            return self.run(ADD, tile=tile, inside=inside)
+        assert outer.range is not None, "others hold all"
+        low, high = outer.range
         if outer.overflow is Overflow.WRAP:
-            return self._wrapped(outer)
-        if outer.overflow is Overflow.SATURATE:
+            return self._wrapped(outer, tile, inside)
+        if outer.overflow is Overflow.FORBID:
+            return self._marked(outer, tile, inside)
+        if inside.is_exact:
             return self._saturated(outer, tile)
-        raise Unsupported("a promise that may be broken")
+        largest = max(-low, high) + self.largest_x * self.largest_w * tile
+        spare = 2 if self._has_room(2, max(largest, bound)) else 0
+        if largest * 2**spare >= 2**31:
+            raise Unsupported("a register of more than 32 bits")
+        return self.run(CLIP, tile=tile, low=low, high=high, spare_bits=spare, inside=inside)
+
+    def inside(self, register: Accumulator, tile: int, bound: float) -> Inside:
+        """What the library does with the products of a tile whose sums may come to this."""
+        if holds(register, bound):
+            return EXACT_TILES
+        assert register.range is not None, "others hold all"
+        low, high = register.range
+        if not self.is_short or tile > LONGEST_TILE or max(-low, high) + self.largest_x * self.largest_w >= 2**31:
+            raise Unsupported("a register that long tiles leave, or of more than 31 bits")
+        if register.overflow is Overflow.SATURATE:
+            return Inside(SATURATES, low, high)
+        if register.overflow is Overflow.FORBID:
+            before, self.overflows = self.overflows, 0
+            self.run(ADD, tile=tile, inside=Inside(WATCHES, low, high))
+            if self.overflows:
+                raise broken_promise(register)
+            self.overflows = before
+            return EXACT_TILES
+        if low != -high - 1:
+            raise Unsupported("a register that wraps, but not at a power of two")
+        return Inside(WRAPS, low, high)
+
+    def _has_room(self, spare: int, largest: float) -> bool:
+        """Whether products may have so many bits below them."""
+        return largest * 2**spare < 2**31 and self.largest_w * 2**spare < 2**15
+
+    def _marked(self, register: Accumulator, tile: int, inside: Inside) -> Tensor:
+        """Sums of tiles that never leave the register."""
+        assert register.range is not None, "a limited register"
+        low, high = register.range
+        if tile > LONGEST_TILE or not self._has_room(1, max(self.largest_x * self.w.norm, -low, high) + 1):
+            raise Unsupported("a promise that may be broken")
+        out = self.run(MARK, tile=tile, low=low, high=high, spare_bits=1, inside=inside)
+        if self.overflows:
+            raise broken_promise(register)
+        return out if inside.is_exact else self.run(ADD, tile=tile, inside=inside)  # counts what the tiles lost
+
+    def _rounded_tiles(self, register: Accumulator, tile: int, bound: float, inside: Inside) -> Tensor:
+        if register.format != FLOAT32 or register.rounding is not Rounding.NEAREST_EVEN:
+            return self._rounded(register, tile, register.format, inside)
+        largest = self.largest_x * max(self.w.norms_of_signs(tile))
+        if not (self.is_plain(tile) and largest < 2**24 and tile <= LONGEST_TILE):
+            raise Unsupported("sums of tiles of more than 24 bits, or far from 1")
+        if bound >= 2**24:
+            return self.run(SCALED, tile=tile, inside=inside)
+        return self.run(EXACT if inside.is_exact else ADD, tile=tile, inside=inside)  # float32 holds every sum
 
     def _is_in_range(self, register: Accumulator) -> bool:
         return bool(self._fits(register).all())
@@ -235,13 +212,14 @@ class _Job:
         lowest = positive * self.low - negative * self.high
         return (lowest >= register.range[0]) & (highest <= register.range[1])
 
-    def _wrapped(self, register: Accumulator) -> Tensor:
+    def _wrapped(self, register: Accumulator, tile: int = 2, inside: Inside = EXACT_TILES) -> Tensor:
         assert register.range is not None, "a limited register"
         low, high = register.range
         if high >= 2**31 or (register.readout is not None and register.readout.slope >= 2**20):
             raise Unsupported("a register of more than 32 bits")
         slope = 0 if register.readout is None else register.readout.slope
-        return self.run(EXACT, wraps=1, low=low, high=high, slope=slope)
+        kind = EXACT if inside.is_exact else ADD
+        return self.run(kind, tile=tile, inside=inside, wraps=1, low=low, high=high, slope=slope)
 
     def _saturated(self, register: Accumulator, tile: int) -> Tensor:
         """Outputs that no input can bring out of range are exact sums; the others are stepped."""
@@ -264,7 +242,7 @@ class _Job:
             raise broken_promise(register)
         return out
 
-    def _stepping(self, register: Accumulator, tile: int) -> dict[str, int]:
+    def _stepping(self, register: Accumulator, tile: int) -> dict[str, Any]:
         assert register.range is not None, "a limited register"
         (low, high), limits = register.range, dict(zip(("low", "high"), register.range, strict=True))
         bits, product = (high - low).bit_length(), self.largest_x * self.largest_w
@@ -290,7 +268,9 @@ class _Job:
         is_possible = bits and spare <= rooms[1] and largest < 2**31
         return {"x_shift": x_shift, "spare_bits": spare} if is_possible else {"x_shift": -1}
 
-    def _rounded(self, register: Accumulator, tile: int, addend: Format | Aligned | None) -> Tensor:
+    def _rounded(
+        self, register: Accumulator, tile: int, addend: Format | Aligned | None, inside: Inside = EXACT_TILES
+    ) -> Tensor:
         """A narrow float register that float32 steps exactly, as all its values are whole numbers of units.
 
         What is added is rounded to `addend` before.
@@ -312,33 +292,35 @@ class _Job:
         return self.run(
             FLOAT, tile=tile, rounding=int(not is_nearest), mantissa_bits=rounder.mantissa_bits,
             smallest_exponent=smallest, highest=min(rounder.highest, 3e38), rounds_twice=int(is_rounded_twice),
+            inside=inside,
         )  # fmt: skip
 
     def run(
         self, kind: int, *, tile: int = 2, k: int | None = None, out: Tensor | None = None,
-        columns: Tensor | None = None, scale_exponent: int = 0, **more: int | float,
+        columns: Tensor | None = None, scale_exponent: int = 0, inside: Inside = EXACT_TILES,
+        **more: int | float,
     ) -> Tensor:  # fmt: skip
         """One call of the library."""
         operand = self.w.operand
         out = torch.empty(self.m, self.n, dtype=torch.float64) if out is None else out
         x, w = _rows(self.x.flat()), _rows(operand.flat())
         outside = [o.outside.double().contiguous() for o in (self.x, operand)]
-        inside = [None if o.inside is None else o.inside.float().contiguous() for o in (self.x, operand)]
+        scales = [None if o.inside is None else o.inside.float().contiguous() for o in (self.x, operand)]
         k = self.k if k is None else k
         units = [2.0**o.unit for o in (self.x, operand)]
         n = self.n if columns is None else len(columns)
         job = NativeProducts(
-            x=x.data_ptr(), w=w.data_ptr(), x_inside=_pointer(inside[0]), w_inside=_pointer(inside[1]),
+            x=x.data_ptr(), w=w.data_ptr(), x_inside=_pointer(scales[0]), w_inside=_pointer(scales[1]),
             x_outside=outside[0].data_ptr(), w_outside=outside[1].data_ptr(), out=out.data_ptr(),
             columns=_pointer(columns), m=self.m, n=n, k=k, x_pitch=x.stride(0), w_pitch=w.stride(0), out_pitch=self.n,
             tile=tile, x_by=1 / units[0], w_by=1 / units[1], unit=units[0] * units[1] * 2.0**scale_exponent, kind=kind,
-            **more,
+            inner=inside.inner, inner_low=inside.low, inner_high=inside.high, **more,
         )  # fmt: skip
         threads = torch.get_num_threads() if self.m * n * k >= LARGE else 1
-        found = _library()
+        found = products_library()
         packed = self._packed(job, columns, threads)
         job.packed = packed.data_ptr()
-        if kind == CLIP:
+        if kind == CLIP and not job.inner:
             bare = NativeProducts.from_buffer_copy(job)
             bare.kind, bare.spare_bits = EXACT, 0
             pairs = self._packed(bare, columns, threads)
@@ -351,7 +333,7 @@ class _Job:
 
     def _packed(self, job: NativeProducts, columns: Tensor | None, threads: int) -> Tensor:
         """The weights as the library reads them; the last few are kept for the next inputs."""
-        found = _library()
+        found = products_library()
         is_in_pairs = job.kind in (EXACT, STEP, WATCH)
         layout = LAYOUTS.get(job.kind, EXACT)
         which = None if columns is None else columns.numpy().tobytes()
@@ -365,17 +347,6 @@ class _Job:
                 kept.pop(other, None)
             kept[key] = packed
         return packed
-
-
-@cache
-def _library() -> ctypes.CDLL:
-    found = library_with("a product", {"bitwright_products_size": ctypes.sizeof(NativeProducts)})
-    found.bitwright_multiply.argtypes = [ctypes.POINTER(NativeProducts), ctypes.c_int32]
-    found.bitwright_pack_operand.argtypes = [ctypes.POINTER(NativeProducts), ctypes.c_void_p, ctypes.c_int32]
-    found.bitwright_pack_operand.restype = None
-    found.bitwright_operand_size.argtypes = [ctypes.POINTER(NativeProducts)]
-    found.bitwright_multiply.restype = found.bitwright_operand_size.restype = ctypes.c_int64
-    return found
 
 
 def _extremes(x: Operand) -> tuple[float, float]:
