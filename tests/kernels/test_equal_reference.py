@@ -390,6 +390,22 @@ def test_the_least_error_of_several_full_scales_equals_the_reference(share, seed
     assert_same_operand(by_kernel(quantizer, x), Operand.of(quantizer.quantize(x)))
 
 
+@pytest.mark.parametrize("rows", [1, 4, 5, 12])
+@pytest.mark.parametrize(
+    "scales",
+    [
+        (Scale(PerTile(3, 16)),), (Scale(PerTensor()), Scale(PerTile(4, 8), E4M3)), (Scale(PerTile(2, 1000)),),
+        (Scale(PerTensor()), Scale(PerTile(2, 8), Int(4, signed=False))), (Scale(PerTile(5, 16), full_scale=(7.0, 5.0)),),
+    ],
+)  # fmt: skip
+def test_tiles_of_rows_equal_the_reference_in_torch_alone(scales, rows):
+    quantizer = Quantizer(Int(4), scales)
+    x = sample(rows, rows, 37)
+    with kernels.only("torch"):
+        found = kernels.quantize(quantizer, torch.from_numpy(x))
+    assert_same_operand(found, Operand.of(quantizer.quantize(x)))
+
+
 def test_near_ties_between_full_scales_fall_as_in_the_reference():
     generator = np.random.default_rng(0)
     # few distinct magnitudes in each block: many blocks err by the same amount under both scales

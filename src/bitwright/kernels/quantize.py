@@ -25,8 +25,6 @@ def quantize(
     """Quantize float32 x [rows, k]. Raises `Unsupported` for what this kernel does not take."""
     rows, k = x.shape
     scales = quantizer.scales
-    if any(1 < s.share.cell(rows, k)[0] < rows for s in scales):
-        raise Unsupported("tiles of several rows")
     if sum(s.share.splits_k for s in scales) > 1:
         raise Unsupported("more than one level of scales varies along K")
     block = quantizer.block(rows, k)
@@ -40,8 +38,19 @@ def quantize(
 def spans_of(
     quantizer: Quantizer, shape: torch.Size, padded: Tensor, scales: Sequence[Scale], given: Sequence[Range | None]
 ) -> list[Tensor]:
-    """What each of these levels must cover: its given range, or the extremes of the matrix, padded to whole blocks."""
-    return [_span(quantizer, shape, padded, s, r) for s, r in zip(scales, given, strict=True)]
+    """What each of these levels must cover: its given range, or the extremes of the matrix, padded to whole blocks.
+
+    One row for all, or one each: rows that share a scale have equal ones.
+    """
+    spans = [_span(quantizer, shape, padded, s, r) for s, r in zip(scales, given, strict=True)]
+    return [_each_row(span, s.share, shape) for span, s in zip(spans, scales, strict=True)]
+
+
+def _each_row(cells: Tensor, share: Granularity, shape: torch.Size) -> Tensor:
+    """A row of cells for each row of the matrix, where tiles hold several but not all."""
+    rows, k = shape
+    height, _ = share.cell(rows, k)
+    return cells.repeat_interleave(height, 0)[:rows] if 1 < height < rows else cells
 
 
 def _span(quantizer: Quantizer, shape: torch.Size, padded: Tensor, scale: Scale, given: Range | None) -> Tensor:
@@ -70,7 +79,9 @@ def _reduce(padded: Tensor, shape: torch.Size, share: Granularity, is_signed: bo
     largest = largest.clamp_(min=0)
     if height == 1:
         return largest
-    return largest.amax(0, keepdim=True)
+    if height >= rows:
+        return largest.amax(0, keepdim=True)
+    return torch.nn.functional.pad(largest, (0, 0, 0, -rows % height)).unflatten(0, (-1, height)).amax(1)
 
 
 def _encode(
@@ -83,7 +94,8 @@ def _encode(
     offset = None
     if quantizer.zero is Zero.FITTED:
         assert coarsest is not None, "dynamic zero points are refused before"
-        offset = zero_points(quantizer, coarsest, product)
+        low = _each_row(torch.from_numpy(coarsest.low), quantizer.scales[0].share, torch.Size((rows, k)))
+        offset = zero_points(quantizer, Range(low.numpy(), low.numpy()), product)
     blocks = padded.view(rows, -1, block)
     elements = torch.empty_like(blocks)
     step = max(rows, 1) if padded.is_cuda or torch.compiler.is_compiling() else max(CHUNK // max(padded.shape[1], 1), 1)
@@ -163,7 +175,8 @@ def _least_error(x: Tensor, candidates: list[Operand]) -> Operand:
     elements, inside = first.elements, first.inside
     if inside is None:
         raise Unsupported("several full scales for a whole row")
-    best = torch.stack([_squared_error(c, x) for c in candidates]).argmin(0)
+    finest = first.quantizer.scales[-1].share
+    best = _each_row(torch.stack([_squared_error(c, x) for c in candidates]).argmin(0), finest, x.shape)
     for i, c in enumerate(candidates[1:], 1):
         assert c.inside is not None, "candidates differ in their full scale only"
         elements = torch.where((best == i)[..., None], c.elements, elements)
@@ -178,6 +191,8 @@ def _squared_error(operand: Operand, x: Tensor) -> Tensor:
     finest = operand.quantizer.scales[-1].share
     if not torch.compiler.is_compiling():
         return torch.from_numpy(sum_cells(finest, wrong.cpu().numpy())).to(x.device)
+    if 1 < finest.cell(*x.shape)[0] < len(x):
+        raise Unsupported("several full scales for tiles of rows, compiled")
     padded = torch.nn.functional.pad(wrong, (0, -operand.k % operand.elements.shape[2]))
     errors = padded.view(operand.elements.shape).sum(2)
     return errors if finest.cell(*x.shape)[0] == 1 else errors.sum(0, keepdim=True)
