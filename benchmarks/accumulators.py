@@ -44,6 +44,9 @@ CASES: dict[str, tuple[tuple[Quantizer, Quantizer], Datapath]] = {
     "8 bits, saturate at 20": (integers(8), Datapath(saturating(20))),
     "8 bits, checked at 24": (integers(8), Datapath(Accumulator(Int(24), Overflow.FORBID))),
     "8 bits, saturate at 16 by 16": (integers(8), Datapath(WIDE, saturating(16), tile=16)),
+    "8 bits, saturate at 16 inside 64": (integers(8), Datapath(saturating(16), WIDE, tile=64)),
+    "8 bits, saturate at 16 inside 64 and at 20": (integers(8), Datapath(saturating(16), saturating(20), tile=64)),
+    "8 bits, wrap at 16 inside 64": (integers(8), Datapath(Accumulator(Int(16), Overflow.WRAP), WIDE, tile=64)),
     "4 bits, E5M8": (integers(4), Datapath(Accumulator(E5M8))),
     "4 bits, E5M8, rounded products": (integers(4), Datapath(Accumulator(E5M8), product=E5M8)),
     "4 bits, E5M8 by 16": (integers(4), Datapath(WIDE, Accumulator(E5M8), tile=16)),
@@ -58,7 +61,7 @@ IN_TORCH: dict[str, tuple[tuple[Quantizer, Quantizer], Datapath]] = {
 }
 """What the native library does not take."""
 CHECKED_ROWS = 200
-ALWAYS = tuple(name for name in CASES if "saturate at" in name and "by" not in name)
+ALWAYS = tuple(name for name in CASES if "saturate at" in name and "by" not in name and "inside" not in name)
 RUN = 10
 """Products of one sign in a row, each the largest that there is: all sums leave their registers time and again."""
 

@@ -2,6 +2,7 @@
 #include "library.hpp"
 
 #include <atomic>
+#include <utility>
 
 namespace {
 
@@ -20,6 +21,8 @@ std::atomic<int32_t> chosen{-1};
 
 }  // namespace
 
+thread_local bool is_out_of_memory = false;
+
 int32_t level() {
     int32_t now = chosen.load(std::memory_order_relaxed);
     if (now < 0) chosen.store(now = best_level(), std::memory_order_relaxed);
@@ -34,3 +37,6 @@ EXPORT int32_t bitwright_use_level(int32_t wanted) {
     chosen.store(wanted < 0 ? best : std::min(wanted, best));
     return level();
 }
+
+// Whether a call from this thread found no memory since this was last asked; what it wrote is of no use.
+EXPORT int32_t bitwright_ran_out_of_memory() { return std::exchange(is_out_of_memory, false); }

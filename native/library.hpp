@@ -4,7 +4,9 @@
 // compiled once, which asks BEST for the loops of the level in use.
 #pragma once
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
+#include <new>
 #include <system_error>
 #include <thread>
 #include <vector>
@@ -31,20 +33,42 @@
 int32_t level();
 inline bool has_dot_products() { return level() >= 3; }
 
+// Whether the last calls from this thread ran out of memory, until `bitwright_ran_out_of_memory` is asked: no exception
+// leaves the library.
+extern thread_local bool is_out_of_memory;
+
+template <class Work>
+void guarded(const Work& work) {
+    try {
+        work();
+    } catch (const std::bad_alloc&) {
+        is_out_of_memory = true;
+    }
+}
+
 // Does work(first, last) over [0, count) in parts, one a thread. Threads are started for each call and not kept:
 // a forked process has none that it would wait for.
 template <class Work>
 void in_parts(int64_t count, int32_t threads, const Work& work) {
     const int64_t parts = std::max<int64_t>(std::min<int64_t>(threads, count), 1);
-    const auto run = [&](int64_t part) { work(count * part / parts, count * (part + 1) / parts); };
+    std::atomic<bool> is_full{false};
+    const auto run = [&](int64_t part) {
+        try {
+            work(count * part / parts, count * (part + 1) / parts);
+        } catch (const std::bad_alloc&) {
+            is_full = true;
+        }
+    };
     std::vector<std::thread> others;
-    others.reserve(parts);
     int64_t started = 1;
     try {
+        others.reserve(parts);
         for (; started < parts; ++started) others.emplace_back(run, started);
     } catch (const std::system_error&) {  // the machine gives no more threads
+    } catch (const std::bad_alloc&) {
     }
     for (int64_t part = started; part < parts; ++part) run(part);
     run(0);
     for (auto& other : others) other.join();
+    is_out_of_memory |= is_full;
 }

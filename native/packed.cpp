@@ -32,8 +32,10 @@ EXPORT void bitwright_multiply_packed_floats(const PackedProduct* p, int32_t thr
 
 EXPORT void bitwright_multiply_packed_integers(const PackedProduct* p, int32_t threads) {
     const MultiplyPacked run = BEST(multiply_packed_integers);
-    const std::vector<int32_t> offsets = offsets_of(*p);
-    in_parts(tiles_of(p->weight), threads, [&](int64_t first, int64_t last) { run(*p, offsets.data(), first, last); });
+    guarded([&] {
+        const std::vector<int32_t> offsets = offsets_of(*p);
+        in_parts(tiles_of(p->weight), threads, [&](int64_t first, int64_t last) { run(*p, offsets.data(), first, last); });
+    });
 }
 
 // Values times the scales that vary along K, of the rows of tiles [first, last): out [rows, k].

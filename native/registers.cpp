@@ -1,7 +1,6 @@
 #include "registers.hpp"
 
 #include <atomic>
-#include <new>
 
 namespace {
 
@@ -30,17 +29,10 @@ EXPORT void bitwright_pack_operand(const Products* products, int32_t* packed, in
     in_parts(panels, threads, [&](int64_t first, int64_t last) { pack(*products, packed, first, last); });
 }
 
-// Sums that overflow changed, or -1 where memory runs out.
+// Sums that overflow changed.
 EXPORT int64_t bitwright_multiply(const Products* products, int32_t threads) {
     std::atomic<int64_t> overflows{0};
-    std::atomic<bool> is_full{false};
     const Multiply multiply = multiplying_of(*products);
-    in_parts(products->m, threads, [&](int64_t first, int64_t last) {
-        try {
-            overflows += multiply(*products, first, last);
-        } catch (const std::bad_alloc&) {
-            is_full = true;
-        }
-    });
-    return is_full ? -1 : overflows.load();
+    in_parts(products->m, threads, [&](int64_t first, int64_t last) { overflows += multiply(*products, first, last); });
+    return overflows;
 }

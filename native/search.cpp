@@ -83,10 +83,12 @@ EXPORT int32_t bitwright_search(const Search* s, int32_t threads) {
     return outcome;
 }
 
-EXPORT void bitwright_summarize(const float* x, int64_t count, Summary* found) { *found = BEST(summarize)(x, count); }
+EXPORT void bitwright_summarize(const float* x, int64_t count, Summary* found) {
+    guarded([&] { *found = BEST(summarize)(x, count); });
+}
 
 EXPORT void bitwright_count_bins(const float* x, int64_t count, double width, int64_t* counts) {
-    BEST(count_bins)(x, count, width, counts);
+    guarded([&] { BEST(count_bins)(x, count, width, counts); });
 }
 
 EXPORT int64_t bitwright_choice_size() { return sizeof(Choice); }

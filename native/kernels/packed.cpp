@@ -33,7 +33,7 @@ void decode_scales(const PackedWeight& w, int64_t tile, int64_t blocks, float* _
         for (int64_t i = 0; i < count; ++i) out[i] = static_cast<float>(static_cast<int32_t>(codes[i])) * unit;
         return;
     }
-    const int32_t shift = 23 - w.mantissa_bits, base = (127 - w.bias) << 23, normal = 1 << w.mantissa_bits;
+    const int32_t shift = 23 - w.mantissa_bits, base = (127 - w.bias) * (1 << 23), normal = 1 << w.mantissa_bits;
     for (int64_t i = 0; i < count; ++i) {
         const int32_t code = codes[i];
         const float small = least + static_cast<float>(code) * unit, large = float_of((code << shift) + base);

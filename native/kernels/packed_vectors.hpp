@@ -62,13 +62,15 @@ struct Plain {
         for (int r = 0; r < kLanes; ++r) y.of[r] = x;
         return y;
     }
-    static INLINE Floats add(const Floats& a, const Floats& b) {
-        Floats y;
+    template <class Lanes>
+    static INLINE Lanes add(const Lanes& a, const Lanes& b) {
+        Lanes y;
         for (int r = 0; r < kLanes; ++r) y.of[r] = a.of[r] + b.of[r];
         return y;
     }
-    static INLINE Floats multiply(const Floats& a, const Floats& b) {
-        Floats y;
+    template <class Lanes>
+    static INLINE Lanes multiply(const Lanes& a, const Lanes& b) {
+        Lanes y;
         for (int r = 0; r < kLanes; ++r) y.of[r] = a.of[r] * b.of[r];
         return y;
     }
@@ -81,16 +83,6 @@ struct Plain {
     static INLINE Ints bytes(const uint8_t* at) {
         Ints y;
         for (int r = 0; r < kLanes; ++r) y.of[r] = at[r];
-        return y;
-    }
-    static INLINE Ints add(const Ints& a, const Ints& b) {
-        Ints y;
-        for (int r = 0; r < kLanes; ++r) y.of[r] = a.of[r] + b.of[r];
-        return y;
-    }
-    static INLINE Ints multiply(const Ints& a, const Ints& b) {
-        Ints y;
-        for (int r = 0; r < kLanes; ++r) y.of[r] = a.of[r] * b.of[r];
         return y;
     }
     static INLINE void store(int32_t* at, const Ints& x) { std::memcpy(at, x.of, sizeof x.of); }

@@ -1,7 +1,9 @@
-"""Where the native library lies; loading it needs neither torch nor NumPy."""
+"""Where the native library lies, and how it is loaded: with neither torch nor NumPy."""
 
+import ctypes
 import sysconfig
 from pathlib import Path
+from typing import Any
 
 NAME = "bitwright_native"
 
@@ -11,3 +13,18 @@ def library_path() -> Path | None:
     folders = [Path(__file__).parent / "kernels", Path(sysconfig.get_path("platlib")) / "bitwright" / "kernels"]
     found = (path for folder in folders for path in folder.glob(f"{NAME}.*"))
     return next((path for path in found if path.suffix in (".so", ".dylib", ".dll")), None)
+
+
+class NativeLibrary(ctypes.CDLL):
+    """The library, whose functions raise MemoryError where they found no memory; they never end the process."""
+
+    def __getattr__(self, name: str) -> Any:
+        function = super().__getattr__(name)
+        if name != "bitwright_ran_out_of_memory":
+            function.errcheck = self._checked
+        return function
+
+    def _checked(self, result: Any, function: Any, arguments: Any) -> Any:
+        if self.bitwright_ran_out_of_memory():
+            raise MemoryError(f"no memory left for {function.__name__}; give smaller pieces, or use fewer threads")
+        return result

@@ -1,5 +1,6 @@
 """The native library, the NumPy definition and compressed-tensors make the same bytes of a weight."""
 
+import ctypes
 import json
 
 import numpy as np
@@ -165,3 +166,9 @@ def test_a_value_that_is_not_finite_is_refused_wherever_it_is(format, wrong, kin
         w[9, place] = wrong
         with pytest.raises(codes.NotFinite):
             format.quantize(raw(w, kind), kind, 0.0)
+
+
+@needs_library
+def test_calls_of_the_library_refuse_what_is_no_job():
+    with pytest.raises(ctypes.ArgumentError):
+        codes._native().bitwright_checkpoint_codes(1.5, 1)

@@ -1,5 +1,6 @@
 """Without its native library the package does the same, and says so once."""
 
+import ctypes
 import warnings
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from bitwright import kernels
 from bitwright.kernels import library
+from bitwright.kernels.native.products import NativeProducts, products_library
 from bitwright.schemes import nvfp4
 
 
@@ -49,3 +51,13 @@ def test_a_library_of_other_sources_is_not_called(monkeypatch):
             assert library.library() is None
     finally:
         library.library.cache_clear()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_too_little_memory_is_an_error_of_the_call_and_of_no_later_one(threads):
+    if library.library() is None:
+        pytest.skip("installed without the native library")
+    more_than_there_is = NativeProducts(m=4, n=1 << 50, k=4, tile=2)
+    with pytest.raises(MemoryError, match="bitwright_multiply"):
+        products_library().bitwright_multiply(ctypes.byref(more_than_there_is), threads)
+    assert products_library().bitwright_level() >= 0

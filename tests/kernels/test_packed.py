@@ -8,7 +8,7 @@ import torch
 
 from bitwright import kernels
 from bitwright.datapath import WIDE, Accumulator, Datapath
-from bitwright.formats import E2M1, E4M3, E8M0, FLOAT32, Int, Rounding, Table
+from bitwright.formats import E2M1, E4M3, E8M0, FLOAT32, Int, Minifloat, Rounding, Table
 from bitwright.kernels import Operand, PackedWeight, Unsupported, library
 from bitwright.kernels.native import packed as native
 from bitwright.quantization import PerBlock, PerRow, PerTensor, QuantizedTensor, Quantizer, Range, Scale
@@ -237,3 +237,18 @@ def test_threads_that_are_in_the_library_at_once_do_not_meet(monkeypatch):
     )
     assert torch.equal(product(x), expected)
     assert torch.equal(during[0], other)
+
+
+@pytest.mark.parametrize("bias", [120, 127, 128, 140])
+def test_scales_that_float32_holds_as_denormals_are_decoded_right_or_refused(bias):
+    quantizer = Quantizer(E2M1, (Scale(PerBlock(16), Minifloat(5, 3, bias=bias, signed=False)),))
+    w = (np.random.default_rng(0).standard_normal((16, 32)) * 2.0**-115).astype(np.float32)
+    packed = PackedWeight.of(quantizer.quantize(w))
+    x = torch.eye(32)
+    try:
+        found = native.FloatProduct(packed, None)(x)
+    except Unsupported:
+        assert bias > 127
+    else:
+        assert bias <= 127
+        np.testing.assert_array_equal(found.numpy().T, quantizer.quantize(w).decode())

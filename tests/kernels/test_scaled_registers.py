@@ -8,10 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bitwright import kernels
 from bitwright.datapath import WIDE, Accumulator, Datapath, Overflow
 from bitwright.formats import E2M1, E4M3, E8M0, FLOAT32, Int, Rounding
 from bitwright.kernels import Operand, Stationary, Unsupported, library
-from bitwright.kernels.native import registers as native
+from bitwright.kernels.native import multiply as native
 from bitwright.quantization import PerBlock, PerRow, PerTensor, Quantizer, Scale
 from bitwright.schemes import mxfp6, mxfp8, vs_quant_chip
 
@@ -167,3 +168,17 @@ def test_threads_do_not_show(monkeypatch):
             assert_equals_reference(Datapath(), c, d)
         finally:
             torch.set_num_threads(before)
+
+
+@pytest.mark.filterwarnings("ignore::bitwright.kernels.SlowKernel")
+def test_products_of_scales_that_round_up_to_long_steps_stay_exact():
+    """A product of 1 becomes 2**30: sums of 2**57 of those."""
+    quantizer = Quantizer(Int(24), (Scale(PerBlock(32), Int(4, signed=False), smallest=1.0),))
+    generator = np.random.default_rng(0)
+    a, b = (quantizer.quantize(generator.uniform(1, 2, (2, 2048)).astype(np.float32) * 2**22) for _ in range(2))
+    step = Int(8, signed=False, exponent=30)
+    datapath = Datapath(outer=WIDE, scale_product=step, scale_rounding=Rounding.CEILING)
+    for names in (("native", "torch", "reference"), ("torch", "reference")):
+        with kernels.only(*names):
+            values, _, _ = kernels.matmul(datapath, Operand.of(a), Stationary(Operand.of(b)))
+        np.testing.assert_array_equal(values.numpy(), datapath.matmul(a, b).values)

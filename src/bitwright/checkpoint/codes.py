@@ -16,7 +16,7 @@ from jaxtyping import Float, Float32, Shaped, UInt8
 from bitwright.checkpoint.disk import Buffer
 from bitwright.checkpoint.tensors import Entry
 from bitwright.formats import E2M1, E2M3, E4M3, Format, Int, pack
-from bitwright.native_library import library_path
+from bitwright.native_library import NativeLibrary, library_path
 
 KINDS = {"F32": 0, "BF16": 1, "F16": 2}
 """Types of weights that can be quantized, as the native library numbers them."""
@@ -150,9 +150,12 @@ class _Job(ctypes.Structure):
 @cache
 def _native() -> ctypes.CDLL | None:
     path = library_path()
-    found = None if path is None else ctypes.CDLL(str(path))
-    if found is None or not hasattr(found, "bitwright_checkpoint_codes"):
+    found = None if path is None else NativeLibrary(str(path))
+    if found is None or not hasattr(found, "bitwright_ran_out_of_memory"):
         return None
+    found.bitwright_checkpoint_size.restype = ctypes.c_int64
+    for run in (found.bitwright_checkpoint_extremes, found.bitwright_checkpoint_codes):
+        run.argtypes, run.restype = [ctypes.POINTER(_Job), ctypes.c_int32], None
     return found if found.bitwright_checkpoint_size() == ctypes.sizeof(_Job) else None
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bitwright.native_library import library_path
+from bitwright.native_library import NativeLibrary, library_path
 
 BLOCK = 4096
 """Bytes; a multiple of what devices ask for."""
@@ -163,8 +163,8 @@ def _closed(descriptor: int | None) -> int | None:
 def _digest() -> Callable[[memoryview], int]:
     """A number that another content of any one 32-bit word changes."""
     path = library_path()
-    found = None if path is None else ctypes.CDLL(str(path))
-    if found is None or not hasattr(found, "bitwright_digest"):
+    found = None if path is None else NativeLibrary(str(path))
+    if found is None or not hasattr(found, "bitwright_ran_out_of_memory"):
         return zlib.crc32
     function = found.bitwright_digest
     function.argtypes, function.restype = [ctypes.c_void_p, ctypes.c_int64], ctypes.c_uint64

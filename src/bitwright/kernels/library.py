@@ -11,7 +11,7 @@ from functools import cache
 from typing import ClassVar
 
 from bitwright.kernels.rounding import Unsupported
-from bitwright.native_library import library_path
+from bitwright.native_library import NativeLibrary, library_path
 
 LOOPS = ("baseline", "AVX2", "AVX-512")
 """Sets of vector instructions that the library has loops for; on other machines than x86 only the first."""
@@ -61,8 +61,8 @@ def library() -> ctypes.CDLL | None:
             stacklevel=2,
         )
         return None
-    found = ctypes.CDLL(str(path))
-    if not hasattr(found, "bitwright_size") or found.bitwright_size() != ctypes.sizeof(NativeQuantization):
+    found = NativeLibrary(str(path))
+    if not hasattr(found, "bitwright_ran_out_of_memory") or found.bitwright_size() != ctypes.sizeof(NativeQuantization):
         warnings.warn(
             f"{path.name} was built from other sources than this bitwright, which runs its slower kernels in torch; "
             "reinstall bitwright",

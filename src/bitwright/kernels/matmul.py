@@ -14,7 +14,7 @@ from torch import Tensor
 from bitwright.datapath import Accumulator, Datapath, Overflow
 from bitwright.formats import FLOAT32, Format, Int, Minifloat, Rounding
 from bitwright.kernels.operand import Operand
-from bitwright.kernels.registers import broken_promise, read, round_scale, stepped
+from bitwright.kernels.registers import broken_promise, largest_scale, read, round_scale, stepped
 from bitwright.kernels.rounding import Unsupported
 
 CHUNK = 1 << 18
@@ -266,8 +266,10 @@ def _integer_sum(x: Operand, w: Stationary) -> Tensor:
 def _sum_over_blocks(datapath: Datapath, x: Operand, w: Operand) -> tuple[Tensor, int]:
     """Block by block: exact inner sum, scale product, outer register."""
     bound = x.largest * _units(w.elements.double().abs().sum(2).max(), w.unit)
-    if datapath.outer.is_integer and 2 * bound * _largest_inside(x) * _largest_inside(w) * x.elements.shape[1] >= 2**53:
-        raise Unsupported("outer sums of more than 53 bits")  # rounding a scale product at most doubles it
+    if datapath.outer.is_integer:
+        unit = datapath.scale_product.exponent if isinstance(datapath.scale_product, Int) else 0
+        if bound * largest_scale(datapath, x, w) * 2.0**-unit * x.elements.shape[1] >= 2**53:
+            raise Unsupported("outer sums of more than 53 bits")
     total = torch.empty(x.rows, w.rows, dtype=torch.float64, device=x.elements.device)
     overflows = 0
     step = max(CHUNK // max(w.rows, 1), 16)
@@ -380,10 +382,6 @@ def block_sum(
     if multiply is not None:
         return multiply(x.double(), w.double())
     return exact_product(x, w, bound)
-
-
-def _largest_inside(operand: Operand) -> float:
-    return 1.0 if operand.inside is None else float(operand.inside.max())
 
 
 def _column(operand: Operand, i: int) -> Tensor:

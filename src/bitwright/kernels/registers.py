@@ -269,8 +269,7 @@ def _outer(datapath: Datapath, x: Operand, w: Operand, bound: float) -> _Outer:
     if not datapath.outer.is_integer:
         return _float_outer(datapath.outer, unit)
     scale_unit = datapath.scale_product.exponent if isinstance(datapath.scale_product, Int) else 0
-    scales = [1.0 if o.inside is None else float(o.inside.max()) for o in (x, w)]
-    if 2 * bound * scales[0] * scales[1] * 2.0**-scale_unit >= 2**53:  # rounding a scale product at most doubles it
+    if bound * largest_scale(datapath, x, w) * 2.0**-scale_unit >= 2**53:
         raise Unsupported("outer sums of more than 53 bits")
     return _integer_outer(datapath.outer, unit, scale_unit)
 
@@ -373,6 +372,15 @@ def broken_promise(register: Accumulator) -> OverflowError:
         f"some sums do not fit the {register.bits}-bit accumulator; "
         "widen it, or choose Overflow.WRAP or Overflow.SATURATE"
     )
+
+
+def largest_scale(datapath: Datapath, x: Operand, w: Operand) -> float:
+    """The largest product of block scales after rounding, which keeps their order."""
+    product = torch.ones(1, dtype=torch.float64)
+    for operand in (x, w):
+        if operand.inside is not None and operand.inside.numel():
+            product = product * float(operand.inside.max())
+    return float(round_scale(datapath, product))
 
 
 def round_scale(datapath: Datapath, scale: Tensor) -> Tensor:

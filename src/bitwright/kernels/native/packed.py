@@ -115,6 +115,8 @@ def _scale(format: Format) -> dict[str, int | float]:
             subnormal = {"least": 2.0**-bias, "unit": 0.0}
         elif not format.subnormal:
             raise Unsupported(f"scales of {format}")
+        if bias > 127 or format.full_scale >= 2.0**128:
+            raise Unsupported(f"scales of {format}, which float32 does not hold")
         return {"scale_kind": EXPONENT, "mantissa_bits": format.mantissa_bits, "bias": bias, **subnormal}
     raise Unsupported(f"scales of {format}")
 

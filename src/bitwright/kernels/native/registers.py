@@ -325,10 +325,7 @@ class Job:
             bare.kind, bare.spare_bits = EXACT, 0
             pairs = self._packed(bare, columns, threads)
             job.pairs = pairs.data_ptr()
-        overflows = found.bitwright_multiply(ctypes.byref(job), threads)
-        if overflows < 0:
-            raise MemoryError(f"no memory for the product of {self.m} by {n} rows of {k}")
-        self.overflows += overflows
+        self.overflows += found.bitwright_multiply(ctypes.byref(job), threads)
         return out
 
     def _packed(self, job: NativeProducts, columns: Tensor | None, threads: int) -> Tensor:
