@@ -395,7 +395,8 @@ def test_the_least_error_of_several_full_scales_equals_the_reference(share, seed
     "scales",
     [
         (Scale(PerTile(3, 16)),), (Scale(PerTensor()), Scale(PerTile(4, 8), E4M3)), (Scale(PerTile(2, 1000)),),
-        (Scale(PerTensor()), Scale(PerTile(2, 8), Int(4, signed=False))), (Scale(PerTile(5, 16), full_scale=(7.0, 5.0)),),
+        (Scale(PerTensor()), Scale(PerTile(2, 8), Int(4, signed=False))),
+        (Scale(PerTile(5, 16), full_scale=(7.0, 5.0)),),
     ],
 )  # fmt: skip
 def test_tiles_of_rows_equal_the_reference_in_torch_alone(scales, rows):
@@ -404,6 +405,20 @@ def test_tiles_of_rows_equal_the_reference_in_torch_alone(scales, rows):
     with kernels.only("torch"):
         found = kernels.quantize(quantizer, torch.from_numpy(x))
     assert_same_operand(found, Operand.of(quantizer.quantize(x)))
+
+
+@pytest.mark.parametrize("size", [(4, 16), (5, 37), (128, 20), (7, 3)], ids=str)
+@pytest.mark.parametrize("format", [Int(4), E4M3, Int(8, signed=False)], ids=str)
+@pytest.mark.parametrize("share", [PerTile(2, 8), PerTile(3, 16), PerTile(5, 100)], ids=str)
+def test_tiles_of_rows_equal_the_reference_natively(share, format, size):
+    quantizer = Quantizer(format, (Scale(share),))
+    x = sample(0, *size) if format != Int(8, signed=False) else np.abs(sample(0, *size))
+    expected = quantizer.quantize(x)
+    with kernels.only("native", "torch"):
+        assert_same_operand(kernels.quantize(quantizer, torch.from_numpy(x)), Operand.of(expected))
+        into = torch.from_numpy(x.copy())
+        found = kernels.fake_quantize(quantizer, into, out=into)
+    np.testing.assert_array_equal(found.numpy(), expected.decode().astype(np.float32))
 
 
 def test_near_ties_between_full_scales_fall_as_in_the_reference():

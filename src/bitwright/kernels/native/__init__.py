@@ -1,8 +1,10 @@
 """Kernels by the native library, equal to the reference bit for bit."""
 
+from contextlib import suppress
+
 from torch import Tensor
 
-from bitwright.kernels.native import groups, scalars
+from bitwright.kernels.native import groups, scalars, tiles
 from bitwright.kernels.native.multiply import matmul
 from bitwright.kernels.native.outputs import depthwise, rescale
 from bitwright.kernels.native.packed import FloatProduct, IntegerProduct, TokenProduct
@@ -24,17 +26,17 @@ __all__ = [
 
 def quantize(quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...] = ()) -> Operand:
     """Quantize float32 x [rows, k]. Raises `Unsupported` for what the library does not take, or `NotFinite`."""
-    try:
-        return scalars.quantize(quantizer, x, ranges)
-    except Unsupported:
-        return groups.quantize(quantizer, x, ranges)
+    for kernels in (scalars, tiles):
+        with suppress(Unsupported):
+            return kernels.quantize(quantizer, x, ranges)
+    return groups.quantize(quantizer, x, ranges)
 
 
 def fake_quantize(
     quantizer: Quantizer, x: Tensor, ranges: tuple[Range | None, ...] = (), out: Tensor | None = None
 ) -> Tensor:
     """decode(quantize(x)) in float32, into `out` where given; it may be x."""
-    try:
-        return scalars.fake_quantize(quantizer, x, ranges, out)
-    except Unsupported:
-        return groups.fake_quantize(quantizer, x, ranges, out)
+    for kernels in (scalars, tiles):
+        with suppress(Unsupported):
+            return kernels.fake_quantize(quantizer, x, ranges, out)
+    return groups.fake_quantize(quantizer, x, ranges, out)
