@@ -159,7 +159,8 @@ class Job:
         """What the library does with the products of a tile whose sums may come to this."""
         if holds(register, bound):
             return EXACT_TILES
-        assert register.range is not None, "others hold all"
+        if register.range is None:
+            raise Unsupported("a float register inside tiles")
         low, high = register.range
         if not self.is_short or tile > LONGEST_TILE or max(-low, high) + self.largest_x * self.largest_w >= 2**31:
             raise Unsupported("a register that long tiles leave, or of more than 31 bits")
