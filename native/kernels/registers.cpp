@@ -48,8 +48,9 @@ INLINE void meet(
         for (int c = 0; c < kVectors; ++c) store(totals + r * pitch + c * kLanes, total[r][c]);
 }
 
+// Apart from its callers, which are large.
 template <int kPairs, class Make>
-void add_up(const Rows& rows, int32_t* x, Make make, typename decltype(make(0, 0, 0))::Total* totals, int64_t pitch) {
+__attribute__((noinline)) void add_up(const Rows& rows, int32_t* x, Make make, typename decltype(make(0, 0, 0))::Total* totals, int64_t pitch) {
     const Cut cut = stepped_cut(rows.p);
     for_all_panels(rows, cut, pitch / kWidth, rows.p.packed, x, kEvery,
         [&](const int32_t* at, const int32_t* w, int64_t start, int64_t slots, int64_t r, int64_t panel) {
@@ -60,7 +61,7 @@ void add_up(const Rows& rows, int32_t* x, Make make, typename decltype(make(0, 0
 
 // The same where the sums of tiles go through a register of their own. Returns how many of them were changed.
 template <class Inner, class Make>
-int64_t add_stepped(const Rows& rows, int32_t* x, const Inner& inner, Make make, typename decltype(make(0, 0, 0))::Total* totals, int64_t pitch) {
+__attribute__((noinline)) int64_t add_stepped(const Rows& rows, int32_t* x, const Inner& inner, Make make, typename decltype(make(0, 0, 0))::Total* totals, int64_t pitch) {
     const Cut cut = stepped_cut(rows.p);
     int64_t changed = 0;
     for_all_panels(rows, cut, pitch / kWidth, rows.p.packed, x, kEvery,
