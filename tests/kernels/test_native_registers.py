@@ -13,7 +13,7 @@ from bitwright.datapath import WIDE, Accumulator, Cyclic, Datapath, Overflow
 from bitwright.formats import BFLOAT16, E2M1, E4M3, E8M0, FLOAT32, Int, Minifloat, Rounding
 from bitwright.kernels import Operand, Stationary, Unsupported, library, matmul, only
 from bitwright.kernels.native import multiply as native
-from bitwright.kernels.native import products
+from bitwright.kernels.native import products, registers
 from bitwright.quantization import PerBlock, PerRow, PerTensor, Quantizer, Scale
 from bitwright.schemes import mxfp4, mxint8, nvfp4
 
@@ -321,7 +321,7 @@ def test_sums_of_blocks_are_rounded_where_float32_is_denormal_or_ends(unit):
 
 
 def test_threads_rows_of_columns_and_views_do_not_show(monkeypatch):
-    monkeypatch.setattr(native, "LARGE", 1)
+    monkeypatch.setattr(registers, "LARGE", 1)
     a, b = operands((U4, S4), 301, 70, 90)
     x, w = Operand.of(a), Operand.of(b)
     datapath = Datapath(Accumulator(Int(9), Overflow.SATURATE))

@@ -13,6 +13,7 @@ from bitwright.datapath import WIDE, Accumulator, Datapath, Overflow
 from bitwright.formats import E2M1, E4M3, E8M0, FLOAT32, Int, Rounding
 from bitwright.kernels import Operand, Stationary, Unsupported, library
 from bitwright.kernels.native import multiply as native
+from bitwright.kernels.native import registers
 from bitwright.quantization import PerBlock, PerRow, PerTensor, Quantizer, Scale
 from bitwright.schemes import mxfp6, mxfp8, vs_quant_chip
 
@@ -156,7 +157,7 @@ def test_long_blocks_and_all_codes_of_float_8_equal_the_reference():
 
 
 def test_threads_do_not_show(monkeypatch):
-    monkeypatch.setattr(native, "LARGE", 1)
+    monkeypatch.setattr(registers, "LARGE", 1)
     a, b = chip_rows(301, 70, 130, is_worst=True)
     chip = replace(vs_quant_chip().datapath, outer=Accumulator(Int(18), Overflow.SATURATE))
     c, d = (mxfp8().weight.quantize(rows(n, 130)) for n in (301, 70))
