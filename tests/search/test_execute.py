@@ -144,7 +144,7 @@ def at_work(folder, count):
         for lease in (folder / "leases").glob("*.[0-9]"):
             with suppress(FileNotFoundError, IndexError):  # it is finished, or just made
                 pid = int(lease.read_text().split()[1])
-                if pid not in seen:
+                if pid not in seen and len(seen) < count:
                     seen.add(pid)
                     yield pid
         time.sleep(0.005)

@@ -94,8 +94,10 @@ def _encode(
     offset = None
     if quantizer.zero is Zero.FITTED:
         assert coarsest is not None, "dynamic zero points are refused before"
-        low = _each_row(torch.from_numpy(coarsest.low), quantizer.scales[0].share, torch.Size((rows, k)))
-        offset = zero_points(quantizer, Range(low.numpy(), low.numpy()), product)
+        height, _ = quantizer.scales[0].share.cell(rows, k)
+        if 1 < height < rows:
+            coarsest = Range(*(np.repeat(end, height, axis=0)[:rows] for end in (coarsest.low, coarsest.high)))
+        offset = zero_points(quantizer, coarsest, product)
     blocks = padded.view(rows, -1, block)
     elements = torch.empty_like(blocks)
     step = max(rows, 1) if padded.is_cuda or torch.compiler.is_compiling() else max(CHUNK // max(padded.shape[1], 1), 1)
