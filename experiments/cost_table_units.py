@@ -93,7 +93,7 @@ def collector(point: Point, scheme: Scheme, library: Library, cache: Path) -> Ro
         return {"total": as_port(total, register.bits, register.is_signed)}
 
     return one(point, made, library, cache, inputs, expected, outer.register.bits, Held(lanes),
-               saturates=getattr(outer.register, "low", None) is not None, scales=scale_names(made))  # fmt: skip
+               latency=outer.latency, saturates=getattr(outer.register, "low", None) is not None, scales=scale_names(made))  # fmt: skip
 
 
 def decoder(point: Point, scheme: Scheme, library: Library, cache: Path) -> Row:
@@ -300,17 +300,16 @@ class Held:
 def one(
     point: Point, made: Plan, library: Library, cache: Path, inputs: Callable[[tuple[int, ...]], Ports],
     expected: Callable[[Ports], Ports], bits: int, work: Held, read: Callable[[Ports], Ports] = dict, *,
-    flow: Flow = Flow(), saturates: bool = False, scales: str = "",
+    flow: Flow = Flow(), latency: int = 1, saturates: bool = False, scales: str = "",
 ) -> Row:  # fmt: skip
-    """Mapped, compared on 2**14 random cases, driven for as many cycles as an element."""
-    held = 1 + (made.outer.latency if point.unit == "collector" and made.outer is not None else 1)  # cycles of a case
+    """Mapped, compared on 2**14 random cases after `latency` cycles, driven for as many cycles as an element."""
     text = text_of(point)
     synthesis = synthesize(text, library, flow, cache=cache)
     simulator = Simulator(synthesis.netlist, library.cells)
     cases = inputs((1, 2**14))
     if "first" in cases:
         cases["first"] = np.ones_like(cases["first"])
-    found = read(simulator.run({name: np.repeat(v, held, axis=0) for name, v in cases.items()}).outputs)
+    found = read(simulator.run({name: np.repeat(v, latency + 1, axis=0) for name, v in cases.items()}).outputs)
     for name, values in expected(cases).items():
         np.testing.assert_array_equal(found[name][-1], values[0], err_msg=name)
     energy = energy_report(synthesis.netlist, library, simulator.run(inputs((CYCLES, work.lanes))))

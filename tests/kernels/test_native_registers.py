@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from bitwright.datapath import WIDE, Accumulator, Cyclic, Datapath, Overflow
@@ -292,8 +292,9 @@ def test_any_register_of_any_tile_equals_the_reference(m, n, k, tile, bits, over
     try:
         assert_equals_reference_or_is_refused(Datapath(inner, outer, tile=tile), a, b)
     except Unsupported as reason:  # sums beyond what float32 steps exactly
-        assume(outer.is_integer or "bits" not in str(reason))
-        raise
+        if outer.is_integer or "more than 24 bits" not in str(reason):
+            raise
+        reject()
 
 
 @pytest.mark.parametrize("overflow", Overflow, ids=str)
