@@ -92,8 +92,8 @@ def collector(point: Point, scheme: Scheme, library: Library, cache: Path) -> Ro
             return {"total": np.clip(total, register.low, register.high)}
         return {"total": as_port(total, register.bits, register.is_signed)}
 
-    return one(point, made, library, cache, inputs, expected, outer.register.bits, Held(lanes),
-               latency=outer.latency, saturates=getattr(outer.register, "low", None) is not None, scales=scale_names(made))  # fmt: skip
+    return one(point, made, library, cache, inputs, expected, outer.register.bits, Held(lanes), latency=outer.latency,
+               saturates=getattr(outer.register, "low", None) is not None, scales=scale_names(made))  # fmt: skip
 
 
 def decoder(point: Point, scheme: Scheme, library: Library, cache: Path) -> Row:
